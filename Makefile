@@ -1,0 +1,43 @@
+# `make demo` and `make test` need git, Python 3.11 or newer and make; everything else they set up themselves.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(abspath $(VENV))/bin/python
+
+.PHONY: demo test images bench clean
+
+demo: $(VENV)/user
+	mkdir -p demo
+	cd demo && $(RUN) ../make_init_H.py ../basis_wav_piano
+	cd demo && $(RUN) -c "import librosa, numpy; numpy.save('spec.npy', librosa.stft(librosa.load('../examples/chorale/matched/mixture.flac', sr=22050)[0]))"
+	cd demo && $(RUN) ../NMF.py spec.npy 200 fixed_basis.npy
+	cd demo && $(RUN) ../CNMF.py spec.npy 200 fixed_basis.npy -thr 1e-4
+	@ls -l demo
+	@echo "Look at demo/fixed_basis_spectrogram.png (what each note looks like), demo/activation.png (which note"
+	@echo "sounds when) and demo/learning_curve_CNMF.png (how the error fell)."
+
+test: $(VENV)/dev
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pytest
+
+images: $(VENV)/dev
+	$(RUN) tools/draw_images.py
+
+bench: $(VENV)/dev
+	$(RUN) benchmarks/speed.py
+
+clean:
+	rm -rf $(VENV) demo
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; say which with make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/user: requirements.txt | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+$(VENV)/dev: requirements-dev.txt requirements.txt | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@ $(VENV)/user

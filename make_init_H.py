@@ -1,0 +1,96 @@
+"""Learn a basis, one spectrum per piano note, from a folder of single-note recordings.
+
+    python make_init_H.py basis_wav_piano
+    python make_init_H.py my_templates --states 3 -o results
+
+Each note starts from a harmonic Gaussian mixture at its fundamental frequency and is then fitted to its
+recording by NMF. The fundamental is that of the note name or MIDI number in the file's name (036_C2.wav,
+C#4.flac, piano-60.wav), otherwise it is measured. Columns are ordered by pitch.
+
+Writes fixed_basis.npy (K, L), fixed_basis.json and fixed_basis_spectrogram.png.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import audio
+import figures
+import notes
+import options
+import utils
+
+
+def parse_args(parser, argv):
+    number, count = options.positive(float), options.positive(int)
+    for name, kind, default, text in (
+        ("--sr", count, 22050, "sampling rate in Hz; other rates are resampled"),
+        ("--n-fft", count, 2048, "STFT length in samples"),
+        ("--hop-length", count, 512, "samples between frames"),
+        ("--n-iter", count, 50, "NMF iterations for each note"),
+        ("--states", count, 1, "columns for each note, attack to decay"),
+        ("--c3", number, utils.C3_HZ, "frequency of C3 in Hz"),
+        ("--n-peaks", count, 50, "harmonics of the initial spectrum"),
+        ("--damping", number, 0.9, "weight of a harmonic relative to the one below"),
+        ("--variance", number, 1.0, "variance of each harmonic's peak in Hz^2"),
+    ):
+        parser.add_argument(name, type=kind, default=default, metavar="X", help=f"{text} (default: %(default)s)")
+    parser.add_argument("templates", type=Path, metavar="DIR", help="folder of single-note audio files")
+    options.add_output(parser)
+    args = parser.parse_args(argv)
+    if args.n_fft % 2:
+        parser.error(f"--n-fft: got {args.n_fft}, expected an even number")
+    if args.hop_length > args.n_fft:
+        parser.error(f"--hop-length: got {args.hop_length}, expected at most --n-fft, {args.n_fft}")
+    return args
+
+
+def main(argv=None):
+    parser = options.parser(__doc__)
+    args = parse_args(parser, argv)
+    try:
+        if not args.templates.is_dir():
+            raise utils.InputError(f"{args.templates}: no such folder, expected a folder of single-note audio files")
+        files = audio.audio_files(args.templates)
+        if not files:
+            raise utils.InputError(f"{args.templates}: got no audio files, expected one for each note")
+        learnt = [learn_note(path, args) for path in tqdm(files, "Templates", unit="note", disable=None)]
+        learnt.sort(key=lambda note: note[0]["f0"])
+        H = np.column_stack([spectra for _, spectra in learnt]).astype(np.float32)
+        columns = [column for column, _ in learnt for _ in range(args.states)]
+        info = {"sr": args.sr, "n_fft": args.n_fft, "hop": args.hop_length, "window": "hann", "columns": columns}
+        with utils.output_folder(args.out_dir) as folder:
+            np.save(folder / "fixed_basis.npy", H)
+            (folder / "fixed_basis.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+            figures.plot_basis(folder / "fixed_basis_spectrogram.png", H, info)
+    except utils.InputError as error:
+        parser.error(str(error))
+    options.report(f"{len(learnt)} notes, {columns[0]['note']} to {columns[-1]['note']}, {H.shape[1]} columns")
+    if args.show:
+        figures.show([args.out_dir / "fixed_basis_spectrogram.png"])
+
+
+def learn_note(path, args):
+    """Description and spectra [shape=(K, states)] of the note in one template."""
+    y = audio.load(path, args.sr)
+    if not y.any():
+        raise utils.InputError(f"{path}: got silence, expected one note")
+    midi = notes.midi_of_name(path.stem)
+    f0 = notes.measure_f0(y, args.sr) if midi is None else utils.note_frequency(midi, args.c3)
+    if f0 is None:
+        raise utils.InputError(f"{path}: got a sound without a pitch and a name without a note, expected one note")
+    if midi is None:
+        midi = notes.nearest_midi(f0, args.c3)
+    Y = np.abs(audio.stft(y, n_fft=args.n_fft, hop=args.hop_length))
+    start = utils.harmonic_gmm(
+        f0, sr=args.sr, n_fft=args.n_fft, n_peaks=args.n_peaks, damping=args.damping, variance=args.variance
+    )
+    spectra = utils.learn_spectra(Y, np.repeat(start[:, None], args.states, axis=1), args.n_iter)
+    return {"file": path.name, "note": notes.note_name(midi), "f0": round(f0, 3)}, spectra
+
+
+if __name__ == "__main__":
+    sys.exit(main())

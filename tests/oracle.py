@@ -1,0 +1,42 @@
+"""The equations as they stand in the papers, with every tensor in memory: what the quick versions must equal."""
+
+import numpy as np
+
+
+def nmf_update(Y, H, U):
+    """``U <- U * (H^T Y) / (H^T H U)``."""
+    return U * (H.T @ Y) / (H.T @ H @ U)
+
+
+def distance(Y, H, U):
+    """``1/2 sum (Y - H U)^2``."""
+    return np.sum((Y - H @ U) ** 2) / 2
+
+
+def model(H, U, P):
+    """``F_km = sum_l H_kl U_lm P_lkm``."""
+    return np.einsum("kl,lm,lkm->km", H, U, P)
+
+
+def shares(H, U):
+    """``beta_lkm = H_kl U_lm / sum_l H_kl U_lm``."""
+    return np.einsum("kl,lm->lkm", H, U) / np.einsum("kl,lm->km", H, U)
+
+
+def components(Y, H, U, P):
+    """``X_lkm = H_kl U_lm P_lkm + beta_lkm (Y_km - F_km)``."""
+    return np.einsum("kl,lm,lkm->lkm", H, U, P) + shares(H, U) * (Y - model(H, U, P))
+
+
+def complex_sweep(Y, H, U, P, weight, p):
+    """One sweep of Kameoka et al. (2009): beta, X, then P and U."""
+    beta, X = shares(H, U), components(Y, H, U, P)
+    P = X / np.abs(X)
+    above = np.einsum("kl,lkm,lkm->lm", H, 1 / beta, np.abs(X))
+    below = np.einsum("kl,lkm->lm", H**2, 1 / beta) + weight * p * U ** (p - 2)
+    return above / below, P
+
+
+def objective(Y, H, U, P, weight, p):
+    """``sum |Y - F|^2 + 2 weight sum U^p``."""
+    return np.sum(np.abs(Y - model(H, U, P)) ** 2) + 2 * weight * np.sum(U**p)

@@ -1,0 +1,735 @@
+"""The core shared by make_init_H.py, NMF.py and CNMF.py.
+
+It holds four things, in the order in which data flows: the harmonic-Gaussian-mixture basis, NMF with the
+basis held fixed, Kameoka's complex NMF with the basis held fixed, and reading and writing.
+
+Symbols, everywhere in this suite (k = frequency bin, l = basis vector, m = frame):
+
+====  ===================  ==========================================================
+Y     (K, M)               observed spectrogram, linear amplitude
+H     (K, L) >= 0          fixed basis, one column per note (or state of a note)
+U     (L, M) >= 0          activations
+P     (L, K, M), |P| = 1   phase of each component as e^{j phi}
+S     (K, M)               magnitude model, H U
+F     (K, M) complex       complex model, sum_l H_kl U_lm P_lkm
+beta  (L, K, M)            share of each component, H_kl U_lm / S_km
+X     (L, K, M) complex    components, H U P + beta (Y - F); they sum to Y
+====  ===================  ==========================================================
+
+Because H is fixed, no frame depends on another: everything here works through blocks of frames.
+
+References
+----------
+.. [1] D. D. Lee and H. S. Seung, "Algorithms for non-negative matrix factorization", NIPS 2000.
+.. [2] H. Kameoka, N. Ono, K. Kashino and S. Sagayama, "Complex NMF: a new sparse representation for
+       acoustic signals", ICASSP 2009.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import shutil
+import tempfile
+from collections import deque
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+C3_HZ = 130.81  # fundamental of C3 (MIDI 48) in Hz; every other note lies whole semitones away
+C3_MIDI = 48
+GMM_FLOOR = 1e-8  # share of a note's mass that every bin starts with: multiplicative updates never leave zero
+U_FLOOR = 1e-150  # activations stay above it while they are updated, so that no denominator is ever zero
+CLOSE_FIT = 1e-6  # below this normalised error the three-matrix form of the cost has lost half its digits
+EUCLIDEAN_BLOCK = 512  # frames; one block's activations and their products stay in a core's cache
+PHASE_BLOCK_BYTES = 2**26  # phases of one block of frames; the peak memory is a few times this
+
+
+class InputError(ValueError):
+    """A file or a value that the user can put right; the message names what, got and expected."""
+
+
+# --- Basis ------------------------------------------------------------------------------------------
+
+
+def note_frequency(midi, c3=C3_HZ):
+    """Fundamental frequency in Hz of MIDI note ``midi``, whole semitones away from C3 at ``c3`` Hz."""
+    return c3 * 2.0 ** ((midi - C3_MIDI) / 12)
+
+
+def harmonic_gmm(f0, *, sr=22050, n_fft=2048, n_peaks=50, damping=0.9, variance=1.0):
+    """Initial spectrum of a note: a Gaussian mixture with one peak per harmonic, integrated over each bin.
+
+    ``p(f) = sum_{n=1..N} damping^(n-1) N(f; n f0, variance)``. A peak 1 Hz wide is far narrower than a bin
+    (10.8 Hz at the defaults), so a bin gets the *integral* of p over its width, not p at its centre.
+
+    Parameters
+    ----------
+    f0 : float
+        Fundamental frequency in Hz, below Nyquist.
+    sr, n_fft : int
+        Sampling rate in Hz and STFT length in samples; ``K = n_fft // 2 + 1``.
+    n_peaks : int
+        Number of harmonics N; those above Nyquist are dropped.
+    damping : float
+        Weight of each harmonic relative to the one below it, > 0.
+    variance : float
+        Variance of each peak in Hz^2, > 0.
+
+    Returns
+    -------
+    np.ndarray [shape=(K,), float64, > 0]
+        Sums to 1; every bin holds at least about ``GMM_FLOOR``.
+
+    Raises
+    ------
+    InputError
+        If ``f0`` is not between 0 and Nyquist.
+    """
+    from scipy.special import ndtr  # only learning a basis needs scipy
+
+    if not 0 < f0 < sr / 2:
+        raise InputError(f"fundamental frequency: got {f0:g} Hz, expected between 0 and Nyquist, {sr / 2:g} Hz")
+    n = np.arange(1, n_peaks + 1)
+    n = n[n * f0 < sr / 2]
+    edges = (np.arange(n_fft // 2 + 2) - 0.5) * sr / n_fft
+    mass = np.diff(ndtr((edges[:, None] - n * f0) / math.sqrt(variance)), axis=0)  # (K, N)
+    p = mass @ damping ** (n - 1.0)
+    p = p / p.sum() + GMM_FLOOR
+    return p / p.sum()
+
+
+def learn_spectra(Y, H, n_iter):
+    """Learn the spectra of one note from its template, by Euclidean NMF with H and U both free [1]_.
+
+    ``U <- U * (H^T Y) / (H^T H U)``, then ``H <- H * (Y U^T) / (H U U^T)``. The states of a note start in
+    time order, each active where its share of the sound is (attack first), and come back in that order.
+
+    Parameters
+    ----------
+    Y : np.ndarray [shape=(K, M), float, >= 0]
+        Magnitude spectrogram of one note, not all zero.
+    H : np.ndarray [shape=(K, R), float, > 0]
+        Initial spectra, one column per state.
+    n_iter : int
+        Number of sweeps.
+
+    Returns
+    -------
+    np.ndarray [shape=(K, R), float64, >= 0]
+        Columns sum to 1.
+    """
+    Y = np.asarray(Y, dtype=np.float64)
+    H = np.array(H, dtype=np.float64)
+    loudness = Y.sum(axis=0)
+    n_states = H.shape[1]
+    # Frame m belongs to the state in whose share of the total magnitude its own middle falls.
+    state = ((np.cumsum(loudness) - loudness / 2) / loudness.sum() * n_states).astype(int)
+    U = loudness * np.where(state == np.arange(n_states)[:, None], 1.0, 0.1)  # (R, M)
+    for _ in range(n_iter):
+        U *= (H.T @ Y) / np.maximum(H.T @ H @ U, U_FLOOR)
+        H *= (Y @ U.T) / np.maximum(H @ (U @ U.T), U_FLOOR)
+    order = np.argsort((U * np.arange(U.shape[1])).sum(axis=1) / np.maximum(U.sum(axis=1), U_FLOOR))
+    H = H[:, order]
+    return H / H.sum(axis=0)
+
+
+# --- NMF --------------------------------------------------------------------------------------------
+
+
+def nmf(Y, H, n_iter, *, seed=0, thr=None, tol=None):
+    """Fit activations to a magnitude spectrogram with ``H`` held fixed.
+
+    Minimises ``D = 1/2 ||Y - H U||_F^2`` by ``U <- U * (H^T Y) / (H^T H U)`` [1]_, from a start of
+    ``|N(0, 1)|`` scaled to the loudness of each frame. Works in double precision, block by block. With
+    ``thr`` or ``tol``, which look at the whole file, an early stop costs the sweeps up to it once more.
+
+    Parameters
+    ----------
+    Y : np.ndarray [shape=(K, M), float or complex]
+        Spectrogram, linear amplitude (not dB); a complex one is taken by magnitude. A memory map is read
+        by blocks.
+    H : np.ndarray [shape=(K, L), float, >= 0]
+        Basis; no column may be zero.
+    n_iter : int
+        Largest number of iterations, >= 1.
+    seed : int
+        Of the random start.
+    thr : float, optional
+        Stop at the first iteration whose normalised error ``D / (1/2 sum Y^2)`` is below it.
+    tol : float, optional
+        Stop at the first iteration that lowers D by less than this fraction.
+
+    Returns
+    -------
+    U : np.ndarray [shape=(L, M), dtype of |Y|, >= 0]
+        Activations.
+    cost : np.ndarray [shape=(n_done,), float64]
+        D after each iteration; never rises.
+
+    Raises
+    ------
+    InputError
+        If shapes disagree, or a value is negative, zero for a whole column, or not finite.
+    """
+    check_basis(H)
+    check_spectrogram(Y)
+    check_bins(Y, H)
+    H = H.astype(np.float64)
+    G = H.T @ H  # (L, L)
+
+    def solve(n_iter):
+        rng = np.random.default_rng(seed)
+        U = np.empty((H.shape[1], Y.shape[1]), dtype=Y.real.dtype.newbyteorder("="))
+        cost = np.zeros(n_iter)
+        for frames, Y_block in frame_blocks(Y, EUCLIDEAN_BLOCK):
+            V = np.abs(Y_block).astype(np.float64)
+            start = np.abs(rng.standard_normal((V.shape[1], H.shape[1]))).T
+            start *= V.sum(axis=0) / start.sum(axis=0)
+            U[:, frames], error, _ = _euclidean_updates(V, H, G, start, n_iter)
+            cost = _add_frames(cost, error)
+        return U, cost
+
+    U, cost = solve(n_iter)
+    n_done, _ = stopping_iteration(cost, normalised(cost, energy(Y) / 2), thr, tol)
+    return (U, cost) if n_done == n_iter else solve(n_done)
+
+
+def _euclidean_updates(V, H, G, U, n_iter, weight=0.0, p=1.0):
+    """Sparse Euclidean updates of one block: ``U <- U * (H^T V) / (H^T H U + weight p U^(p-1))``.
+
+    ``H^T V`` and ``G = H^T H`` never change, so an iteration is one (L, L) by (L, M) product, and the
+    distance comes from the same matrices: ``2 D = sum V^2 + sum U * (G U - 2 H^T V)``. Where a fit is so
+    close that this difference has lost its digits, D is summed from the residual itself.
+
+    Returns U, and for each iteration and frame D and ``sum_l U^p``, both of shape (n_iter, M).
+    """
+    A = H.T @ V  # (L, M)
+    total = np.einsum("km,km->m", V, V)
+    error, penalty = np.empty((2, n_iter, V.shape[1]))
+    U = np.maximum(U, U_FLOOR)
+    GU = G @ U
+    ratio = np.empty_like(U)
+    for i in range(n_iter):
+        if weight:
+            GU += weight * p * U ** (p - 1)
+        np.divide(A, GU, out=ratio)
+        U *= ratio
+        np.maximum(U, U_FLOOR, out=U)
+        np.matmul(G, U, out=GU)
+        np.subtract(GU, A, out=ratio)
+        ratio -= A
+        error[i] = (total + np.einsum("lm,lm->m", U, ratio)) / 2
+        close = error[i] < CLOSE_FIT * total
+        if close.any():
+            error[i, close] = np.square(V[:, close] - H @ U[:, close]).sum(axis=0) / 2
+        if weight:
+            penalty[i] = (U**p).sum(axis=0)
+    return np.where(U > U_FLOOR, U, 0.0), error, penalty
+
+
+# --- Complex NMF ------------------------------------------------------------------------------------
+
+
+def complex_nmf(Y, H, n_iter, **options):
+    """Fit activations and a phase for every component to a complex spectrogram, all in memory.
+
+    Parameters and errors are those of :func:`complex_nmf_blocks`, which does the work.
+
+    Returns
+    -------
+    U : np.ndarray [shape=(L, M), float, >= 0]
+    P : np.ndarray [shape=(L, K, M), complex, |P| = 1]
+    F : np.ndarray [shape=(K, M), complex]
+    cost : np.ndarray [shape=(n_done,), float64]
+    """
+    blocks = list(complex_nmf_blocks(Y, H, n_iter, **options))
+    U, P, F = (np.concatenate(arrays, axis=-1) for arrays in list(zip(*blocks, strict=True))[1:4])
+    return U, P, F, blocks[-1][-1]
+
+
+def complex_nmf_blocks(
+    Y, H, n_iter, *, p=1.2, sparsity=1e-5, phase_init="mixture", seed=0, thr=None, tol=None, block=None, progress=None
+):
+    """Kameoka's complex NMF [2]_ with ``H`` held fixed, one block of frames after another.
+
+    Minimises ``sum |Y - F|^2 + 2 lambda sum U^p`` with ``lambda = sparsity_weight(...)``, computed once for
+    the whole file. Memory does not grow with the number of frames. Activations start flat, at
+    ``sum_k |Y_km| / L``, so frame m starts from what is in frame m (and, for random phases, from the seed and m).
+
+    ``thr`` and ``tol`` look at the error of the whole file, which no block knows: with either of them a first
+    pass of ``n_iter`` sweeps finds the curve and with it where to stop, and a second pass does those sweeps
+    and yields. That costs at most twice the time of a run without them, and no memory.
+
+    Parameters
+    ----------
+    Y : np.ndarray [shape=(K, M), complex]
+        Spectrogram. A memory map is read by blocks. complex64 is worked on in single precision where phases
+        move, everything else in double precision.
+    H : np.ndarray [shape=(K, L), float, >= 0]
+        Basis; no column may be zero.
+    n_iter : int
+        Largest number of sweeps, >= 1.
+    p : float
+        Exponent of the sparsity penalty, 0 < p < 2.
+    sparsity : float
+        Scale-free weight s of the penalty, >= 0.
+    phase_init : {"mixture", "random"}
+        Start every phase at Y/|Y|, where it is pinned (a fixed point of the sweep), or uniformly at random.
+    seed : int
+        Of the random phases.
+    thr : float, optional
+        Stop after the first sweep whose normalised error ``sum |Y - F|^2 / sum |Y|^2`` is below it.
+    tol : float, optional
+        Stop after the first sweep that lowers the cost by less than this fraction.
+    block : int, optional
+        Frames worked on at a time where phases move; the numbers do not depend on it.
+    progress : callable, optional
+        Called with the number of frames just swept and of all frames to sweep.
+
+    Yields
+    ------
+    frames : slice
+    U : np.ndarray [shape=(L, frames), float, >= 0]
+    P : np.ndarray [shape=(L, K, frames), complex, |P| = 1]
+    F : np.ndarray [shape=(K, frames), complex]
+    error, cost : np.ndarray [shape=(n_done,), float64]
+        ``sum |Y - F|^2`` and the whole objective after each sweep, summed over all frames so far: those of
+        the last block are the file's.
+
+    Raises
+    ------
+    InputError
+        If Y is not complex, shapes disagree, or a value is negative, zero for a whole column, or not finite.
+    """
+    check_basis(H)
+    check_spectrogram(Y)
+    check_complex(Y)
+    check_bins(Y, H)
+    E = energy(Y)
+    weight = sparsity_weight(E, Y.shape[1], H.shape[1], p, sparsity)
+    sweep = {"mixture": _pinned_sweeps, "random": _moving_sweeps}[phase_init]
+    passes = 1 if thr is None and tol is None else 2
+
+    def run(n_iter):
+        error, cost = np.zeros((2, n_iter))
+        for frames, U, P, F, frame_error, frame_penalty in sweep(Y, H, n_iter, weight, p, seed, block):
+            error = _add_frames(error, frame_error)
+            cost = _add_frames(cost, frame_error + 2 * weight * frame_penalty)
+            if progress:
+                progress(U.shape[1], passes * Y.shape[1])
+            yield frames, U, P, F, error, cost
+
+    def blocks():
+        n_done = n_iter
+        if passes == 2:
+            *_, error, cost = deque(run(n_iter), maxlen=1).pop()
+            n_done, _ = stopping_iteration(cost, normalised(error, E), thr, tol)
+        yield from run(n_done)
+
+    return blocks()  # a generator of its own, so that bad input is refused here and now
+
+
+def sparsity_weight(energy, n_frames, n_components, p, sparsity):
+    """Weight of the sparsity penalty, ``lambda = s (sum |Y|^2 / (M L))^(1 - p/2)``.
+
+    The paper's weight [2]_, ``1e-5 sum |Y|^2 / L^(1 - p/2)``, grows with the gain and the length of the
+    recording. This one is free of both: scaling Y by c scales U by c, and repeating Y repeats U.
+    """
+    return sparsity * (energy / (n_frames * n_components)) ** (1 - p / 2)
+
+
+def unit_phase(Y):
+    """``Y / |Y|``, and 1 where Y is zero."""
+    magnitude = np.abs(Y)
+    return np.divide(Y, magnitude, out=np.ones_like(Y), where=magnitude > 0)
+
+
+def _pinned_sweeps(Y, H, n_iter, weight, p, seed, block):
+    """Sweeps from the mixture phase, block by block.
+
+    With ``P = Y/|Y|`` and beta = H U / S, X stays a positive multiple of Y/|Y|: no phase moves, |X|/beta is
+    |Y|, and the sweep *is* the sparse Euclidean update on |Y|. The phases are pinned there: where S > |Y|
+    the point is a saddle, which rounding errors left to themselves leave after some hundred sweeps.
+    """
+    H64 = H.astype(np.float64)
+    G = H64.T @ H64
+    for frames, Y_block in frame_blocks(Y, EUCLIDEAN_BLOCK):
+        V = np.abs(Y_block).astype(np.float64)
+        start = np.broadcast_to(V.sum(axis=0) / H.shape[1], (H.shape[1], V.shape[1]))
+        U, distance, penalty = _euclidean_updates(V, H64, G, start, n_iter, weight, p)
+        phase = unit_phase(Y_block)
+        F = ((H64 @ U) * phase).astype(phase.dtype)
+        P = np.broadcast_to(phase, (H.shape[1], *phase.shape))
+        yield frames, U.astype(phase.real.dtype), P, F, 2 * distance, penalty
+
+
+def _moving_sweeps(Y, H, n_iter, weight, p, seed, block):
+    """Sweeps from random phases, block by block, in the precision of Y; the frames of a block go to all cores.
+
+    Every frame is brought to a magnitude of about one by a power of two, which is exact, so that the kernel's
+    guards against division by zero hold for recordings of any level.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    n_components, n_threads = H.shape[1], len(os.sched_getaffinity(0))
+    complex_type = Y.dtype.newbyteorder("=")
+    real_type = complex_type.type(0).real.dtype
+    block = block or max(n_threads, PHASE_BLOCK_BYTES // (H.size * complex_type.itemsize))
+    Ht = np.ascontiguousarray(H.T, dtype=real_type)  # (L, K)
+    G = (H.T.astype(np.float64) @ H).astype(real_type)
+    kernel = compiled(_sweep_frames)
+    with ThreadPoolExecutor(n_threads) as pool:
+        for frames, Y_block in frame_blocks(Y, block):
+            n_frames = Y_block.shape[1]
+            peak = np.abs(Y_block).max(axis=0).astype(np.float64)
+            scale = np.ldexp(1.0, np.frexp(peak)[1])  # (frames,)
+            Yt = np.ascontiguousarray((Y_block / scale.astype(real_type)).T)  # (frames, K)
+            U = np.repeat(np.abs(Yt).sum(axis=1, keepdims=True) / real_type.type(n_components), n_components, axis=1)
+            P = np.stack([_random_phases(seed, m, H.shape, complex_type) for m in range(frames.start, frames.stop)])
+            F = np.empty_like(Yt)
+            error, penalty = np.empty((2, n_frames, n_iter))
+            lam = (weight * scale ** (p - 2)).astype(real_type)  # the same weight, in each frame's own unit
+            parts = [slice(i * n_frames // n_threads, (i + 1) * n_frames // n_threads) for i in range(n_threads)]
+            jobs = [
+                pool.submit(kernel, Yt[i], Ht, G, U[i], P[i], F[i], error[i], penalty[i], lam[i], real_type.type(p))
+                for i in parts
+            ]
+            for job in jobs:
+                job.result()
+            unit = scale.astype(real_type)
+            yield (
+                frames,
+                U.T * unit,
+                P.transpose(2, 1, 0),
+                F.T * unit,
+                error.T * scale**2,
+                penalty.T * scale**p,
+            )
+
+
+def _random_phases(seed, m, shape, dtype):
+    """Uniform phases of frame ``m``, shape ``shape`` = (K, L); a counter-based generator needs only seed and m."""
+    rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, m]))
+    P = np.empty(shape, dtype)
+    angle = rng.random(shape, dtype=P.real.dtype)
+    angle *= 2 * np.pi
+    np.cos(angle, out=P.real)
+    np.sin(angle, out=P.imag)
+    return P
+
+
+@functools.cache
+def compiled(kernel):
+    """``kernel`` as machine code, kept on disk where there is a directory to keep it in.
+
+    No-NaN and no-infinity assumptions stay off; sums may be reordered, the same way on every run.
+    """
+    import numba  # only moving phases need it, and it takes longer to import than NMF.py to run
+
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "afn", "nsz"}}
+    try:
+        return numba.njit(cache=True, **options)(kernel)
+    except RuntimeError:  # no writable cache directory
+        return numba.njit(**options)(kernel)
+
+
+def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p):
+    """Carry every frame of a block through all its sweeps; numba compiles this.
+
+    One sweep, with R = (Y - F) / S, which is Kameoka's [2]_ with beta and X eliminated::
+
+        P <- (P + R) / |P + R|
+        U <- U * sum_k H S |P + R| / (H^T S + weight p U^(p-1))
+
+    A frame's state, L x K phases, stays in a core's cache for all its sweeps. Everything is laid out frame
+    first: Y, F (M, K); H (L, K); G = H^T H (L, L); U (M, L); P (M, K, L); error, penalty (M, n_iter);
+    weight (M,). U, P, F, error (``sum |Y - F|^2``) and penalty (``sum U^p``) are written in place.
+    """
+    one, zero, tiny = H.dtype.type(1), H.dtype.type(0), H.dtype.type(1e-30)
+    n_frames, n_bins, n_components = P.shape
+    P_re, P_im = np.empty((2, n_components, n_bins), H.dtype)
+    F_re, F_im, R_re, R_im, S, HS = np.empty((6, n_bins), H.dtype)
+    HtS = np.empty(n_components, H.dtype)
+    for m in range(n_frames):
+        F_re[:], F_im[:], S[:] = zero, zero, zero
+        for l in range(n_components):
+            for k in range(n_bins):
+                P_re[l, k], P_im[l, k] = P[m, k, l].real, P[m, k, l].imag
+                F_re[k] += H[l, k] * U[m, l] * P_re[l, k]
+                F_im[k] += H[l, k] * U[m, l] * P_im[l, k]
+                S[k] += H[l, k] * U[m, l]
+        for i in range(error.shape[1]):
+            for k in range(n_bins):
+                R_re[k] = (Y[m, k].real - F_re[k]) / (S[k] + tiny)
+                R_im[k] = (Y[m, k].imag - F_im[k]) / (S[k] + tiny)
+                HS[k] = S[k]
+            F_re[:], F_im[:], S[:] = zero, zero, zero
+            for l in range(n_components):
+                HtS[l] = zero
+                for j in range(n_components):
+                    HtS[l] += G[l, j] * U[m, j]
+            penalty[m, i] = 0.0
+            for l in range(n_components):
+                h, p_re, p_im = H[l], P_re[l], P_im[l]
+                gain = zero
+                for k in range(n_bins):
+                    re, im = p_re[k] + R_re[k], p_im[k] + R_im[k]
+                    square = re * re + im * im
+                    inverse = one / np.sqrt(square + tiny)
+                    gain += h[k] * HS[k] * (square * inverse)
+                    p_re[k] = re * inverse if square > tiny else p_re[k]
+                    p_im[k] = im * inverse if square > tiny else p_im[k]
+                slope = max(U[m, l], tiny) ** (p - one)
+                u = U[m, l] * gain / (HtS[l] + weight[m] * p * slope + tiny)
+                U[m, l] = u if u > tiny else zero
+                penalty[m, i] += max(u, tiny) ** p
+                for k in range(n_bins):
+                    F_re[k] += h[k] * u * p_re[k]
+                    F_im[k] += h[k] * u * p_im[k]
+                    S[k] += h[k] * u
+            error[m, i] = 0.0
+            for k in range(n_bins):
+                re, im = np.float64(Y[m, k].real - F_re[k]), np.float64(Y[m, k].imag - F_im[k])
+                error[m, i] += re * re + im * im
+        for k in range(n_bins):
+            F[m, k] = complex(F_re[k], F_im[k])
+            for l in range(n_components):
+                P[m, k, l] = complex(P_re[l, k], P_im[l, k])
+
+
+# --- Reading and writing ----------------------------------------------------------------------------
+
+
+def stopping_iteration(cost, normalised_error, thr=None, tol=None):
+    """Where a run with this curve ends, and why: ``(n_done, "threshold" | "tolerance" | "number of iterations")``.
+
+    ``thr``: the first iteration whose normalised error is below it; ``tol``: the first that lowers the cost by
+    less than this fraction; whichever comes first. The last iteration otherwise.
+    """
+    stops = [(len(cost), "number of iterations")]
+    if tol is not None:
+        small = cost[:-1] - cost[1:] < tol * cost[:-1]
+        stops += [(int(i) + 2, "tolerance") for i in np.flatnonzero(small)[:1]]
+    if thr is not None:
+        stops += [(int(i) + 1, "threshold") for i in np.flatnonzero(normalised_error < thr)[:1]]
+    return min(stops, key=lambda stop: stop[0])
+
+
+def normalised(error, scale):
+    """``error / scale``, the share of the energy that is not explained; 0 for a silent file."""
+    return error / scale if scale else np.zeros_like(error)
+
+
+def frame_blocks(Y, size):
+    """Yield ``(frames, Y[:, frames])`` for consecutive slices of ``size`` frames.
+
+    A memory map is opened anew for every block: pages that were read once would count as resident memory
+    for as long as their map lives.
+    """
+    for start in range(0, Y.shape[1], size):
+        frames = slice(start, min(start + size, Y.shape[1]))
+        if isinstance(Y, np.memmap):
+            order = "F" if Y.flags.f_contiguous else "C"
+            source = np.memmap(Y.filename, Y.dtype, "r", Y.offset, Y.shape, order)
+        else:
+            source = Y
+        block = source[:, frames]
+        yield frames, np.array(block, dtype=Y.dtype.newbyteorder("="))
+
+
+def energy(Y):
+    """``sum |Y|^2`` in double precision; not finite where a value of Y is not."""
+    total = 0.0
+    for _, block in frame_blocks(Y, EUCLIDEAN_BLOCK):
+        total += float(np.square(np.abs(block).astype(np.float64)).sum())
+    return total
+
+
+def _add_frames(total, values):
+    """Add ``values`` [shape=(n, M)] to ``total`` [shape=(n,)] frame by frame: the same sum for any block size."""
+    return np.add.accumulate(np.column_stack([total, values]), axis=1)[:, -1]
+
+
+def check_basis(H, name="basis"):
+    """Raise :class:`InputError` unless H is a basis: 2-D, finite, >= 0, with no column of zeros."""
+    if H.ndim != 2 or H.size == 0 or H.dtype.kind != "f":
+        raise InputError(f"{name}: got {H.dtype} values of shape {H.shape}, expected real values of shape (K, L)")
+    if not np.isfinite(H).all():
+        k, l = np.argwhere(~np.isfinite(H))[0]
+        raise InputError(f"{name}: got {H[k, l]} in bin {k} of column {l}, expected finite values")
+    if (H < 0).any():
+        raise InputError(f"{name}: got values down to {H.min():g}, expected values >= 0 (is it in dB?)")
+    if not (H > 0).any(axis=0).all():
+        l = int(np.flatnonzero(~(H > 0).any(axis=0))[0])
+        raise InputError(f"{name}: got only zeros in column {l}, expected a spectrum in every column")
+
+
+def check_spectrogram(Y, name="spectrogram"):
+    """Raise :class:`InputError` unless Y is a spectrogram: 2-D, not empty, finite, complex or real >= 0."""
+    if Y.ndim != 2 or Y.size == 0 or Y.dtype.kind not in "fc":
+        raise InputError(
+            f"{name}: got {Y.dtype} values of shape {Y.shape}, expected real or complex values of shape (K, M)"
+        )
+    for frames, block in frame_blocks(Y, EUCLIDEAN_BLOCK):
+        bad = ~np.isfinite(block)
+        if bad.any():
+            k, m = np.argwhere(bad)[0]
+            raise InputError(
+                f"{name}: got {block[k, m]} in bin {k} of frame {frames.start + m}, expected finite values"
+            )
+        if block.dtype.kind == "f" and (block < 0).any():
+            raise InputError(f"{name}: got values down to {block.min():g}, expected magnitudes >= 0 (is it in dB?)")
+
+
+def check_complex(Y, name="spectrogram"):
+    """Raise :class:`InputError` unless Y is complex."""
+    if Y.dtype.kind != "c":
+        raise InputError(f"{name}: got real values ({Y.dtype}), expected a complex spectrogram (librosa.stft's output)")
+
+
+def check_bins(Y, H, name="spectrogram", basis_name="basis"):
+    """Raise :class:`InputError` unless Y and H have the same number of bins."""
+    if len(Y) != len(H):
+        raise InputError(
+            f"{name}: got {len(Y)} bins (n_fft {2 * len(Y) - 2}), "
+            f"expected the {len(H)} bins (n_fft {2 * len(H) - 2}) of {basis_name}"
+        )
+
+
+def load_spectrogram(path):
+    """Open a spectrogram as a read-only memory map [shape=(K, M), real >= 0 or complex].
+
+    Raises
+    ------
+    InputError
+        If the file is not a whole ``.npy`` file that holds a spectrogram.
+    """
+    Y = _open_npy(path)
+    check_spectrogram(Y, path)
+    return Y
+
+
+def load_basis(path):
+    """Read a basis [shape=(K, L), float, >= 0].
+
+    Raises
+    ------
+    InputError
+        If the file is not a whole ``.npy`` file that holds a basis.
+    """
+    H = np.array(_open_npy(path))
+    check_basis(H, path)
+    return H
+
+
+def _open_npy(path):
+    """Map a 2-D float or complex ``.npy`` file, after its header has been held against the file's size."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file, expected a .npy file")
+    if not path.is_file():
+        raise InputError(f"{path}: got a folder or a special file, expected a .npy file")
+    try:
+        with open(path, "rb") as file:
+            first_version = np.lib.format.read_magic(file) == (1, 0)
+            read = np.lib.format.read_array_header_1_0 if first_version else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+            n_bytes = path.stat().st_size - file.tell()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}), expected a .npy file") from None
+    except Exception:
+        raise InputError(f"{path}: got no readable .npy header, expected a file written by np.save") from None
+    if dtype.kind not in "fc" or dtype.itemsize > (16 if dtype.kind == "c" else 8):
+        raise InputError(f"{path}: got an array of {dtype}, expected float or complex numbers")
+    if len(shape) != 2 or 0 in shape:
+        raise InputError(f"{path}: got an array of shape {shape}, expected two axes, (bins, columns), neither empty")
+    expected = math.prod(shape) * dtype.itemsize
+    if n_bytes != expected:
+        raise InputError(f"{path}: got {n_bytes} bytes of data, expected {expected} (is the file cut short?)")
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}), expected a .npy file") from None
+
+
+@contextmanager
+def output_folder(path):
+    """Collect outputs in a hidden folder inside ``path`` and give them their place when all are complete.
+
+    Yields the hidden folder. Whatever ends the block early, nothing under a final name has been touched.
+
+    Raises
+    ------
+    InputError
+        If ``path`` cannot be a folder that is written to.
+    """
+    path = Path(path)
+    try:
+        existed = path.is_dir()
+        path.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=".part-", dir=path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written to ({error.strerror}), expected an output folder") from None
+    done = False
+    try:
+        yield part
+        outputs = sorted(part.iterdir())
+        for output in outputs:
+            if (path / output.name).is_dir():
+                raise InputError(f"{path / output.name}: got a folder, expected a file to write or to replace")
+        for output in outputs:
+            os.replace(output, path / output.name)
+        done = True
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if not existed and not done:
+            path.rmdir()
+
+
+@contextmanager
+def frame_writer(path, shape, dtype):
+    """Write an array of ``shape`` whose last axis is frames as one ordinary ``.npy``, block after block.
+
+    Yields a function that appends a block. Fortran order keeps each frame together on disk.
+    """
+    with open(path, "wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": True, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        yield lambda block: file.write(np.ascontiguousarray(block.T).data)
+
+
+def plot_learning_curve(path, cost, reason):
+    """Draw the normalised cost after each iteration on a logarithmic axis, and mark the stop.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of the PNG file.
+    cost : np.ndarray [shape=(n_done,), float]
+        Cost after each iteration, divided by that of the empty model: 1 means that nothing is explained.
+    reason : str
+        What ended the run, see :func:`stopping_iteration`.
+    """
+    from matplotlib.figure import Figure  # pyplot would take as long to import as the whole run
+
+    iterations = np.arange(1, len(cost) + 1)
+    figure = Figure(figsize=(7, 4), dpi=100)
+    axes = figure.add_axes((0.14, 0.14, 0.82, 0.76))
+    axes.plot(iterations, cost, color="#31688e", linewidth=2)
+    axes.plot(iterations[-1], cost[-1], "o", color="#c0392b")
+    axes.annotate(
+        f"stopped at {len(cost)} by the {reason}: {cost[-1]:.3g}",
+        (iterations[-1], cost[-1]),
+        xytext=(0, 12),
+        textcoords="offset points",
+        horizontalalignment="right" if len(cost) > 1 else "center",
+        color="#c0392b",
+    )
+    if cost.min() > 0:
+        axes.set_yscale("log")
+    axes.set(xlabel="Iteration", ylabel="Normalised cost", title="Learning curve")
+    axes.grid(True, which="both", alpha=0.3)
+    figure.savefig(path)
