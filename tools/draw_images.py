@@ -1,0 +1,131 @@
+"""Draw the README's figures again, from the templates and the chorale.
+
+    python tools/draw_images.py
+
+Learns the basis, takes the chorale apart with the three commands at their defaults, and writes into images/:
+
+    piano_roll.png               activations of NMF.py, and over them the notes that were played
+    gmm_and_learnt.png           where the spectrum of a note starts, and what is learnt from its template
+    fixed_basis_spectrogram.png  as make_init_H.py draws it
+    learning_curve_NMF.png       as NMF.py draws it
+    learning_curve_CNMF.png      as CNMF.py draws it
+
+The same input gives the same bytes. images/ changes only when all five are drawn.
+"""
+
+import argparse
+import csv
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import audio
+import CNMF
+import figures
+import make_init_H
+import NMF
+import notes
+import utils
+
+ROOT = Path(__file__).resolve().parents[1]
+CHORALE = ROOT / "examples" / "chorale"
+N_ITER = "200"
+NOTE = "C3"  # low enough for its harmonics to stand apart
+HIGHEST_HZ = 3500  # of its spectrum that is shown; above it the template has faded
+DPI = 150  # sharp in a browser, and still small
+START_COLOUR, LEARNT_COLOUR, TRUE_COLOUR = "#f4a261", "#3b0f70", "#00bfd8"
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args(argv)
+    with utils.output_folder(ROOT / "images") as images, tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        spec, basis = folder / "spec.npy", folder / "fixed_basis.npy"
+        np.save(spec, audio.stft(audio.load(CHORALE / "matched" / "mixture.flac", 22050)))
+        make_init_H.main([str(ROOT / "basis_wav_piano"), "-o", str(folder)])
+        NMF.main([str(spec), N_ITER, str(basis), "-o", str(folder)])
+        H, U = np.load(basis), np.load(folder / "activation_calc.npy")
+        CNMF.main([str(spec), N_ITER, str(basis), "--no-phase", "-o", str(folder)])
+
+        info = notes.load_basis_info(basis, H.shape)
+        draw_piano_roll(images / "piano_roll.png", U, info, played_notes(CHORALE / "notes.csv"))
+        draw_start_and_learnt(images / "gmm_and_learnt.png", H, info, NOTE)
+        for name in ("fixed_basis_spectrogram", "learning_curve_NMF", "learning_curve_CNMF"):
+            shutil.copy(folder / f"{name}.png", images)
+
+
+def played_notes(path):
+    """Onset in seconds, duration in seconds and name of every note in a list of notes."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [
+            (float(row["onset"]), float(row["duration"]), notes.note_name(int(row["midi"])))
+            for row in csv.DictReader(file)
+        ]
+
+
+def draw_piano_roll(path, U, info, played):
+    """Draw activations, and over them the outline of every note that was played."""
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Patch, Rectangle
+
+    figure, axes = figures.activation_figure(U, info)
+    _, names = figures.sum_states(U, info)
+    outlines = [Rectangle((onset, names.index(name) - 0.5), duration, 1) for onset, duration, name in played]
+    style = {"facecolor": "none", "edgecolor": TRUE_COLOUR, "linewidth": 1.4}
+    axes.add_collection(PatchCollection(outlines, **style))
+    axes.set_title("")
+    axes.set_title("A chorale taken apart: activation of each note", loc="left")
+    axes.legend(
+        handles=[Patch(**style, label="key held down, as played")],
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        frameon=False,
+        borderaxespad=0.2,
+    )
+    figure.savefig(path, dpi=DPI)
+
+
+def draw_start_and_learnt(path, H, info, name):
+    """Draw the harmonic Gaussian mixture of one note, and over it the spectrum learnt from its template."""
+    from matplotlib.figure import Figure
+
+    column = [column["note"] for column in info["columns"]].index(name)
+    f0 = info["columns"][column]["f0"]
+    start = utils.harmonic_gmm(f0, sr=info["sr"], n_fft=info["n_fft"])
+    frequencies = np.arange(len(H)) * info["sr"] / info["n_fft"]
+    span = 2 * figures.DB_RANGE  # curves leave the picture rather than run along its edge
+
+    figure = Figure(figsize=(9, 4.5), dpi=100)
+    axes = figure.add_axes((0.08, 0.13, 0.89, 0.76))
+    axes.fill_between(
+        frequencies,
+        figures.decibels(start, span),
+        -span,
+        step="mid",
+        color=START_COLOUR,
+        alpha=0.6,
+        linewidth=0,
+        label=f"start: harmonic Gaussian mixture at {f0:.2f} Hz",
+    )
+    axes.plot(
+        frequencies,
+        figures.decibels(H[:, column], span),
+        color=LEARNT_COLOUR,
+        linewidth=1.3,
+        label="learnt from the template",
+    )
+    axes.set(xlim=(0, HIGHEST_HZ), ylim=(-figures.DB_RANGE, 2))
+    axes.set(xlabel="Frequency (Hz)", ylabel="Magnitude (dB below the peak)", title=f"Spectrum of {name}")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper right", framealpha=1)
+    figure.savefig(path, dpi=DPI)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
