@@ -54,7 +54,12 @@ def main(argv=None):
             seed=args.seed,
             thr=args.thr,
             tol=args.tol,
+            progress=options.progress_bar("frame", args.quiet),
         )
+        n_components = 1 if args.no_phase else 1 + H.shape[1]
+        utils.check_space(args.out_dir, n_components * Y.size * Y.itemsize, "--no-phase leaves out the largest file")
+        if args.phase_init != "mixture" and not args.quiet:
+            options.announce_compilation()
         with utils.output_folder(args.out_dir) as folder:
             U, error, cost = write_components(folder, blocks, Y, H, with_phase=not args.no_phase)
             for name, array in {"basis_calc": H, "activation_calc": U, "cost": cost}.items():
@@ -66,7 +71,7 @@ def main(argv=None):
             figures.plot_activation(folder / "activation.png", U, info)
     except utils.InputError as error:
         parser.error(str(error))
-    options.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}")
+    options.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
     if args.show:
         figures.show(args.out_dir / name for name in ("learning_curve_CNMF.png", "activation.png"))
 
@@ -90,4 +95,4 @@ def write_components(folder, blocks, Y, H, *, with_phase):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(options.run(main))

@@ -25,7 +25,8 @@ def main(argv=None):
         Y, H = utils.load_spectrogram(args.spectrogram), utils.load_basis(args.basis)
         utils.check_bins(Y, H, args.spectrogram, args.basis)
         info = notes.load_basis_info(args.basis, H.shape)
-        U, cost = utils.nmf(Y, H, args.n_iter, seed=args.seed, thr=args.thr, tol=args.tol)
+        progress = options.progress_bar("frame", args.quiet)
+        U, cost = utils.nmf(Y, H, args.n_iter, seed=args.seed, thr=args.thr, tol=args.tol, progress=progress)
         error = utils.normalised(cost, utils.energy(Y) / 2)
         _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
         with utils.output_folder(args.out_dir) as folder:
@@ -35,10 +36,10 @@ def main(argv=None):
             figures.plot_activation(folder / "activation.png", U, info)
     except utils.InputError as error:
         parser.error(str(error))
-    options.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}")
+    options.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
     if args.show:
         figures.show(args.out_dir / name for name in ("learning_curve_NMF.png", "activation.png"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(options.run(main))

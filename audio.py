@@ -35,7 +35,7 @@ def load(path, sr):
 
     try:
         y, file_sr = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.SoundFileError) as error:
+    except (OSError, UnicodeError, soundfile.SoundFileError) as error:
         raise InputError(f"{path}: cannot be read as audio ({error}), expected a sound file") from None
     if len(y) == 0:
         raise InputError(f"{path}: got no samples, expected a sound")

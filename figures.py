@@ -6,8 +6,9 @@ import numpy as np
 
 DB_RANGE = 60  # dB below the loudest that a picture of spectra shows
 ROLL_DB_RANGE = 40  # and a piano roll: below it lies what leaks between notes
-COLOURS = "magma_r"  # perceptually even, and white where nothing sounds
 LOWEST_HZ = 27.5  # A0, where a log-frequency axis begins
+MOST_LABELS = 40  # notes that an axis has room to name
+PENTATONIC = ("C", "D", "E", "G", "A")  # no two of them are neighbours, so their names never touch
 
 
 def decibels(magnitude, span=DB_RANGE):
@@ -16,10 +17,27 @@ def decibels(magnitude, span=DB_RANGE):
     return 20 * np.log10(np.maximum(magnitude / peak, 10 ** (-span / 20)))
 
 
+def colours():
+    """Colour map of every picture: perceptually even, and white where nothing sounds."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    table = colormaps["magma_r"](np.linspace(0, 1, 256))
+    table[:32, :3] += (1 - table[:32, :3]) * np.linspace(1, 0, 32)[:, None]  # its pale yellow end fades out
+    return ListedColormap(table)
+
+
 def note_ticks(names):
-    """Positions and names of the white keys among ``names``: what is drawn beside a note axis."""
-    ticks = [(i, name) for i, name in enumerate(names) if "#" not in name]
-    return [i for i, _ in ticks], [name for _, name in ticks]
+    """Positions and labels for an axis of notes: every note where there is room, else C, D, E, G and A.
+
+    A note of several states, side by side, is labelled once, in the middle.
+    """
+    columns = {}
+    for i, name in enumerate(names):
+        columns.setdefault(name, []).append(i)
+    if len(columns) > MOST_LABELS:
+        columns = {name: places for name, places in columns.items() if name.rstrip("-0123456789") in PENTATONIC}
+    return [np.mean(places) for places in columns.values()], list(columns)
 
 
 def plot_activation(path, U, info=None):
@@ -33,32 +51,37 @@ def plot_activation(path, U, info=None):
     info : dict, optional
         Description of the basis, see :func:`notes.load_basis_info`; states of one note are summed.
     """
+    figure, _ = activation_figure(U, info)
+    figure.savefig(path)
+
+
+def activation_figure(U, info=None):
+    """The figure that :func:`plot_activation` saves, and the axes of its piano roll, to be drawn on further."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6), dpi=100)
     axes = figure.add_axes((0.08, 0.09, 0.80, 0.84))
-    n_frames = U.shape[1]
+    n_frames, frame = U.shape[1], 1
     if info:
         U, names = sum_states(U, info)
-        seconds = n_frames * info["hop"] / info["sr"]
-        axes.set_yticks(*note_ticks(names), fontsize=7)
+        frame = info["hop"] / info["sr"]
+        axes.set_yticks(*note_ticks(names), fontsize=8)
         axes.set(xlabel="Time (s)", ylabel="Note")
     else:
-        seconds = n_frames
         axes.set(xlabel="Frame", ylabel="Component")
     image = axes.imshow(
         decibels(thin(U), ROLL_DB_RANGE),
-        cmap=COLOURS,
+        cmap=colours(),
         vmin=-ROLL_DB_RANGE,
         vmax=0,
         aspect="auto",
         origin="lower",
         interpolation="nearest",
-        extent=(0, seconds, -0.5, len(U) - 0.5),
+        extent=(-frame / 2, (n_frames - 0.5) * frame, -0.5, len(U) - 0.5),  # frame m is centred on m hops
     )
     axes.set_title("Activations")
     figure.colorbar(image, cax=figure.add_axes((0.90, 0.09, 0.02, 0.84)), label="Activation (dB below the loudest)")
-    figure.savefig(path)
+    return figure, axes
 
 
 def thin(U, width=2000):
@@ -89,17 +112,15 @@ def plot_basis(path, H, info):
 
     figure = Figure(figsize=(9, 6), dpi=100)
     axes = figure.add_axes((0.09, 0.11, 0.79, 0.82))
-    frequencies = np.arange(1, len(H)) * info["sr"] / info["n_fft"]  # a logarithmic axis has no 0 Hz
+    edges = (np.arange(1, len(H) + 1) - 0.5) * info["sr"] / info["n_fft"]  # Hz; a logarithmic axis has no 0 Hz
     dB = np.column_stack([decibels(column) for column in H[1:].T])
-    image = axes.pcolormesh(
-        np.arange(H.shape[1]), frequencies, dB, cmap=COLOURS, vmin=-DB_RANGE, vmax=0, shading="nearest", rasterized=True
-    )
+    image = axes.pcolormesh(np.arange(H.shape[1] + 1) - 0.5, edges, dB, cmap=colours(), vmin=-DB_RANGE, vmax=0)
     axes.set_yscale("log")
-    axes.set_ylim(LOWEST_HZ, frequencies[-1])
-    octaves = LOWEST_HZ * 2.0 ** np.arange(1, np.log2(frequencies[-1] / LOWEST_HZ))
+    axes.set_ylim(LOWEST_HZ, edges[-1])
+    octaves = LOWEST_HZ * 2.0 ** np.arange(1, np.log2(edges[-1] / LOWEST_HZ))
     axes.set_yticks(octaves, [f"{f:g}" for f in octaves])
     axes.minorticks_off()
-    axes.set_xticks(*note_ticks([column["note"] for column in info["columns"]]), fontsize=7, rotation=90)
+    axes.set_xticks(*note_ticks([column["note"] for column in info["columns"]]), fontsize=8, rotation=90)
     axes.set(xlabel="Note", ylabel="Frequency (Hz)", title="Fixed basis")
     figure.colorbar(image, cax=figure.add_axes((0.90, 0.11, 0.02, 0.82)), label="Magnitude (dB below the peak)")
     figure.savefig(path)

@@ -23,6 +23,8 @@ import notes
 import options
 import utils
 
+LOWEST_SR = 1000  # Hz; below it hardly a note of the piano can be measured
+
 
 def parse_args(parser, argv):
     number, count = options.positive(float), options.positive(int)
@@ -41,6 +43,8 @@ def parse_args(parser, argv):
     parser.add_argument("templates", type=Path, metavar="DIR", help="folder of single-note audio files")
     options.add_output(parser)
     args = parser.parse_args(argv)
+    if args.sr < LOWEST_SR:
+        parser.error(f"--sr: got {args.sr}, expected at least {LOWEST_SR} Hz")
     if args.n_fft % 2:
         parser.error(f"--n-fft: got {args.n_fft}, expected an even number")
     if args.hop_length > args.n_fft:
@@ -57,7 +61,10 @@ def main(argv=None):
         files = audio.audio_files(args.templates)
         if not files:
             raise utils.InputError(f"{args.templates}: got no audio files, expected one for each note")
-        learnt = [learn_note(path, args) for path in tqdm(files, "Templates", unit="note", disable=None)]
+        learnt = [
+            learn_note(path, args)
+            for path in tqdm(files, "Templates", unit="note", disable=args.quiet or None, delay=2)
+        ]
         learnt.sort(key=lambda note: note[0]["f0"])
         H = np.column_stack([spectra for _, spectra in learnt]).astype(np.float32)
         columns = [column for column, _ in learnt for _ in range(args.states)]
@@ -68,7 +75,9 @@ def main(argv=None):
             figures.plot_basis(folder / "fixed_basis_spectrogram.png", H, info)
     except utils.InputError as error:
         parser.error(str(error))
-    options.report(f"{len(learnt)} notes, {columns[0]['note']} to {columns[-1]['note']}, {H.shape[1]} columns")
+    options.report(
+        f"{len(learnt)} notes, {columns[0]['note']} to {columns[-1]['note']}, {H.shape[1]} columns", args.quiet
+    )
     if args.show:
         figures.show([args.out_dir / "fixed_basis_spectrogram.png"])
 
@@ -85,12 +94,16 @@ def learn_note(path, args):
     if midi is None:
         midi = notes.nearest_midi(f0, args.c3)
     Y = np.abs(audio.stft(y, n_fft=args.n_fft, hop=args.hop_length))
-    start = utils.harmonic_gmm(
-        f0, sr=args.sr, n_fft=args.n_fft, n_peaks=args.n_peaks, damping=args.damping, variance=args.variance
-    )
+    try:
+        start = utils.harmonic_gmm(
+            f0, sr=args.sr, n_fft=args.n_fft, n_peaks=args.n_peaks, damping=args.damping, variance=args.variance
+        )
+    except utils.InputError as error:
+        raise utils.InputError(f"{path}: {error}") from None
     spectra = utils.learn_spectra(Y, np.repeat(start[:, None], args.states, axis=1), args.n_iter)
+    utils.check_basis(spectra, path)
     return {"file": path.name, "note": notes.note_name(midi), "f0": round(f0, 3)}, spectra
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(options.run(main))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import operator
 import re
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def nearest_midi(f0, c3=C3_HZ):
 def measure_f0(y, sr):
     """Fundamental frequency in Hz of a single note, or None where most of it has no pitch.
 
-    The median over the voiced frames of pYIN (M. Mauch and S. Dixon, ICASSP 2014), on the loudest second.
+    The median over the voiced frames of pYIN (M. Mauch and S. Dixon, ICASSP 2014), on the second after the
+    loudest sample, or the last one. Less than two periods of A0 have no pitch.
 
     Parameters
     ----------
@@ -57,10 +59,12 @@ def measure_f0(y, sr):
     """
     import librosa
 
-    loudest = int(np.argmax(np.abs(y)))
-    f0, voiced, _ = librosa.pyin(
-        y[loudest : loudest + sr], fmin=LOWEST_HZ, fmax=min(HIGHEST_HZ, 0.45 * sr), sr=sr, frame_length=4096
-    )
+    start = max(0, min(int(np.argmax(np.abs(y))), len(y) - sr))
+    y = y[start : start + sr]
+    window = 2 ** math.ceil(math.log2(2 * sr / LOWEST_HZ))  # two periods; with more, bass notes come out an octave low
+    if len(y) < window:
+        return None
+    f0, voiced, _ = librosa.pyin(y, fmin=LOWEST_HZ, fmax=min(HIGHEST_HZ, 0.45 * sr), sr=sr, frame_length=window)
     return float(np.median(f0[voiced])) if voiced.mean() >= PITCHED_SHARE else None
 
 
@@ -90,7 +94,7 @@ def load_basis_info(basis, shape):
         return None
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
-        sr, n_fft, hop = (int(info[key]) for key in ("sr", "n_fft", "hop"))
+        sr, n_fft, hop = (operator.index(info[key]) for key in ("sr", "n_fft", "hop"))
         names = [midi_of_name(str(column["note"])) for column in info["columns"]]
         valid = min(sr, n_fft, hop) > 0 and None not in names
     except (OSError, ValueError, TypeError, KeyError, RecursionError):

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import signal
 import sys
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def add_output(parser):
         help="folder for the results, made if it is not there (default: the current one)",
     )
     parser.add_argument("--show", action="store_true", help="open the pictures in windows as well")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no remarks, only errors")
 
 
 def add_decomposition(parser):
@@ -86,6 +88,62 @@ def _number(text, kind):
     return value
 
 
-def report(message):
-    """Say on stderr what happened."""
-    print(message, file=sys.stderr)
+def progress_bar(unit, quiet):
+    """A function ``update(n, total)`` that draws a progress bar on stderr once two seconds have passed.
+
+    It draws nothing where stderr is no terminal, or ``quiet`` is set.
+    """
+    if quiet or not sys.stderr.isatty():
+        return lambda n, total: None
+    from tqdm import tqdm
+
+    bar = tqdm(unit=unit, unit_scale=True, delay=2, dynamic_ncols=True)
+
+    def update(n, total):
+        bar.total = total
+        bar.update(n)
+        if bar.n >= total:
+            bar.close()
+
+    return update
+
+
+def announce_compilation():
+    """Say on stderr when code is being compiled, which takes some seconds, once on each machine."""
+    from numba.core import event
+
+    class Announcer(event.Listener):
+        def on_start(self, _):
+            report("compiling for this machine; only the first run does that ...")
+            event.unregister("numba:compile", self)
+
+        def on_end(self, _):
+            pass
+
+    event.register("numba:compile", Announcer())
+
+
+def report(message, quiet=False):
+    """Say on stderr what happened, unless ``quiet``."""
+    if not quiet:
+        print(message, file=sys.stderr)
+
+
+def run(main):
+    """Run a script: Ctrl-C ends it with status 130, a plain kill with 143, a full disk with one line and 1.
+
+    All three unwind the script, which leaves no unfinished file behind.
+    """
+
+    def terminate(signum, frame):
+        raise SystemExit(128 + signum)
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        return main()
+    except KeyboardInterrupt:
+        report("interrupted; nothing was written")
+        return 128 + signal.SIGINT
+    except OSError as error:
+        report(f"{Path(sys.argv[0]).name}: error: {error}")
+        return 1

@@ -28,6 +28,7 @@ References
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import os
 import shutil
@@ -41,8 +42,7 @@ import numpy as np
 C3_HZ = 130.81  # fundamental of C3 (MIDI 48) in Hz; every other note lies whole semitones away
 C3_MIDI = 48
 GMM_FLOOR = 1e-8  # share of a note's mass that every bin starts with: multiplicative updates never leave zero
-U_FLOOR = 1e-150  # activations stay above it while they are updated, so that no denominator is ever zero
-CLOSE_FIT = 1e-6  # below this normalised error the three-matrix form of the cost has lost half its digits
+U_FLOOR = 1e-30  # of activations while they are updated, in units of the loudest bin: no denominator is ever zero
 EUCLIDEAN_BLOCK = 512  # frames; one block's activations and their products stay in a core's cache
 PHASE_BLOCK_BYTES = 2**26  # phases of one block of frames; the peak memory is a few times this
 
@@ -92,7 +92,7 @@ def harmonic_gmm(f0, *, sr=22050, n_fft=2048, n_peaks=50, damping=0.9, variance=
 
     if not 0 < f0 < sr / 2:
         raise InputError(f"fundamental frequency: got {f0:g} Hz, expected between 0 and Nyquist, {sr / 2:g} Hz")
-    n = np.arange(1, n_peaks + 1)
+    n = np.arange(1, min(n_peaks, math.ceil(sr / 2 / f0)) + 1)
     n = n[n * f0 < sr / 2]
     edges = (np.arange(n_fft // 2 + 2) - 0.5) * sr / n_fft
     mass = np.diff(ndtr((edges[:, None] - n * f0) / math.sqrt(variance)), axis=0)  # (K, N)
@@ -122,6 +122,7 @@ def learn_spectra(Y, H, n_iter):
         Columns sum to 1.
     """
     Y = np.asarray(Y, dtype=np.float64)
+    Y = Y / Y.max()  # spectra that sum to 1 do not know how loud they were
     H = np.array(H, dtype=np.float64)
     loudness = Y.sum(axis=0)
     n_states = H.shape[1]
@@ -139,12 +140,12 @@ def learn_spectra(Y, H, n_iter):
 # --- NMF --------------------------------------------------------------------------------------------
 
 
-def nmf(Y, H, n_iter, *, seed=0, thr=None, tol=None):
+def nmf(Y, H, n_iter, *, seed=0, thr=None, tol=None, progress=None):
     """Fit activations to a magnitude spectrogram with ``H`` held fixed.
 
     Minimises ``D = 1/2 ||Y - H U||_F^2`` by ``U <- U * (H^T Y) / (H^T H U)`` [1]_, from a start of
-    ``|N(0, 1)|`` scaled to the loudness of each frame. Works in double precision, block by block. With
-    ``thr`` or ``tol``, which look at the whole file, an early stop costs the sweeps up to it once more.
+    ``|N(0, 1)|`` scaled to the loudness of each frame. Works in the precision of Y, block by block. With
+    ``thr`` or ``tol``, which look at the whole file, an early stop costs the iterations up to it once more.
 
     Parameters
     ----------
@@ -161,6 +162,8 @@ def nmf(Y, H, n_iter, *, seed=0, thr=None, tol=None):
         Stop at the first iteration whose normalised error ``D / (1/2 sum Y^2)`` is below it.
     tol : float, optional
         Stop at the first iteration that lowers D by less than this fraction.
+    progress : callable, optional
+        Called with the number of frames just done and the number of all frames to do.
 
     Returns
     -------
@@ -177,19 +180,25 @@ def nmf(Y, H, n_iter, *, seed=0, thr=None, tol=None):
     check_basis(H)
     check_spectrogram(Y)
     check_bins(Y, H)
-    H = H.astype(np.float64)
-    G = H.T @ H  # (L, L)
+    dtype = np.result_type(Y.real.dtype, np.float32)
+    G = gram(H).astype(dtype)
+    H = H.astype(dtype)
 
     def solve(n_iter):
         rng = np.random.default_rng(seed)
-        U = np.empty((H.shape[1], Y.shape[1]), dtype=Y.real.dtype.newbyteorder("="))
+        U = np.empty((H.shape[1], Y.shape[1]), dtype)
         cost = np.zeros(n_iter)
         for frames, Y_block in frame_blocks(Y, EUCLIDEAN_BLOCK):
-            V = np.abs(Y_block).astype(np.float64)
-            start = np.abs(rng.standard_normal((V.shape[1], H.shape[1]))).T
+            V = np.abs(Y_block).astype(dtype)
+            scale = power_of_two(V.max())
+            V /= dtype.type(scale)
+            start = np.abs(rng.standard_normal((V.shape[1], H.shape[1]), dtype=np.float32)).T.astype(dtype)
             start *= V.sum(axis=0) / start.sum(axis=0)
-            U[:, frames], error, _ = _euclidean_updates(V, H, G, start, n_iter)
-            cost = _add_frames(cost, error)
+            U[:, frames], distance, _ = _euclidean_updates(V, H, G, start, n_iter)
+            U[:, frames] *= dtype.type(scale)
+            cost = _add_frames(cost, distance * scale**2)
+            if progress:
+                progress(V.shape[1], Y.shape[1])
         return U, cost
 
     U, cost = solve(n_iter)
@@ -200,34 +209,41 @@ def nmf(Y, H, n_iter, *, seed=0, thr=None, tol=None):
 def _euclidean_updates(V, H, G, U, n_iter, weight=0.0, p=1.0):
     """Sparse Euclidean updates of one block: ``U <- U * (H^T V) / (H^T H U + weight p U^(p-1))``.
 
-    ``H^T V`` and ``G = H^T H`` never change, so an iteration is one (L, L) by (L, M) product, and the
-    distance comes from the same matrices: ``2 D = sum V^2 + sum U * (G U - 2 H^T V)``. Where a fit is so
-    close that this difference has lost its digits, D is summed from the residual itself.
+    ``H^T V`` and ``G = H^T H`` never change, so an iteration is one (L, L) by (L, M) product, and the distance
+    comes from the same matrices: with ``E = H^T V - G U``, a step from U to U' lowers it by exactly
+    ``1/2 sum (U' - U) * (E + E')``. The last distance is summed from the residual itself and the earlier ones
+    are that plus the steps after them, so that none loses its digits to cancellation, however close the fit.
 
-    Returns U, and for each iteration and frame D and ``sum_l U^p``, both of shape (n_iter, M).
+    Returns U, and the distance ``1/2 sum (V - H U)^2`` and ``sum U^p`` after each iteration, both of shape
+    (n_iter, 1). Works in the precision of V, whose largest value should be about one.
     """
+    floor = V.dtype.type(U_FLOOR)
     A = H.T @ V  # (L, M)
-    total = np.einsum("km,km->m", V, V)
-    error, penalty = np.empty((2, n_iter, V.shape[1]))
-    U = np.maximum(U, U_FLOOR)
+    U = np.maximum(U, floor)
     GU = G @ U
-    ratio = np.empty_like(U)
+    E = A - GU
+    step, E_next = np.empty_like(U), np.empty_like(U)
+    decrease, penalty = np.zeros((2, n_iter))
     for i in range(n_iter):
         if weight:
             GU += weight * p * U ** (p - 1)
-        np.divide(A, GU, out=ratio)
-        U *= ratio
-        np.maximum(U, U_FLOOR, out=U)
+        np.divide(A, GU, out=step)
+        step *= U
+        step += floor  # adds nothing to an activation that counts, and is quicker than a maximum
+        U, step = step, U
         np.matmul(G, U, out=GU)
-        np.subtract(GU, A, out=ratio)
-        ratio -= A
-        error[i] = (total + np.einsum("lm,lm->m", U, ratio)) / 2
-        close = error[i] < CLOSE_FIT * total
-        if close.any():
-            error[i, close] = np.square(V[:, close] - H @ U[:, close]).sum(axis=0) / 2
+        np.subtract(A, GU, out=E_next)
+        np.subtract(U, step, out=step)
+        decrease[i] = (np.vdot(step, E) + np.vdot(step, E_next)) / 2
+        E, E_next = E_next, E
         if weight:
-            penalty[i] = (U**p).sum(axis=0)
-    return np.where(U > U_FLOOR, U, 0.0), error, penalty
+            penalty[i] = (U**p).sum()
+    U[floor >= U] = 0
+    if not weight:  # Lee and Seung's theorem [1]_; of a step that changes nothing, rounding may say otherwise
+        np.maximum(decrease, 0, out=decrease)
+    residual = V.astype(np.float64) - H.astype(np.float64) @ U
+    distance = np.vdot(residual, residual) / 2 + np.append(np.cumsum(decrease[:0:-1])[::-1], 0)
+    return U, distance[:, None], penalty[:, None]
 
 
 # --- Complex NMF ------------------------------------------------------------------------------------
@@ -287,7 +303,7 @@ def complex_nmf_blocks(
     block : int, optional
         Frames worked on at a time where phases move; the numbers do not depend on it.
     progress : callable, optional
-        Called with the number of frames just swept and of all frames to sweep.
+        Called with the number of frames just done and the number of all frames to do, both passes counted.
 
     Yields
     ------
@@ -341,6 +357,17 @@ def sparsity_weight(energy, n_frames, n_components, p, sparsity):
     return sparsity * (energy / (n_frames * n_components)) ** (1 - p / 2)
 
 
+def gram(H):
+    """``H^T H`` [shape=(L, L)] in double precision."""
+    H = H.astype(np.float64)
+    return H.T @ H
+
+
+def power_of_two(peak):
+    """The power of two just above each ``peak``, 1 for 0: the unit in which updates work, free of rounding."""
+    return np.ldexp(1.0, np.frexp(peak)[1])
+
+
 def unit_phase(Y):
     """``Y / |Y|``, and 1 where Y is zero."""
     magnitude = np.abs(Y)
@@ -354,16 +381,18 @@ def _pinned_sweeps(Y, H, n_iter, weight, p, seed, block):
     |Y|, and the sweep *is* the sparse Euclidean update on |Y|. The phases are pinned there: where S > |Y|
     the point is a saddle, which rounding errors left to themselves leave after some hundred sweeps.
     """
-    H64 = H.astype(np.float64)
-    G = H64.T @ H64
+    H64, G = H.astype(np.float64), gram(H)
     for frames, Y_block in frame_blocks(Y, EUCLIDEAN_BLOCK):
         V = np.abs(Y_block).astype(np.float64)
+        scale = power_of_two(V.max())
+        V /= scale
         start = np.broadcast_to(V.sum(axis=0) / H.shape[1], (H.shape[1], V.shape[1]))
-        U, distance, penalty = _euclidean_updates(V, H64, G, start, n_iter, weight, p)
+        U, distance, penalty = _euclidean_updates(V, H64, G, start, n_iter, weight * scale ** (p - 2), p)
+        U *= scale
         phase = unit_phase(Y_block)
         F = ((H64 @ U) * phase).astype(phase.dtype)
         P = np.broadcast_to(phase, (H.shape[1], *phase.shape))
-        yield frames, U.astype(phase.real.dtype), P, F, 2 * distance, penalty
+        yield frames, U.astype(phase.real.dtype), P, F, 2 * distance * scale**2, penalty * scale**p
 
 
 def _moving_sweeps(Y, H, n_iter, weight, p, seed, block):
@@ -379,39 +408,46 @@ def _moving_sweeps(Y, H, n_iter, weight, p, seed, block):
     real_type = complex_type.type(0).real.dtype
     block = block or max(n_threads, PHASE_BLOCK_BYTES // (H.size * complex_type.itemsize))
     Ht = np.ascontiguousarray(H.T, dtype=real_type)  # (L, K)
-    G = (H.T.astype(np.float64) @ H).astype(real_type)
+    G = gram(H).astype(real_type)
     kernel = compiled(_sweep_frames)
     with ThreadPoolExecutor(n_threads) as pool:
         for frames, Y_block in frame_blocks(Y, block):
             n_frames = Y_block.shape[1]
-            peak = np.abs(Y_block).max(axis=0).astype(np.float64)
-            scale = np.ldexp(1.0, np.frexp(peak)[1])  # (frames,)
-            Yt = np.ascontiguousarray((Y_block / scale.astype(real_type)).T)  # (frames, K)
+            scale = power_of_two(np.abs(Y_block).max(axis=0))  # (frames,)
+            unit = scale.astype(real_type)
+            Yt = np.ascontiguousarray((Y_block / unit).T)  # (frames, K)
             U = np.repeat(np.abs(Yt).sum(axis=1, keepdims=True) / real_type.type(n_components), n_components, axis=1)
-            P = np.stack([_random_phases(seed, m, H.shape, complex_type) for m in range(frames.start, frames.stop)])
+            P = np.empty((n_frames, *Ht.shape), complex_type)
             F = np.empty_like(Yt)
             error, penalty = np.empty((2, n_frames, n_iter))
             lam = (weight * scale ** (p - 2)).astype(real_type)  # the same weight, in each frame's own unit
-            parts = [slice(i * n_frames // n_threads, (i + 1) * n_frames // n_threads) for i in range(n_threads)]
-            jobs = [
-                pool.submit(kernel, Yt[i], Ht, G, U[i], P[i], F[i], error[i], penalty[i], lam[i], real_type.type(p))
-                for i in parts
-            ]
+
+            shares = np.linspace(0, n_frames, n_threads + 1).astype(int)
+            jobs = []
+            for first, last in itertools.pairwise(shares):
+                arrays = (array[first:last] for array in (Yt, U, P, F, error, penalty, lam))
+                jobs.append(pool.submit(_start_and_sweep, kernel, seed, frames.start + int(first), Ht, G, p, *arrays))
             for job in jobs:
-                job.result()
-            unit = scale.astype(real_type)
+                job.result()  # an error in a thread is raised here
             yield (
                 frames,
                 U.T * unit,
-                P.transpose(2, 1, 0),
+                P.transpose(1, 2, 0),
                 F.T * unit,
                 error.T * scale**2,
                 penalty.T * scale**p,
             )
 
 
+def _start_and_sweep(kernel, seed, first, H, G, p, Y, U, P, F, error, penalty, weight):
+    """Give the frames from ``first`` on their random phases and carry them through their sweeps."""
+    for i in range(len(P)):
+        P[i] = _random_phases(seed, first + i, H.shape, P.dtype)
+    kernel(Y, H, G, U, P, F, error, penalty, weight, H.dtype.type(p))
+
+
 def _random_phases(seed, m, shape, dtype):
-    """Uniform phases of frame ``m``, shape ``shape`` = (K, L); a counter-based generator needs only seed and m."""
+    """Uniform phases of frame ``m``, of shape (L, K); a counter-based generator needs only the seed and m."""
     rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, m]))
     P = np.empty(shape, dtype)
     angle = rng.random(shape, dtype=P.real.dtype)
@@ -439,65 +475,81 @@ def compiled(kernel):
 def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p):
     """Carry every frame of a block through all its sweeps; numba compiles this.
 
-    One sweep, with R = (Y - F) / S, which is Kameoka's [2]_ with beta and X eliminated::
+    One sweep is Kameoka's [2]_ with beta and X eliminated; with Q = S P + Y - F::
 
-        P <- (P + R) / |P + R|
-        U <- U * sum_k H S |P + R| / (H^T S + weight p U^(p-1))
+        P <- Q / |Q|
+        U <- U * sum_k H |Q| / (H^T S + weight p U^(p-1))
 
-    A frame's state, L x K phases, stays in a core's cache for all its sweeps. Everything is laid out frame
-    first: Y, F (M, K); H (L, K); G = H^T H (L, L); U (M, L); P (M, K, L); error, penalty (M, n_iter);
-    weight (M,). U, P, F, error (``sum |Y - F|^2``) and penalty (``sum U^p``) are written in place.
+    A frame's state, L x K phases, stays in a core's cache for all its sweeps. A row l is updated and then added
+    to the next F and S while it is still at hand, two rows at a time to halve the traffic of F and S.
+    Everything is laid out frame first: Y, F (M, K); H (L, K); G = H^T H (L, L); U (M, L); P (M, L, K);
+    error, penalty (M, n_iter); weight (M,). U, P, F, error (``sum |Y - F|^2``) and penalty (``sum U^p``) are
+    written in place. Rows are padded with zeros to a whole number of vectors, and to an even number of rows.
     """
-    one, zero, tiny = H.dtype.type(1), H.dtype.type(0), H.dtype.type(1e-30)
-    n_frames, n_bins, n_components = P.shape
-    P_re, P_im = np.empty((2, n_components, n_bins), H.dtype)
-    F_re, F_im, R_re, R_im, S, HS = np.empty((6, n_bins), H.dtype)
-    HtS = np.empty(n_components, H.dtype)
+    zero, one, tiny = H.dtype.type(0), H.dtype.type(1), np.finfo(H.dtype).tiny
+    n_frames, n_components, n_bins = P.shape
+    n_rows, width = n_components + n_components % 2, -(-n_bins // 16) * 16
+    h = np.zeros((n_rows, width), H.dtype)
+    h[:n_components, :n_bins] = H
+    P_re, P_im = np.zeros((2, n_rows, width), H.dtype)
+    Y_re, Y_im, F_re, F_im, D_re, D_im, S, S_next = np.zeros((8, width), H.dtype)
+    u = np.zeros(n_rows, H.dtype)
+    slope, below = np.ones((2, n_rows), H.dtype)
     for m in range(n_frames):
-        F_re[:], F_im[:], S[:] = zero, zero, zero
+        u[:n_components] = U[m]
+        F_re[:], F_im[:], S_next[:] = zero, zero, zero
+        for k in range(n_bins):
+            Y_re[k], Y_im[k] = Y[m, k].real, Y[m, k].imag
         for l in range(n_components):
+            slope[l] = max(u[l], tiny) ** (p - one)
             for k in range(n_bins):
-                P_re[l, k], P_im[l, k] = P[m, k, l].real, P[m, k, l].imag
-                F_re[k] += H[l, k] * U[m, l] * P_re[l, k]
-                F_im[k] += H[l, k] * U[m, l] * P_im[l, k]
-                S[k] += H[l, k] * U[m, l]
+                P_re[l, k], P_im[l, k] = P[m, l, k].real, P[m, l, k].imag
+                F_re[k] += h[l, k] * u[l] * P_re[l, k]
+                F_im[k] += h[l, k] * u[l] * P_im[l, k]
+                S_next[k] += h[l, k] * u[l]
+
         for i in range(error.shape[1]):
-            for k in range(n_bins):
-                R_re[k] = (Y[m, k].real - F_re[k]) / (S[k] + tiny)
-                R_im[k] = (Y[m, k].imag - F_im[k]) / (S[k] + tiny)
-                HS[k] = S[k]
-            F_re[:], F_im[:], S[:] = zero, zero, zero
-            for l in range(n_components):
-                HtS[l] = zero
+            for k in range(width):
+                D_re[k], D_im[k], S[k] = Y_re[k] - F_re[k], Y_im[k] - F_im[k], S_next[k]
+            F_re[:], F_im[:], S_next[:] = zero, zero, zero
+            for l in range(n_components):  # H^T S = G U
+                below[l] = weight[m] * p * slope[l] + tiny
                 for j in range(n_components):
-                    HtS[l] += G[l, j] * U[m, j]
-            penalty[m, i] = 0.0
-            for l in range(n_components):
-                h, p_re, p_im = H[l], P_re[l], P_im[l]
-                gain = zero
-                for k in range(n_bins):
-                    re, im = p_re[k] + R_re[k], p_im[k] + R_im[k]
-                    square = re * re + im * im
-                    inverse = one / np.sqrt(square + tiny)
-                    gain += h[k] * HS[k] * (square * inverse)
-                    p_re[k] = re * inverse if square > tiny else p_re[k]
-                    p_im[k] = im * inverse if square > tiny else p_im[k]
-                slope = max(U[m, l], tiny) ** (p - one)
-                u = U[m, l] * gain / (HtS[l] + weight[m] * p * slope + tiny)
-                U[m, l] = u if u > tiny else zero
-                penalty[m, i] += max(u, tiny) ** p
-                for k in range(n_bins):
-                    F_re[k] += h[k] * u * p_re[k]
-                    F_im[k] += h[k] * u * p_im[k]
-                    S[k] += h[k] * u
-            error[m, i] = 0.0
-            for k in range(n_bins):
-                re, im = np.float64(Y[m, k].real - F_re[k]), np.float64(Y[m, k].imag - F_im[k])
+                    below[l] += G[l, j] * u[j]
+            for l in range(0, n_rows, 2):
+                for j in range(l, l + 2):
+                    h_j, re_j, im_j = h[j], P_re[j], P_im[j]
+                    total = zero
+                    for k in range(width):
+                        Q_re, Q_im = S[k] * re_j[k] + D_re[k], S[k] * im_j[k] + D_im[k]
+                        square = Q_re * Q_re + Q_im * Q_im
+                        inverse = one / np.sqrt(square + tiny)
+                        total += h_j[k] * (square * inverse)
+                        re_j[k] = Q_re * inverse if square > tiny else one  # no phase where all cancels:
+                        im_j[k] = Q_im * inverse if square > tiny else zero  # take that of silence
+                    total *= u[j] / below[j]
+                    u[j] = total if total > tiny else zero
+                h_0, re_0, im_0, u_0 = h[l], P_re[l], P_im[l], u[l]
+                h_1, re_1, im_1, u_1 = h[l + 1], P_re[l + 1], P_im[l + 1], u[l + 1]
+                for k in range(width):
+                    A_0, A_1 = h_0[k] * u_0, h_1[k] * u_1
+                    F_re[k] += A_0 * re_0[k] + A_1 * re_1[k]
+                    F_im[k] += A_0 * im_0[k] + A_1 * im_1[k]
+                    S_next[k] += A_0 + A_1
+            error[m, i], penalty[m, i] = 0.0, 0.0
+            for k in range(width):
+                re, im = np.float64(Y_re[k] - F_re[k]), np.float64(Y_im[k] - F_im[k])
                 error[m, i] += re * re + im * im
+            for l in range(n_components):
+                slope[l] = max(u[l], tiny) ** (p - one)
+                penalty[m, i] += u[l] * slope[l]
+
+        U[m] = u[:n_components]
         for k in range(n_bins):
             F[m, k] = complex(F_re[k], F_im[k])
-            for l in range(n_components):
-                P[m, k, l] = complex(P_re[l, k], P_im[l, k])
+        for l in range(n_components):
+            for k in range(n_bins):
+                P[m, l, k] = complex(P_re[l, k], P_im[l, k])
 
 
 # --- Reading and writing ----------------------------------------------------------------------------
@@ -509,12 +561,13 @@ def stopping_iteration(cost, normalised_error, thr=None, tol=None):
     ``thr``: the first iteration whose normalised error is below it; ``tol``: the first that lowers the cost by
     less than this fraction; whichever comes first. The last iteration otherwise.
     """
-    stops = [(len(cost), "number of iterations")]
+    stops = []  # of two reasons at one iteration, the first in this list is named
+    if thr is not None:
+        stops += [(int(i) + 1, "threshold") for i in np.flatnonzero(normalised_error < thr)[:1]]
     if tol is not None:
         small = cost[:-1] - cost[1:] < tol * cost[:-1]
         stops += [(int(i) + 2, "tolerance") for i in np.flatnonzero(small)[:1]]
-    if thr is not None:
-        stops += [(int(i) + 1, "threshold") for i in np.flatnonzero(normalised_error < thr)[:1]]
+    stops.append((len(cost), "number of iterations"))
     return min(stops, key=lambda stop: stop[0])
 
 
@@ -544,7 +597,8 @@ def energy(Y):
     """``sum |Y|^2`` in double precision; not finite where a value of Y is not."""
     total = 0.0
     for _, block in frame_blocks(Y, EUCLIDEAN_BLOCK):
-        total += float(np.square(np.abs(block).astype(np.float64)).sum())
+        parts = block.ravel(order="K").view(block.real.dtype).astype(np.float64)
+        total += float(np.vdot(parts, parts))
     return total
 
 
@@ -644,7 +698,7 @@ def _open_npy(path):
         raise InputError(f"{path}: got no readable .npy header, expected a file written by np.save") from None
     if dtype.kind not in "fc" or dtype.itemsize > (16 if dtype.kind == "c" else 8):
         raise InputError(f"{path}: got an array of {dtype}, expected float or complex numbers")
-    if len(shape) != 2 or 0 in shape:
+    if len(shape) != 2 or min(shape) < 1:
         raise InputError(f"{path}: got an array of shape {shape}, expected two axes, (bins, columns), neither empty")
     expected = math.prod(shape) * dtype.itemsize
     if n_bytes != expected:
@@ -687,6 +741,17 @@ def output_folder(path):
         shutil.rmtree(part, ignore_errors=True)
         if not existed and not done:
             path.rmdir()
+
+
+def check_space(path, n_bytes, way_out):
+    """Raise :class:`InputError` unless the disk that ``path`` is or will be on has room for ``n_bytes``."""
+    path = Path(path).absolute()
+    while not path.exists():
+        path = path.parent
+    free = shutil.disk_usage(path).free
+    if n_bytes > free:
+        got, expected = f"{free / 1e9:.1f} GB of free space", f"{n_bytes / 1e9:.1f} GB for the results"
+        raise InputError(f"{path}: got {got}, expected {expected} ({way_out})")
 
 
 @contextmanager

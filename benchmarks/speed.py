@@ -1,0 +1,218 @@
+"""Speed and memory: the suite against straightforward implementations, in one run and in ratios.
+
+    python benchmarks/speed.py
+    python benchmarks/speed.py --only sweep nmf
+
+Three tables: a sweep of complex NMF with moving phases; fixed-basis NMF; growth with the length of the
+recording and with the size of the basis, as whole processes. Rivals take turns, so that what else the machine
+is doing hits all of them, and ratios are medians over the rounds. About fifteen minutes on two cores.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import oracle  # noqa: E402  after the path to it
+
+import utils  # noqa: E402
+
+K, L, M = 1025, 61, 474  # ten seconds of sound at the default STFT
+FRAMES_A_MINUTE = 60 * 22050 // 512
+
+
+def random_problem(rng, n_components=L, n_frames=M):
+    """A spectrogram and a basis with nothing special about them: (K, M) complex64 and (K, L) float32."""
+    H = rng.random((K, n_components), dtype=np.float32)
+    Y = rng.standard_normal((2, K, n_frames), dtype=np.float32)
+    return (Y[0] + 1j * Y[1]).astype(np.complex64), H / H.sum(axis=0)
+
+
+def single_precision_sweep(Y, H, U, P, weight, p):
+    """The paper's sweep in NumPy, one component after another, so that beta and X never exist as a whole."""
+    S = H @ U
+    F = np.zeros_like(Y)
+    for l in range(len(U)):
+        F += np.outer(H[:, l], U[l]) * P[l]
+    residual = Y - F
+    U_next = np.empty_like(U)
+    for l in range(len(U)):
+        HU = np.outer(H[:, l], U[l])
+        beta = HU / S
+        X = HU * P[l] + beta * residual
+        magnitude = np.abs(X)
+        P[l] = X / magnitude
+        U_next[l] = (H[:, l] @ (magnitude / beta)) / (H[:, l] ** 2 @ (1 / beta) + weight * p * U[l] ** (p - 2))
+    return U_next, P
+
+
+def seconds(function, *args, **kwargs):
+    start = time.perf_counter()
+    function(*args, **kwargs)
+    return time.perf_counter() - start
+
+
+def take_turns(rivals, rounds):
+    """Seconds [shape=(rounds, rivals)] of each rival, one after another in every round, after one warm-up."""
+    for rival in rivals:
+        rival()
+    return np.array([[seconds(rival) for rival in rivals] for _ in range(rounds)])
+
+
+def print_table(title, header, rows):
+    print(f"\n### {title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
+def compare_sweeps(rng, rounds=5, n_iter=200):
+    Y, H = random_problem(rng)
+    U = np.full((L, M), 0.1, np.float32)
+    P = np.exp(2j * np.pi * rng.random((L, K, M), dtype=np.float32))
+    weight, p = np.float32(1e-5), np.float32(1.2)
+    double = [array.astype(np.result_type(array, np.float64)) for array in (Y, H, U, P)]
+    names = (
+        "this suite, single precision",
+        "this suite, double precision",
+        "(a) einsum, double precision",
+        "(b) NumPy loop over l, single precision",
+        "(d) one in-place multiplication of the tensor",
+    )
+    rivals = (
+        lambda: list(utils.complex_nmf_blocks(Y, H, n_iter, phase_init="random")),
+        lambda: list(utils.complex_nmf_blocks(double[0], H, n_iter, phase_init="random")),
+        lambda: oracle.complex_sweep(*double, 1e-5, 1.2),
+        lambda: single_precision_sweep(Y, H, U, P, weight, p),
+        lambda: np.multiply(P, np.complex64(1j), out=P),
+    )
+    times = take_turns(rivals, rounds) / [n_iter, n_iter, 1, 1, 1]
+    ratios = np.median(times / times[:, :1], axis=0)
+    rows = [
+        (name, f"{1e3 * t:.2f}", f"{L * K * M / t / os.cpu_count():.2g}", f"{ratio:.1f}")
+        for name, t, ratio in zip(names, np.median(times, axis=0), ratios, strict=True)
+    ]
+    title = f"One sweep, K = {K}, L = {L}, M = {M}; the suite's is a 200th of a whole run of 200"
+    print_table(title, ("", "ms", "elements / s / core", "times the suite's"), rows)
+
+
+def compare_nmf(rng, rounds=15, n_iter=200):
+    from sklearn.decomposition import non_negative_factorization
+
+    Y, H = random_problem(rng, 60)
+    Y = np.abs(Y)
+
+    def rival(solver):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it stops before it has converged
+            non_negative_factorization(
+                Y.T,
+                W=np.full((M, 60), 0.1, np.float32) if solver == "mu" else None,
+                H=np.ascontiguousarray(H.T),
+                n_components=60,
+                init="custom" if solver == "mu" else None,
+                update_H=False,
+                solver=solver,
+                max_iter=n_iter,
+                tol=0,
+            )
+
+    names = ("utils.nmf, with its cost curve", "(c) scikit-learn, mu", "(c) scikit-learn, cd")
+    times = take_turns((lambda: utils.nmf(Y, H, n_iter), lambda: rival("mu"), lambda: rival("cd")), rounds)
+    ratios = np.median(times / times[:, :1], axis=0)
+    rows = [
+        (name, f"{1e3 * t:.1f}", f"{ratio:.2f}")
+        for name, t, ratio in zip(names, np.median(times, axis=0), ratios, strict=True)
+    ]
+    print_table(f"Fixed-basis NMF, {n_iter} iterations, single precision", ("", "ms", "times the suite's"), rows)
+
+
+def compare_start(rounds=7):
+    """A whole run of NMF.py, two pictures drawn, against the bare imports that it cannot do without."""
+    with tempfile.TemporaryDirectory() as folder:
+        rng = np.random.default_rng(0)
+        Y, H = random_problem(rng, 60, 450)
+        np.save(f"{folder}/spec.npy", Y)
+        np.save(f"{folder}/basis.npy", H)
+        imports = [sys.executable, "-c", "import numpy; from matplotlib.figure import Figure"]
+        script = [sys.executable, ROOT / "NMF.py", "spec.npy", "200", "basis.npy", "--quiet"]
+        rivals = [
+            lambda command=command: subprocess.run(command, cwd=folder, check=True) for command in (script, imports)
+        ]
+        times = take_turns(rivals, rounds)
+    rows = [
+        (
+            "python NMF.py spec.npy 200 basis.npy",
+            f"{np.median(times[:, 0]):.2f}",
+            f"{np.median(times[:, 0] / times[:, 1]):.2f}",
+        ),
+        ("import numpy; from matplotlib.figure import Figure", f"{np.median(times[:, 1]):.2f}", "1"),
+    ]
+    print_table("A whole process, 1025 x 450, 60 columns", ("", "s", "times the imports"), rows)
+
+
+def run_process(folder, n_frames, n_components, n_iter, *options):
+    """Seconds and peak memory in MB of CNMF.py from random phases, as a whole process."""
+    rng = np.random.default_rng(0)
+    _, H = random_problem(rng, n_components, 1)
+    np.save(folder / "basis.npy", H)
+    with utils.frame_writer(folder / "spec.npy", (K, n_frames), np.complex64) as write:
+        for start in range(0, n_frames, 512):
+            write(random_problem(rng, 1, min(512, n_frames - start))[0])
+    command = ["CNMF.py", "spec.npy", n_iter, "basis.npy", "--phase-init", "random", "--quiet", *options]
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, ROOT / command[0], *map(str, command[1:])], cwd=folder)
+    _, status, usage = os.wait4(process.pid, 0)
+    elapsed = time.perf_counter() - start
+    if status:
+        raise SystemExit(f"{command} failed")
+    return elapsed, usage.ru_maxrss / 1e3
+
+
+def show_growth(n_iter=100):
+    rows = []
+    cases = [(minutes, 60, ("--no-phase",)) for minutes in (1, 2, 5, 10, 20)]
+    cases += [(5, 60, ()), (1, 120, ("--no-phase",)), (1, 180, ("--no-phase",))]
+    with tempfile.TemporaryDirectory() as folder:
+        run_process(Path(folder), 100, 60, 1)  # compiles
+        for minutes, n_components, options in cases:
+            n_frames = minutes * FRAMES_A_MINUTE
+            elapsed, memory = run_process(Path(folder), n_frames, n_components, n_iter, *options)
+            unit = elapsed / (n_frames * n_components * n_iter * K)
+            rows.append(
+                (
+                    f"{minutes}",
+                    f"{n_components}",
+                    "no" if options else "yes",
+                    f"{elapsed:.1f}",
+                    f"{1e9 * unit:.3f}",
+                    f"{memory:.0f}",
+                )
+            )
+    header = ("minutes of sound", "L", "phases written", "s", "ns / element / sweep", "peak MB")
+    print_table(f"Growth: CNMF.py with {n_iter} sweeps from random phases, whole processes", header, rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = {
+        "sweep": lambda: compare_sweeps(np.random.default_rng(0)),
+        "nmf": lambda: compare_nmf(np.random.default_rng(0)),
+        "start": compare_start,
+        "growth": show_growth,
+    }
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="tables to make (default: all)")
+    for part in parser.parse_args().only:
+        parts[part]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""What several test files share: random numbers, the recordings, and a basis that is learnt once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import make_init_H
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20090419)
+
+
+@pytest.fixture(scope="session")
+def root():
+    """Folder of the scripts."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def templates():
+    """Paths of the 60 templates in order of pitch."""
+    return sorted((ROOT / "basis_wav_piano").glob("*.wav"))
+
+
+@pytest.fixture(scope="session")
+def learnt(tmp_path_factory):
+    """Folder that holds what ``make_init_H.py basis_wav_piano`` writes."""
+    folder = tmp_path_factory.mktemp("learnt")
+    make_init_H.main([str(ROOT / "basis_wav_piano"), "-o", str(folder)])
+    return folder
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures by the name of the file that they were saved to."""
+    from matplotlib.figure import Figure
+
+    figures, savefig = {}, Figure.savefig
+
+    def record(figure, path, *args, **kwargs):
+        figures[Path(path).name] = figure
+        return savefig(figure, path, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", record)
+    return figures

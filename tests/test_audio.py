@@ -1,0 +1,96 @@
+"""Audio files and the short-time Fourier transform."""
+
+import numpy as np
+import pytest
+import soundfile
+
+import audio
+import utils
+
+SR = 22050
+
+
+def tone(f=440.0, sr=SR, seconds=1.0):
+    return 0.5 * np.sin(2 * np.pi * f * np.arange(round(seconds * sr)) / sr)
+
+
+def test_audio_files_are_found_in_order_and_other_files_passed_over(tmp_path):
+    for name in ("b.wav", "a.FLAC", "d.ogg", "c.aif", ".hidden.wav", "notes.txt", "basis.npy", "wav"):
+        (tmp_path / name).touch()
+    assert [path.name for path in audio.audio_files(tmp_path)] == ["a.FLAC", "b.wav", "c.aif", "d.ogg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype", "tolerance"),
+    [
+        ("a.wav", "PCM_16", 2**-15),
+        ("a.wav", "PCM_U8", 2**-7),
+        ("a.wav", "FLOAT", 1e-7),
+        ("a.flac", "PCM_24", 2**-23),
+        ("a.aiff", "PCM_16", 2**-15),
+        ("a.ogg", "VORBIS", 0.05),
+    ],
+)
+def test_any_format_is_read_as_the_same_sound(tmp_path, name, subtype, tolerance):
+    soundfile.write(tmp_path / name, tone(), SR, subtype=subtype)
+    y = audio.load(tmp_path / name, SR)
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y, tone(), atol=tolerance)
+
+
+def test_channels_are_averaged(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.column_stack([tone(440), tone(550), tone(660)]), SR, subtype="DOUBLE")
+    np.testing.assert_allclose(audio.load(tmp_path / "a.wav", SR), (tone(440) + tone(550) + tone(660)) / 3, atol=1e-6)
+
+
+@pytest.mark.parametrize("file_sr", [8000, 16000, 44100, 48000, 96000])
+def test_other_rates_are_resampled(tmp_path, file_sr):
+    soundfile.write(tmp_path / "a.wav", tone(sr=file_sr), file_sr, subtype="DOUBLE")
+    y = audio.load(tmp_path / "a.wav", SR)
+    assert len(y) == SR
+    middle = slice(SR // 10, -SR // 10)  # the filter rings at the ends
+    np.testing.assert_allclose(y[middle], tone()[middle], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read as audio"),
+        (b"RIFF and then something else", "cannot be read as audio"),
+        (np.zeros(0), "got no samples"),
+        (np.array([0.0, np.nan, 0.5]), "not finite"),
+        (np.array([0.0, np.inf]), "not finite"),
+    ],
+)
+def test_what_is_no_sound_is_named(tmp_path, content, message):
+    if isinstance(content, bytes):
+        (tmp_path / "a.wav").write_bytes(content)
+    else:
+        soundfile.write(tmp_path / "a.wav", content, SR, subtype="FLOAT")
+    with pytest.raises(utils.InputError, match=f"a.wav: .*{message}.*, expected a sound"):
+        audio.load(tmp_path / "a.wav", SR)
+
+
+def test_the_transform_of_a_tone_peaks_at_its_bin_with_its_amplitude():
+    f = 100 * SR / 2048  # exactly bin 100
+    Y = audio.stft(tone(f, seconds=2).astype(np.float32))
+    assert Y.dtype == np.complex64
+    assert Y.shape == (1025, 1 + 2 * SR // 512)
+    inside = np.abs(Y[:, 4:-4])
+    assert (inside.argmax(axis=0) == 100).all()
+    np.testing.assert_allclose(inside[100], 0.5 / 2 * 2048 / 2, rtol=1e-4)  # half the amplitude by the window's sum
+    np.testing.assert_allclose(inside[101], inside[100] / 2, rtol=1e-3)  # Hann
+
+
+def test_the_inverse_returns_the_signal(rng):
+    y = rng.standard_normal(20001).astype(np.float32)
+    for options in ({}, {"n_fft": 512, "hop": 100}):
+        np.testing.assert_allclose(audio.istft(audio.stft(y, **options), len(y), **options), y, atol=1e-5)
+
+
+def test_a_signal_shorter_than_a_window_is_transformed(rng):
+    y = rng.standard_normal(100).astype(np.float32)
+    Y = audio.stft(y)
+    assert len(Y) == 1025
+    assert np.isfinite(Y).all()
+    np.testing.assert_allclose(audio.istft(Y, 100), y, atol=1e-5)

@@ -1,0 +1,321 @@
+"""The three commands: what they write, what they say, and that they run from anywhere."""
+
+import json
+import os
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import soundfile
+
+import CNMF
+import figures
+import make_init_H
+import NMF
+import utils
+
+K, L, M = 33, 3, 20
+NAMES = ["C4", "C#4", "D4"]
+NMF_FILES = ["activation.png", "activation_calc.npy", "basis_calc.npy", "cost.npy", "learning_curve_NMF.png"]
+CNMF_FILES = sorted([*NMF_FILES[:4], "learning_curve_CNMF.png", "phase_calc.npy", "reconst.npy"])
+BASIS_FILES = ["fixed_basis.json", "fixed_basis.npy", "fixed_basis_spectrogram.png"]
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch, rng):
+    """A current directory with spec.npy, complex64, and fixed_basis.npy with its description."""
+    monkeypatch.chdir(tmp_path)
+    H = rng.random((K, L)).astype(np.float32)
+    Y = (H @ rng.random((L, M)) + 0.1 * rng.random((K, M))) * np.exp(2j * np.pi * rng.random((K, M)))
+    columns = [{"file": f"{name}.wav", "note": name, "f0": 261.6} for name in NAMES]
+    np.save("spec.npy", Y.astype(np.complex64))
+    np.save("fixed_basis.npy", H / H.sum(axis=0))
+    (tmp_path / "fixed_basis.json").write_text(
+        json.dumps({"sr": 8000, "n_fft": 64, "hop": 16, "window": "hann", "columns": columns})
+    )
+    return tmp_path
+
+
+def written(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def array(folder, name):
+    return np.load(folder / f"{name}.npy", allow_pickle=False)
+
+
+def run(script, *args, cwd, root, **environment):
+    """Run a script as a stranger would, from another directory and without a display."""
+    inherited = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")}
+    return subprocess.run(
+        [sys.executable, "-W", "error", root / script, *args],
+        cwd=cwd,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+# --- NMF.py ---
+
+
+def test_nmf_writes_its_files(files):
+    NMF.main(["spec.npy", "20", "fixed_basis.npy", "-o", "out"])
+    out = files / "out"
+    assert written(out) == NMF_FILES
+    assert (out / "basis_calc.npy").read_bytes() == (files / "fixed_basis.npy").read_bytes()
+    U, cost = array(out, "activation_calc"), array(out, "cost")
+    assert (U.shape, U.dtype) == ((L, M), np.float32)
+    assert (cost.shape, cost.dtype) == ((20,), np.float64)
+    H, V = array(files, "fixed_basis").astype(float), np.abs(array(files, "spec")).astype(float)
+    assert cost[-1] == pytest.approx(np.sum((V - H @ U) ** 2) / 2, rel=1e-5)
+    assert (np.diff(cost) <= 0).all()
+
+
+def test_nmf_works_from_the_magnitudes_alone(files):
+    np.save("magnitude.npy", np.abs(np.load("spec.npy")))
+    NMF.main(["spec.npy", "5", "fixed_basis.npy", "-o", "a"])
+    NMF.main(["magnitude.npy", "5", "fixed_basis.npy", "-o", "b"])
+    for name in ("activation_calc.npy", "cost.npy"):
+        assert (files / "a" / name).read_bytes() == (files / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize("script", [NMF, CNMF])
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ([], "number of iterations"),
+        (["-thr", "0.2"], "threshold"),
+        (["--tol", "0.2"], "tolerance"),
+        (["-thr", "1e-9", "--tol", "1e-9"], "number of iterations"),
+    ],
+)
+def test_a_command_says_what_ended_it_and_its_curve_ends_there(files, capsys, drawn, script, options, reason):
+    script.main(["spec.npy", "30", "fixed_basis.npy", *options])
+    cost = array(files, "cost")
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(f"{len(cost)} iterations, stopped by the {reason}; normalised error ")
+    assert (len(cost) == 30) == (reason == "number of iterations")
+    Y, H, U = (array(files, name) for name in ("spec", "fixed_basis", "activation_calc"))
+    model = array(files, "reconst") if script is CNMF else H @ U
+    residual = (Y if script is CNMF else np.abs(Y)) - model
+    error = np.sum(np.abs(residual) ** 2) / np.sum(np.abs(Y) ** 2)
+    assert float(said.split()[-1]) == pytest.approx(error, rel=1e-3)
+    if reason == "threshold":
+        assert error < 0.2
+    (axes,) = drawn[f"learning_curve_{script.__name__}.png"].axes
+    curve, stop = axes.lines
+    assert axes.get_yscale() == "log"
+    assert len(curve.get_xdata()) == len(cost)
+    np.testing.assert_array_equal(stop.get_xydata()[0], curve.get_xydata()[-1])
+    assert reason in axes.texts[0].get_text()
+
+
+@pytest.mark.parametrize("script", [NMF, CNMF])
+def test_the_piano_roll_has_notes_and_seconds(files, drawn, script):
+    script.main(["spec.npy", "20", "fixed_basis.npy"])
+    axes, colour_bar = drawn["activation.png"].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == NAMES
+    assert axes.get_xlabel() == "Time (s)"
+    left, right, *_ = axes.images[0].get_extent()
+    assert right - left == pytest.approx(M * 16 / 8000)
+    assert "dB" in colour_bar.get_ylabel()
+    U = array(files, "activation_calc")
+    shown = axes.images[0].get_array()
+    assert shown.shape == U.shape
+    np.testing.assert_allclose(shown, np.maximum(20 * np.log10(U / U.max()), -40), atol=1e-4)
+
+
+def test_a_basis_without_description_gives_components_and_frames(files, drawn):
+    (files / "fixed_basis.json").unlink()
+    NMF.main(["spec.npy", "2", "fixed_basis.npy"])
+    axes = drawn["activation.png"].axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Frame", "Component")
+
+
+def test_states_of_one_note_are_one_row_of_the_piano_roll():
+    U = np.arange(12.0).reshape(4, 3)
+    info = {"columns": [{"note": note} for note in ("C4", "C4", "D4", "D4")]}
+    summed, names = figures.sum_states(U, info)
+    np.testing.assert_array_equal(summed, [U[0] + U[1], U[2] + U[3]])
+    assert names == ["C4", "D4"]
+
+
+def test_a_long_recording_is_drawn_by_its_loudest_frames(rng):
+    U = rng.random((2, 4100))
+    thin = figures.thin(U)
+    assert thin.shape == (2, 1367)
+    np.testing.assert_array_equal(thin[:, 0], U[:, :3].max(axis=1))
+    np.testing.assert_array_equal(thin[:, -1], U[:, 4098:].max(axis=1))
+    np.testing.assert_array_equal(figures.thin(U[:, :2000]), U[:, :2000])
+
+
+@pytest.mark.parametrize("script", [NMF, CNMF])
+def test_a_silent_recording_gives_zeros(files, capsys, script):
+    np.save("spec.npy", np.zeros((K, M), np.complex64))
+    script.main(["spec.npy", "3", "fixed_basis.npy"])
+    assert (array(files, "activation_calc") == 0).all()
+    assert "normalised error 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", [NMF, CNMF])
+@pytest.mark.parametrize("seed", ["0", "7"])
+def test_two_runs_write_the_same_bytes(files, script, seed):
+    options = ["--phase-init", "random"] if script is CNMF else []
+    for out in "ab":
+        script.main(["spec.npy", "5", "fixed_basis.npy", "-o", out, "--seed", seed, *options])
+    assert written(files / "a") == (CNMF_FILES if script is CNMF else NMF_FILES)
+    for name in written(files / "a"):
+        assert (files / "a" / name).read_bytes() == (files / "b" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("script", [NMF, CNMF])
+def test_show_without_a_display_says_so(files, capsys, monkeypatch, script):
+    monkeypatch.setattr(mpl, "get_backend", lambda: "agg")
+    script.main(["spec.npy", "2", "fixed_basis.npy", "--show"])
+    assert "no display" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", [make_init_H, NMF, CNMF])
+def test_help_is_the_docstring(capsys, script):
+    with pytest.raises(SystemExit) as exit_:
+        script.main(["--help"])
+    assert exit_.value.code == 0
+    assert script.__doc__.strip() in capsys.readouterr().out
+
+
+# --- CNMF.py ---
+
+
+@pytest.mark.parametrize("phase_init", ["mixture", "random"])
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128, ">c8"])
+def test_cnmf_writes_its_files(files, phase_init, dtype):
+    Y = np.load("spec.npy").astype(dtype)
+    np.save("spec.npy", Y)
+    CNMF.main(["spec.npy", "20", "fixed_basis.npy", "-thr", "1e-9", "-o", "out", "--phase-init", phase_init])
+    out = files / "out"
+    assert written(out) == CNMF_FILES
+    assert (out / "basis_calc.npy").read_bytes() == (files / "fixed_basis.npy").read_bytes()
+    H, U, P, F, cost = (array(out, f"{n}") for n in ("basis_calc", "activation_calc", "phase_calc", "reconst", "cost"))
+    native = Y.dtype.newbyteorder("=")
+    assert (U.shape, U.dtype) == ((L, M), Y.real.dtype.newbyteorder("="))
+    assert (P.shape, P.dtype) == ((L, K, M), native)
+    assert (F.shape, F.dtype) == ((K, M), native)
+    assert (cost.shape, cost.dtype) == ((20,), np.float64)
+    np.testing.assert_allclose(np.abs(P), 1, atol=1e-6)
+    np.testing.assert_allclose(np.einsum("kl,lm,lkm->km", H, U, P), F, atol=1e-5)
+    penalty = 2e-5 * (np.sum(np.abs(Y) ** 2) / (M * L)) ** 0.4 * np.sum(U**1.2)
+    assert cost[-1] == pytest.approx(np.sum(np.abs(Y - F) ** 2) + penalty, rel=1e-5)
+    if phase_init == "mixture":
+        np.testing.assert_allclose(P, np.tile(Y / np.abs(Y), (L, 1, 1)), atol=1e-6)
+
+
+def test_cnmf_without_phases(files):
+    CNMF.main(["spec.npy", "5", "fixed_basis.npy", "-o", "with"])
+    CNMF.main(["spec.npy", "5", "fixed_basis.npy", "-o", "without", "--no-phase"])
+    assert written(files / "without") == [name for name in CNMF_FILES if name != "phase_calc.npy"]
+    for name in written(files / "without"):
+        assert (files / "without" / name).read_bytes() == (files / "with" / name).read_bytes(), name
+
+
+def test_the_sparsity_option_is_the_weight_of_the_penalty(files):
+    for s in ("0", "0.01", "1"):
+        CNMF.main(["spec.npy", "60", "fixed_basis.npy", "-o", s, "--sparsity", s])
+    penalties = [np.sum(array(files / s, "activation_calc") ** 1.2) for s in ("0", "0.01", "1")]
+    assert penalties[0] > penalties[1] > 1.2 * penalties[2]
+    H, U, V = array(files, "fixed_basis"), array(files / "0", "activation_calc"), np.abs(np.load("spec.npy"))
+    assert array(files / "0", "cost")[-1] == pytest.approx(np.sum((V - H @ U) ** 2), rel=1e-4)
+
+
+def test_old_results_are_replaced_and_other_files_kept(files):
+    for name in [*CNMF_FILES, "mine.txt"]:
+        (files / name).write_text("old")
+    CNMF.main(["spec.npy", "2", "fixed_basis.npy"])
+    assert (files / "mine.txt").read_text() == "old"
+    assert written(files) == sorted([*CNMF_FILES, "mine.txt", "spec.npy", "fixed_basis.npy", "fixed_basis.json"])
+    for name in CNMF_FILES:
+        assert (files / name).stat().st_size > 100
+
+
+def test_inputs_can_be_replaced_by_results(files):
+    before = (files / "fixed_basis.npy").read_bytes()
+    (files / "fixed_basis.npy").rename("basis_calc.npy")
+    (files / "fixed_basis.json").unlink()
+    NMF.main(["spec.npy", "3", "basis_calc.npy"])
+    assert (files / "basis_calc.npy").read_bytes() == before
+    (files / "spec.npy").rename("reconst.npy")
+    CNMF.main(["reconst.npy", "3", "basis_calc.npy"])
+    assert array(files, "reconst").shape == (K, M)
+
+
+# --- make_init_H.py ---
+
+
+def test_the_basis_is_written_with_its_picture(tmp_path, monkeypatch, templates, drawn, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").mkdir()
+    for midi in (59, 60, 61):
+        (tmp_path / "notes" / templates[midi - 36].name).symlink_to(templates[midi - 36])
+    make_init_H.main(["notes"])
+    assert written(tmp_path) == [*BASIS_FILES, "notes"]
+    assert "3 notes, B3 to C#4, 3 columns" in capsys.readouterr().err
+    axes, colour_bar = drawn["fixed_basis_spectrogram.png"].axes
+    assert axes.get_yscale() == "log"
+    assert "Hz" in axes.get_ylabel()
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["B3", "C4", "C#4"]
+    assert "dB" in colour_bar.get_ylabel()
+
+
+def test_the_start_can_be_set(tmp_path, monkeypatch, rng):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("C3.wav", 0.1 * rng.standard_normal(8000), 22050)
+    options = {"c3": 140.0, "n-peaks": 2, "damping": 0.25, "variance": 9.0}
+    calls = []
+    monkeypatch.setattr(utils, "learn_spectra", lambda Y, H, n_iter: calls.append((H, n_iter)) or H)
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    make_init_H.main([".", "--n-iter", "7", *arguments])
+    ((start, n_iter),) = calls
+    assert n_iter == 7
+    expected = utils.harmonic_gmm(140.0, n_peaks=2, damping=0.25, variance=9.0)
+    np.testing.assert_array_equal(start[:, 0], expected)
+    np.testing.assert_allclose(array(tmp_path, "fixed_basis")[:, 0], expected, rtol=1e-6)
+
+
+# --- As a stranger runs them ---
+
+
+def test_scripts_run_from_any_directory(files, root, templates):
+    (files / "notes").mkdir()
+    (files / "notes" / "pf10.wav").symlink_to(templates[60 - 36])
+    done = run("make_init_H.py", "notes", "-o", "learnt", cwd=files, root=root)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "1 notes, C4 to C4, 1 columns" in done.stderr
+    assert written(files / "learnt") == BASIS_FILES
+    done = run("NMF.py", "spec.npy", "4", "fixed_basis.npy", "-o", "nmf", cwd=files, root=root)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert written(files / "nmf") == NMF_FILES
+    options = ("-thr", "1e-4", "--phase-init", "random", "-o", "cnmf")
+    done = run("CNMF.py", "spec.npy", "4", "fixed_basis.npy", *options, cwd=files, root=root)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert written(files / "cnmf") == CNMF_FILES
+
+
+def test_bad_input_ends_with_status_2_and_one_line(files, root):
+    for script in ("NMF.py", "CNMF.py"):
+        done = run(script, "none.npy", "4", "fixed_basis.npy", cwd=files, root=root)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"{script}: error: none.npy: no such file, expected a .npy file\n"
+
+
+def test_nmf_imports_nothing_that_it_does_not_need(files, root):
+    program = (
+        f"import sys; sys.path.insert(0, {str(root)!r}); import NMF; NMF.main(['spec.npy', '2', 'fixed_basis.npy']); "
+        "print({'librosa', 'numba', 'scipy', 'soundfile', 'tqdm', 'matplotlib.pyplot'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=files, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -1,0 +1,276 @@
+"""Complex NMF with the basis held fixed, against the sweep as it stands in the paper, tensor by tensor."""
+
+import hypothesis.strategies as st
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given, settings
+
+import utils
+
+STARTS = ("mixture", "random")
+K, L, M = 33, 5, 12
+
+
+def complex_spectrogram(rng, K=K, M=M):
+    return rng.standard_normal((K, M)) + 1j * rng.standard_normal((K, M))
+
+
+@pytest.fixture
+def small(rng):
+    """A double-precision spectrogram that the model cannot explain, and a basis."""
+    return complex_spectrogram(rng), rng.random((K, L)) ** 2 + 1e-3
+
+
+def weight(Y, L, p=1.2, sparsity=1e-5):
+    return sparsity * (np.sum(np.abs(Y) ** 2) / (Y.shape[1] * L)) ** (1 - p / 2)
+
+
+def flat_start(Y, L):
+    return np.tile(np.abs(Y).sum(axis=0) / L, (L, 1))
+
+
+def random_start(Y, L, seed=0):
+    """Phases [shape=(L, K, M)] that a run with moving phases starts from."""
+    frames = [utils._random_phases(seed, m, (L, len(Y)), Y.dtype) for m in range(Y.shape[1])]
+    return np.stack(frames, axis=-1)
+
+
+def hand_written_run(Y, H, n_iter, p=1.2, sparsity=1e-5, stop=lambda errors, costs: False):
+    """Oracle sweeps from random phases; returns U, P and both curves."""
+    U, P = flat_start(Y, H.shape[1]), random_start(Y, H.shape[1])
+    lam = weight(Y, H.shape[1], p, sparsity)
+    errors, costs = [], []
+    while len(costs) < n_iter and not (costs and stop(errors, costs)):
+        U, P = oracle.complex_sweep(Y, H, U, P, lam, p)
+        errors.append(np.sum(np.abs(Y - oracle.model(H, U, P)) ** 2))
+        costs.append(oracle.objective(Y, H, U, P, lam, p))
+    return U, P, np.array(errors), np.array(costs)
+
+
+# --- The oracle itself: what the paper promises ---
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32))
+def test_components_sum_to_the_mixture_and_shares_to_one(seed):
+    rng = np.random.default_rng(seed)
+    Y, H, U = complex_spectrogram(rng, 9, 4), rng.random((9, 3)) + 1e-3, rng.random((3, 4)) + 1e-3
+    P = np.exp(2j * np.pi * rng.random((3, 9, 4)))
+    np.testing.assert_allclose(oracle.shares(H, U).sum(axis=0), 1, atol=1e-14)
+    np.testing.assert_allclose(oracle.components(Y, H, U, P).sum(axis=0), Y, atol=1e-12)
+
+
+def test_first_sweep_from_the_mixture_phase_moves_no_phase_and_is_the_pinned_one(small):
+    Y, H = small
+    phase = np.tile(Y / np.abs(Y), (L, 1, 1))
+    U, P = oracle.complex_sweep(Y, H, flat_start(Y, L), phase, weight(Y, L), 1.2)
+    np.testing.assert_allclose(P, phase, atol=1e-12)
+    got_U, got_P, got_F, cost = utils.complex_nmf(Y, H, 1)
+    np.testing.assert_allclose(got_U, U, rtol=1e-12)
+    np.testing.assert_allclose(got_P, P, atol=1e-12)
+    np.testing.assert_allclose(got_F, oracle.model(H, U, P), atol=1e-12)
+    assert cost[0] == pytest.approx(oracle.objective(Y, H, U, P, weight(Y, L), 1.2), rel=1e-12)
+
+
+# --- Pinned phases ---
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 1e-5, 0.3])
+def test_pinned_sweeps_are_sparse_euclidean_updates_of_the_magnitudes(small, sparsity):
+    Y, H = small
+    V, lam, U = np.abs(Y), weight(Y, L, sparsity=sparsity), flat_start(Y, L)
+    costs = []
+    for _ in range(600):  # long after rounding would have left the saddle
+        U = U * (H.T @ V) / (H.T @ H @ U + lam * 1.2 * U**0.2)
+        costs.append(np.sum((V - H @ U) ** 2) + 2 * lam * np.sum(U**1.2))
+    got_U, P, F, cost = utils.complex_nmf(Y, H, 600, sparsity=sparsity)
+    np.testing.assert_allclose(got_U, U, rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(cost, costs, rtol=1e-9)
+    np.testing.assert_allclose(P, np.tile(Y / V, (L, 1, 1)), atol=1e-15)
+    np.testing.assert_allclose(F, H @ U * Y / V, atol=1e-7)
+
+
+# --- Moving phases ---
+
+
+@pytest.mark.parametrize("p", [1, 1.2, 1.8])
+@pytest.mark.parametrize("sparsity", [1e-5, 0.1])
+def test_twenty_sweeps_from_random_phases_are_those_of_the_paper(small, p, sparsity):
+    Y, H = small
+    U, P, _, costs = hand_written_run(Y, H, 20, p, sparsity)
+    got_U, got_P, F, cost = utils.complex_nmf(Y, H, 20, p=p, sparsity=sparsity, phase_init="random")
+    np.testing.assert_allclose(got_U, U, rtol=1e-9)
+    np.testing.assert_allclose(got_P, P, atol=1e-9)
+    np.testing.assert_allclose(F, oracle.model(H, U, P), atol=1e-9)
+    np.testing.assert_allclose(cost, costs, rtol=1e-9)
+
+
+@pytest.mark.parametrize("p", [1, 1.2, 1.8])
+@pytest.mark.parametrize("sparsity", [1e-5, 0.3])
+def test_the_penalised_objective_never_rises(small, p, sparsity):
+    Y, H = small
+    _, _, _, costs = hand_written_run(Y, H, 100, p, sparsity)
+    assert (np.diff(costs) <= 1e-12 * costs[0]).all()
+    _, _, _, cost = utils.complex_nmf(Y, H, 300, p=p, sparsity=sparsity, phase_init="random")
+    assert (np.diff(cost) <= 1e-12 * cost[0]).all()
+    assert cost[-1] < 0.5 * cost[0]
+
+
+def test_random_phases_are_uniform_and_follow_the_seed():
+    phases = np.stack([utils._random_phases(7, m, (60, 20), np.complex128) for m in range(30)])
+    assert abs(phases.mean()) < 4 / np.sqrt(phases.size)
+    assert abs((phases**2).mean()) < 4 / np.sqrt(phases.size)
+    assert len(np.unique(phases)) == phases.size  # no frame repeats another
+    np.testing.assert_array_equal(utils._random_phases(7, 3, (60, 20), np.complex128), phases[3])
+    assert not np.isclose(utils._random_phases(8, 3, (60, 20), np.complex128), phases[3]).any()
+
+
+def test_two_runs_agree_bit_for_bit_and_another_seed_does_not(small):
+    Y, H = small
+    first, again, other = (utils.complex_nmf(Y, H, 8, phase_init="random", seed=seed) for seed in (1, 1, 2))
+    for a, b, c in zip(first, again, other, strict=True):
+        assert a.tobytes() == b.tobytes() != c.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_neither_the_size_nor_the_order_of_blocks_changes_a_bit(rng, dtype):
+    Y, H = complex_spectrogram(rng, K, 23).astype(dtype), rng.random((K, L)).astype(np.float32)
+    whole = utils.complex_nmf(Y, H, 15, phase_init="random")
+    for block in (1, 2, 7, 23, 100):
+        for a, b in zip(whole, utils.complex_nmf(Y, H, 15, phase_init="random", block=block), strict=True):
+            assert a.tobytes("F") == b.tobytes("F")
+    unweighted = utils.complex_nmf(Y, H, 15, phase_init="random", sparsity=0)
+    alone = utils.complex_nmf(Y[:, :5], H, 15, phase_init="random", sparsity=0)
+    for a, b in zip(unweighted[:3], alone[:3], strict=True):  # the first frames, without those that follow
+        assert a[..., :5].tobytes() == b.tobytes()
+
+
+# --- Either start ---
+
+
+@pytest.mark.parametrize("phase_init", STARTS)
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_shapes_precision_and_consistency_of_the_results(small, phase_init, dtype):
+    Y, H = small
+    Y = Y.astype(dtype)
+    Y0, H0 = Y.copy(), H.copy()
+    U, P, F, cost = utils.complex_nmf(Y, H, 10, phase_init=phase_init)
+    assert (U.shape, P.shape, F.shape, cost.shape) == ((L, M), (L, K, M), (K, M), (10,))
+    assert (U.dtype, P.dtype, F.dtype) == (Y.real.dtype, dtype, dtype)
+    eps = float(np.finfo(dtype).eps)
+    assert (U >= 0).all()
+    np.testing.assert_allclose(np.abs(P), 1, atol=4 * eps)
+    np.testing.assert_allclose(F, oracle.model(H, U, P), atol=1e3 * eps)
+    expected = oracle.objective(Y, H, U.astype(np.float64), P.astype(np.complex128), weight(Y, L), 1.2)
+    assert cost[-1] == pytest.approx(expected, rel=1e3 * eps)
+    np.testing.assert_array_equal(Y, Y0)
+    np.testing.assert_array_equal(H, H0)
+
+
+@pytest.mark.parametrize("phase_init", STARTS)
+@pytest.mark.parametrize("gain", [10, 1e-3, 1e-25, 1e25])
+def test_a_gain_on_the_recording_is_a_gain_on_the_activations(small, phase_init, gain):
+    Y, H = small
+    options = {"sparsity": 0.05, "phase_init": phase_init}  # a weight that is felt
+    U, P, F, cost = utils.complex_nmf(Y, H, 30, **options)
+    loud_U, loud_P, loud_F, loud_cost = utils.complex_nmf(gain * Y, H, 30, **options)
+    np.testing.assert_allclose(loud_U / gain, U, rtol=1e-9)
+    np.testing.assert_allclose(loud_P, P, atol=1e-9)
+    np.testing.assert_allclose(loud_F / gain, F, atol=1e-9)
+    np.testing.assert_allclose(loud_cost / gain**2, cost, rtol=1e-9)
+
+
+@pytest.mark.parametrize("phase_init", STARTS)
+@pytest.mark.parametrize("gain", [1e-30, 1e30])
+def test_single_precision_at_the_ends_of_its_range(small, phase_init, gain):
+    Y, H = small
+    expected = utils.complex_nmf(Y, H, 10, phase_init=phase_init)
+    U, P, F, cost = utils.complex_nmf((gain * Y).astype(np.complex64), H, 10, phase_init=phase_init)
+    if phase_init == "mixture":  # from random phases single precision draws other numbers
+        np.testing.assert_allclose(U / gain, expected[0], rtol=1e-4)
+        np.testing.assert_allclose(P, expected[1], atol=1e-5)
+    assert np.isfinite(cost).all()
+    np.testing.assert_allclose(F, oracle.model(H, U.astype(np.float64), P), atol=1e-4 * gain)
+    assert (np.diff(cost) <= 1e-5 * cost[0]).all()
+
+
+def test_a_file_repeated_twice_gives_its_activations_twice(small):
+    Y, H = small
+    U, _, F, cost = utils.complex_nmf(Y, H, 30, sparsity=0.05)
+    twice_U, _, twice_F, twice_cost = utils.complex_nmf(np.tile(Y, 2), H, 30, sparsity=0.05)
+    np.testing.assert_allclose(twice_U, np.tile(U, 2), rtol=1e-10)
+    np.testing.assert_allclose(twice_F, np.tile(F, 2), atol=1e-10)
+    np.testing.assert_allclose(twice_cost, 2 * cost, rtol=1e-10)
+
+
+@pytest.mark.parametrize("phase_init", STARTS)
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_silence_gives_zeros(small, phase_init, dtype):
+    Y, H = small
+    Y = Y.astype(dtype)
+    silent = [0, 4, M - 1]
+    Y[:, silent] = 0
+    Y[5] = 0
+    H[9] = 0  # a bin that no note reaches
+    U, P, F, cost = utils.complex_nmf(Y, H, 40, phase_init=phase_init, sparsity=0.01)
+    for array in (U, P, F, cost):
+        assert np.isfinite(array).all()
+    assert (U[:, silent] == 0).all()
+    assert (F[:, silent] == 0).all()
+    assert (F[9] == 0).all()
+    assert (U[:, 1:4] > 0).any(axis=0).all()
+    np.testing.assert_allclose(np.abs(P), 1, atol=1e-6)
+
+    U, P, F, cost = utils.complex_nmf(np.zeros_like(Y), H, 3, phase_init=phase_init, thr=1e-3)
+    assert (U == 0).all()
+    assert (F == 0).all()
+    assert (cost == 0).all()
+    np.testing.assert_allclose(np.abs(P), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("last", [1, 2, 25])
+def test_the_threshold_stops_where_a_loop_written_by_hand_does(small, last):
+    Y, H = small
+    energy = np.sum(np.abs(Y) ** 2)
+    _, _, errors, _ = hand_written_run(Y, H, last + 1)
+    thr = (errors[-2] + errors[-1]) / 2 / energy
+    U, _, _, costs = hand_written_run(Y, H, 100, stop=lambda errors, costs: errors[-1] / energy < thr)
+    got, _, _, cost = utils.complex_nmf(Y, H, 100, phase_init="random", thr=thr)
+    assert len(cost) == len(costs) == last + 1
+    np.testing.assert_allclose(cost, costs, rtol=1e-9)
+    np.testing.assert_allclose(got, U, rtol=1e-8)
+
+
+def test_the_tolerance_stops_where_a_loop_written_by_hand_does(small):
+    Y, H = small
+
+    def slow(errors, costs):
+        return len(costs) > 1 and costs[-2] - costs[-1] < 0.02 * costs[-2]
+
+    U, _, _, costs = hand_written_run(Y, H, 100, stop=slow)
+    got, _, _, cost = utils.complex_nmf(Y, H, 100, phase_init="random", tol=0.02)
+    assert 2 < len(cost) == len(costs) < 100
+    np.testing.assert_allclose(got, U, rtol=1e-8)
+
+
+@pytest.mark.parametrize(("thr", "passes"), [(None, 1), (1e-9, 2)])
+def test_progress_counts_every_frame_of_every_pass(small, thr, passes):
+    Y, H = small
+    calls = []
+    utils.complex_nmf(Y, H, 2, phase_init="random", thr=thr, block=5, progress=lambda *call: calls.append(call))
+    assert sum(done for done, _ in calls) == passes * M
+    assert {total for _, total in calls} == {passes * M}
+
+
+@pytest.mark.parametrize("phase_init", STARTS)
+def test_one_bin_one_component_one_frame(phase_init):
+    U, _, F, _ = utils.complex_nmf(np.array([[3 + 4j]]), np.array([[2.0]]), 200, phase_init=phase_init, sparsity=0)
+    np.testing.assert_allclose(U, 2.5, rtol=1e-9)
+    np.testing.assert_allclose(F, 3 + 4j, rtol=1e-9)
+
+
+def test_a_real_spectrogram_is_refused_before_any_work(small):
+    Y, H = small
+    with pytest.raises(utils.InputError, match=r"got real values \(float64\), expected a complex spectrogram"):
+        utils.complex_nmf_blocks(np.abs(Y), H, 1)

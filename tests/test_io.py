@@ -1,0 +1,263 @@
+"""Reading and writing arrays, deciding where a run ends, and drawing its learning curve."""
+
+import io
+import os
+import pickle
+import stat
+
+import numpy as np
+import pytest
+
+import utils
+
+
+def npy(array, **options):
+    """Bytes of a ``.npy`` file."""
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, **options)
+    return file.getvalue()
+
+
+def header(text, version=(1, 0)):
+    """Bytes of a ``.npy`` header that says ``text``."""
+    text = text.encode() + b"\n"
+    return b"\x93NUMPY" + bytes(version) + len(text).to_bytes(2 if version == (1, 0) else 4, "little") + text
+
+
+def npz():
+    file = io.BytesIO()
+    np.savez(file, a=np.ones((3, 2)))
+    return file.getvalue()
+
+
+class Trap:
+    """Leaves a mark where it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("unpickled",)
+
+
+WHOLE = npy(np.ones((5, 4), np.float32))
+UNREADABLE = {
+    "nothing in it": (b"", "no readable .npy header"),
+    "text": (b"0.5 0.25\n0.1 0.3\n", "no readable .npy header"),
+    "noise": (bytes(range(256)), "no readable .npy header"),
+    "npz": (npz(), "no readable .npy header"),
+    "bare pickle": (pickle.dumps(np.ones((3, 2))), "no readable .npy header"),
+    "pickled array": (npy(np.array([[Trap()]], dtype=object)), "an array of object"),
+    "only a magic string": (WHOLE[:8], "no readable .npy header"),
+    "cut in the header": (WHOLE[:40], "no readable .npy header"),
+    "cut in the data": (WHOLE[:-1], "79 bytes of data, expected 80"),
+    "no data": (WHOLE[:-80], "0 bytes of data, expected 80"),
+    "more than the data": (WHOLE + b"\0", "81 bytes of data, expected 80"),
+    "header of a petabyte": (
+        header("{'descr': '<f8', 'fortran_order': False, 'shape': (10000000, 12500000)}") + bytes(64),
+        "64 bytes of data, expected 1000000000000000",
+    ),
+    "header with code": (
+        header("{'descr': '<f8', 'fortran_order': False, 'shape': (__import__('os').mkdir('x'), 1)}"),
+        "no readable .npy header",
+    ),
+    "header too deep": (header("(" * 9000 + ")" * 9000), "no readable .npy header"),
+    "header too long": (header("{'descr': '<f8', " + " " * 10**6 + "}", (2, 0)), "no readable .npy header"),
+    "header cut short": (b"\x93NUMPY\x02\x00\xff\xff\xff\xff{'descr'", "no readable .npy header"),
+    "negative shape": (
+        header("{'descr': '<f8', 'fortran_order': False, 'shape': (-2, -1)}") + bytes(16),
+        r"an array of shape \(-2, -1\)",
+    ),
+    "shape of words": (
+        header("{'descr': '<f8', 'fortran_order': False, 'shape': ('a', 'b')}"),
+        "no readable .npy header",
+    ),
+    "unknown version": (WHOLE[:6] + b"\x09\x00" + WHOLE[8:], "no readable .npy header"),
+    "1-D": (npy(np.ones(4)), r"an array of shape \(4,\), expected two axes"),
+    "3-D": (npy(np.ones((2, 3, 4))), r"an array of shape \(2, 3, 4\), expected two axes"),
+    "0-D": (npy(np.array(1.0)), r"an array of shape \(\), expected two axes"),
+    "no bins": (npy(np.ones((0, 4))), r"an array of shape \(.*neither empty"),
+    "no frames": (npy(np.ones((4, 0))), r"an array of shape \(.*neither empty"),
+    "whole numbers": (npy(np.ones((3, 2), int)), "an array of int64, expected float or complex"),
+    "truth values": (npy(np.ones((3, 2), bool)), "an array of bool"),
+    "words": (npy(np.array([["a", "b"]])), "an array of <U1"),
+    "records": (npy(np.ones((3, 2), [("a", float)])), "an array of "),
+    "long doubles": (npy(np.ones((3, 2), np.longdouble)), "an array of (float128|longdouble)"),
+}
+
+
+@pytest.mark.parametrize("load", [utils.load_spectrogram, utils.load_basis])
+@pytest.mark.parametrize(("content", "message"), UNREADABLE.values(), ids=UNREADABLE)
+def test_a_file_that_is_no_array_of_numbers_is_named(tmp_path, monkeypatch, load, content, message):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "array.npy"
+    path.write_bytes(content)
+    with pytest.raises(utils.InputError, match=f"array.npy: got {message}") as error:
+        load(path)
+    assert "expected" in str(error.value)
+    assert os.listdir(tmp_path) == ["array.npy"]  # nothing was unpickled or run
+
+
+def test_what_is_no_file_is_named(tmp_path):
+    with pytest.raises(utils.InputError, match=r"none.npy: no such file, expected a .npy file"):
+        utils.load_basis(tmp_path / "none.npy")
+    with pytest.raises(utils.InputError, match="got a folder or a special file"):
+        utils.load_basis(tmp_path)
+    os.mkfifo(tmp_path / "pipe.npy")
+    with pytest.raises(utils.InputError, match="got a folder or a special file"):  # and does not wait for ever
+        utils.load_spectrogram(tmp_path / "pipe.npy")
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8", "<c8", ">c8", "<c16"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+@pytest.mark.filterwarnings("ignore:Stored array in format 2.0")
+def test_a_spectrogram_is_read_as_it_was_saved(tmp_path, rng, dtype, order, version):
+    Y = np.asarray(rng.random((6, 5)), dtype=dtype, order=order)
+    (tmp_path / "Y.npy").write_bytes(npy(Y, version=version))
+    got = utils.load_spectrogram(tmp_path / "Y.npy")
+    assert got.dtype == Y.dtype
+    np.testing.assert_array_equal(got, Y)
+    blocks = list(utils.frame_blocks(got, 2))
+    assert [(frames.start, frames.stop) for frames, _ in blocks] == [(0, 2), (2, 4), (4, 5)]
+    np.testing.assert_array_equal(np.concatenate([block for _, block in blocks], axis=1), Y)
+    assert utils.energy(got) == pytest.approx(np.sum(np.abs(Y.astype(complex)) ** 2), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("Y", "message"),
+    [
+        (np.array([[1.0, np.nan]]), "got nan in bin 0 of frame 1"),
+        (np.array([[1.0], [np.inf]]), "got inf in bin 1 of frame 0"),
+        (np.array([[1.0, complex(0, -np.inf)]]), "bin 0 of frame 1"),
+        (np.array([[1.0, -20.0]]), r"down to -20, expected magnitudes >= 0 \(is it in dB\?\)"),
+    ],
+)
+def test_values_that_no_spectrogram_has_are_named(tmp_path, Y, message):
+    np.save(tmp_path / "Y.npy", Y)
+    with pytest.raises(utils.InputError, match=f"Y.npy: .*{message}"):
+        utils.load_spectrogram(tmp_path / "Y.npy")
+
+
+@pytest.mark.parametrize(
+    ("H", "message"),
+    [
+        (np.array([[1.0, np.nan]]), "got nan in bin 0 of column 1"),
+        (np.array([[0.0], [-60.0]]), r"down to -60, expected values >= 0 \(is it in dB\?\)"),
+        (np.array([[1.0, 0.0], [1.0, 0.0]]), "only zeros in column 1"),
+        (np.array([[1j]]), "got complex128 values"),
+    ],
+)
+def test_values_that_no_basis_has_are_named(tmp_path, H, message):
+    np.save(tmp_path / "H.npy", H)
+    with pytest.raises(utils.InputError, match=f"H.npy: .*{message}"):
+        utils.load_basis(tmp_path / "H.npy")
+
+
+def test_outputs_appear_together_and_replace_what_was_there(tmp_path):
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "other").write_text("kept")
+    with utils.output_folder(tmp_path) as folder:
+        (folder / "a").write_text("new")
+        (folder / "b").write_text("new")
+        assert (tmp_path / "a").read_text() == "old"
+        assert not (tmp_path / "b").exists()
+        assert folder.parent == tmp_path  # a rename within one file system is all or nothing
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new", "b": "new", "other": "kept"}
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, utils.InputError])
+@pytest.mark.parametrize("existed", [True, False])
+def test_a_run_that_fails_leaves_nothing(tmp_path, error, existed):
+    target = tmp_path / "results"
+    if existed:
+        target.mkdir()
+        (target / "a").write_text("old")
+
+    def fail():
+        with utils.output_folder(target) as folder:
+            (folder / "a").write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert target.exists() == existed
+    if existed:
+        assert [(path.name, path.read_text()) for path in target.iterdir()] == [("a", "old")]
+
+
+def test_a_folder_in_the_place_of_an_output_stops_all_outputs(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a").write_text("old")
+
+    def write():
+        with utils.output_folder(tmp_path) as folder:
+            (folder / "a").write_text("new")
+            (folder / "b").write_text("new")
+
+    with pytest.raises(utils.InputError, match="b: got a folder"):
+        write()
+    assert (tmp_path / "a").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_outputs_can_be_read_by_whom_the_umask_lets(tmp_path):
+    with utils.output_folder(tmp_path / "new") as folder:
+        np.save(folder / "a.npy", np.ones(3))
+    (tmp_path / "plain").write_text("")
+    mode = stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+    assert stat.S_IMODE((tmp_path / "new" / "a.npy").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128, np.float32])
+def test_frames_written_block_by_block_are_one_ordinary_file(tmp_path, rng, dtype):
+    array = rng.random((3, 5, 8)).astype(dtype)
+    with utils.frame_writer(tmp_path / "P.npy", array.shape, dtype) as write:
+        for frames in (slice(0, 1), slice(1, 6), slice(6, 8)):
+            write(array[..., frames])
+    got = np.load(tmp_path / "P.npy")
+    assert got.dtype == dtype
+    np.testing.assert_array_equal(got, array)
+
+
+CURVE = np.array([8.0, 4.0, 3.0, 2.9, 2.9, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("thr", "tol", "expected"),
+    [
+        (None, None, (6, "number of iterations")),
+        (0.3, None, (4, "threshold")),  # 3 / 10 is not below 0.3
+        (0.9, None, (1, "threshold")),
+        (0.2, None, (6, "threshold")),  # also at the last iteration there is
+        (0.05, None, (6, "number of iterations")),
+        (None, 0.1, (4, "tolerance")),
+        (None, 0.25, (4, "tolerance")),  # from 4 to 3 is a quarter, and not less than it
+        (None, 0.0, (6, "number of iterations")),  # no decrease is less than none
+        (0.3, 0.3, (3, "tolerance")),
+        (0.5, 0.3, (2, "threshold")),
+        (0.295, 0.05, (4, "threshold")),  # at one iteration
+        (0.0, 0.0, (6, "number of iterations")),
+    ],
+)
+def test_a_run_ends_at_the_first_of_its_reasons(thr, tol, expected):
+    assert utils.stopping_iteration(CURVE, CURVE / 10, thr, tol) == expected
+
+
+def test_nothing_is_left_to_explain_in_silence():
+    np.testing.assert_array_equal(utils.normalised(np.array([4.0, 2.0]), 8.0), [0.5, 0.25])
+    np.testing.assert_array_equal(utils.normalised(np.zeros(3), 0.0), np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("cost", "scale"),
+    [([0.9, 0.3, 0.1], "log"), ([0.7], "log"), ([0.0, 0.0], "linear"), ([0.4, 0.0], "linear")],
+)
+def test_the_learning_curve_is_drawn_with_its_stop(tmp_path, drawn, cost, scale):
+    utils.plot_learning_curve(tmp_path / "curve.png", np.array(cost), "threshold")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    (axes,) = drawn["curve.png"].axes
+    curve, stop = axes.lines
+    np.testing.assert_array_equal(curve.get_xydata(), np.column_stack([np.arange(1, len(cost) + 1), cost]))
+    np.testing.assert_array_equal(stop.get_xydata(), [[len(cost), cost[-1]]])
+    assert f"stopped at {len(cost)} by the threshold" in axes.texts[0].get_text()
+    assert axes.get_yscale() == scale
+    assert axes.get_xlabel()
+    assert axes.get_ylabel()

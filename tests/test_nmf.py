@@ -1,0 +1,208 @@
+"""NMF with the basis held fixed, against the updates as they stand in the paper."""
+
+from itertools import pairwise
+
+import hypothesis.strategies as st
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given, settings
+from scipy.stats import halfnorm, kstest
+
+import utils
+
+
+@pytest.fixture
+def small(rng):
+    """A spectrogram that no activations explain, and a basis."""
+    return rng.random((40, 30)), rng.random((40, 7))
+
+
+def hand_written_run(Y, H, stop, n_iter=500, seed=0):
+    """Oracle updates from the first activations until ``stop(costs)``; returns U and the costs."""
+    U, first = utils.nmf(Y, H, 1, seed=seed)
+    costs = [first[0]]
+    while len(costs) < n_iter and not stop(costs):
+        U = oracle.nmf_update(Y, H, U)
+        costs.append(oracle.distance(Y, H, U))
+    return U, np.array(costs)
+
+
+def test_every_iteration_is_the_update_of_the_paper_and_its_cost_the_distance(small):
+    Y, H = small
+    _, curve = utils.nmf(Y, H, 25)
+    runs = [utils.nmf(Y, H, n) for n in range(1, 26)]
+    for (before, _), (after, cost) in pairwise(runs):
+        np.testing.assert_allclose(after, oracle.nmf_update(Y, H, before), rtol=1e-10)
+        assert cost[-1] == pytest.approx(oracle.distance(Y, H, after), rel=1e-11)
+        np.testing.assert_allclose(cost, curve[: len(cost)], rtol=1e-11)
+
+
+def test_activations_start_as_the_magnitudes_of_normal_numbers(rng):
+    H = np.repeat(rng.random((20, 1)), 3000, axis=1)  # no update tells equal columns apart: U keeps its start's ratios
+    U, cost = utils.nmf(rng.random((20, 3)), H, 2)
+    for u in U.T:
+        assert kstest(u / np.sqrt(np.mean(u**2)), halfnorm.cdf).pvalue > 0.01
+    assert cost[0] == pytest.approx(cost[1], rel=1e-9)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32), K=st.integers(1, 30), L=st.integers(1, 12), M=st.integers(1, 20))
+def test_the_cost_never_rises_and_is_that_of_the_activations(seed, K, L, M):
+    rng = np.random.default_rng(seed)
+    Y, H = rng.exponential(size=(K, M)) ** 3, rng.random((K, L)) ** 4 + 1e-9
+    U, cost = utils.nmf(Y, H, 60)
+    assert (U >= 0).all()
+    assert (np.diff(cost) <= 1e-12 * np.sum(Y**2)).all()
+    assert cost[-1] == pytest.approx(oracle.distance(Y, H, U), rel=1e-8, abs=1e-24 * np.sum(Y**2))
+
+
+def test_known_activations_are_recovered_and_the_cost_keeps_its_digits(rng):
+    H = np.eye(12) + 0.1 * rng.random((12, 12))
+    true = rng.random((12, 50)) + 0.1
+    Y = H @ true
+    U, cost = utils.nmf(Y, H, 300)
+    np.testing.assert_allclose(U, true, rtol=1e-9)
+    assert cost[-1] < 1e-20 * cost[0]
+    for n in (1, 20, 60):  # on the way there 1/2 sum Y^2 - ... would lose all its digits
+        U, cost = utils.nmf(Y, H, n)
+        assert cost[-1] == pytest.approx(oracle.distance(Y, H, U), rel=1e-6)
+
+
+def test_a_component_that_does_not_sound_ends_at_zero():
+    H = np.array([[1.0, 0.0], [0.0, 1.0]])
+    Y = np.array([[2.0, 0.0], [0.0, 3.0]])
+    U, cost = utils.nmf(Y, H, 2)
+    np.testing.assert_array_equal(U, Y)
+    assert cost[-1] == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
+def test_activations_have_the_precision_of_the_spectrogram(small, rng, dtype):
+    Y, H = small
+    Y = (Y * np.exp(2j * np.pi * rng.random(Y.shape))) if dtype().dtype.kind == "c" else Y
+    Y, H = Y.astype(dtype), H.astype(np.float32)
+    U, cost = utils.nmf(Y, H, 30)
+    assert U.dtype == dtype(0).real.dtype
+    assert cost.dtype == np.float64
+    tight = U.dtype == np.float64
+    magnitude = np.abs(Y.astype(np.complex128))
+    expected, expected_cost = utils.nmf(magnitude, H.astype(np.float64), 30)
+    np.testing.assert_allclose(U, expected, rtol=1e-10 if tight else 1e-3)
+    np.testing.assert_allclose(cost, expected_cost, rtol=1e-10 if tight else 1e-5)
+    assert cost[-1] == pytest.approx(oracle.distance(magnitude, H.astype(np.float64), U), rel=1e-10 if tight else 1e-6)
+
+
+def test_layout_and_byte_order_change_nothing(small):
+    Y, H = small
+    expected = utils.nmf(Y, H, 20)
+    for array in (np.asfortranarray(Y), Y.astype(">f8"), np.repeat(Y, 2, axis=1)[:, ::2]):
+        for got, wanted in zip(utils.nmf(array, H, 20), expected, strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-10)
+
+
+def test_inputs_are_not_changed(small):
+    Y, H = small
+    Y0, H0 = Y.copy(), H.copy()
+    Y.flags.writeable = H.flags.writeable = False
+    utils.nmf(Y, H, 5)
+    np.testing.assert_array_equal(Y, Y0)
+    np.testing.assert_array_equal(H, H0)
+
+
+def test_silence_gives_zeros(small):
+    Y, H = small
+    Y[:, 4:9] = 0
+    Y[3] = 0
+    U, cost = utils.nmf(Y, H, 50)
+    assert (U[:, 4:9] == 0).all()
+    assert np.isfinite(U).all()
+    assert np.isfinite(cost).all()
+    U, cost = utils.nmf(np.zeros((40, 6)), H, 10, thr=1e-3)
+    assert (U == 0).all()
+    assert (cost == 0).all()
+
+
+@pytest.mark.parametrize("last", [1, 2, 30, 200])
+def test_the_threshold_stops_where_a_loop_written_by_hand_does(small, last):
+    Y, H = small
+    _, costs = hand_written_run(Y, H, lambda costs: len(costs) == last + 1)
+    thr = (costs[-2] + costs[-1]) / np.sum(Y**2)  # half way between the last two normalised errors
+    U, costs = hand_written_run(Y, H, lambda costs: costs[-1] / (np.sum(Y**2) / 2) < thr)
+    got, cost = utils.nmf(Y, H, 500, thr=thr)
+    assert len(cost) == len(costs) == last + 1
+    np.testing.assert_allclose(cost, costs, rtol=1e-10)
+    np.testing.assert_allclose(got, U, rtol=1e-8)
+
+
+@pytest.mark.parametrize("tol", [0.5, 1e-2, 1e-4])
+def test_the_tolerance_stops_where_a_loop_written_by_hand_does(small, tol):
+    Y, H = small
+    U, costs = hand_written_run(Y, H, lambda costs: len(costs) > 1 and costs[-2] - costs[-1] < tol * costs[-2])
+    got, cost = utils.nmf(Y, H, 500, tol=tol)
+    assert 1 < len(cost) == len(costs) < 500
+    np.testing.assert_allclose(got, U, rtol=1e-8)
+
+
+def test_the_seed_decides_every_bit(small):
+    Y, H = small
+    U, cost = utils.nmf(Y, H, 10, seed=5)
+    again, cost_again = utils.nmf(Y, H, 10, seed=5)
+    assert U.tobytes() == again.tobytes()
+    assert cost.tobytes() == cost_again.tobytes()
+    assert U.tobytes() != utils.nmf(Y, H, 10, seed=6)[0].tobytes()
+
+
+@pytest.mark.parametrize("gain", [1e-120, 1e-30, 1e30, 1e120])
+def test_a_gain_on_the_recording_is_a_gain_on_the_activations(small, gain):
+    Y, H = small
+    U, cost = utils.nmf(Y, H, 50)
+    loud, loud_cost = utils.nmf(gain * Y, H, 50)
+    np.testing.assert_allclose(loud, gain * U, rtol=1e-9)
+    np.testing.assert_allclose(loud_cost / gain / gain, cost, rtol=1e-9)
+
+
+@pytest.mark.parametrize("gain", [1e-36, 1e-20, 1e20, 1e37])
+def test_single_precision_at_the_ends_of_its_range(small, gain):
+    Y, H = small
+    expected, _ = utils.nmf(Y, H, 50)
+    U, cost = utils.nmf((gain * Y).astype(np.float32), H, 50)  # squares of these leave float32's range
+    assert np.isfinite(cost).all()
+    np.testing.assert_allclose(U / gain, expected, rtol=5e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("gain", [1e-12, 1e12])
+def test_the_scale_of_the_basis_is_free(small, gain):
+    Y, H = small
+    expected, expected_cost = utils.nmf(Y, H, 50)
+    U, cost = utils.nmf(Y.astype(np.float32), (gain * H).astype(np.float32), 50)
+    np.testing.assert_allclose(gain * U, expected, rtol=5e-3, atol=1e-4)
+    np.testing.assert_allclose(cost, expected_cost, rtol=1e-4)
+
+
+def test_frames_do_not_depend_on_each_other(rng):
+    H = rng.random((20, 5))
+    Y = rng.random((20, 2 * utils.EUCLIDEAN_BLOCK + 7))
+    U, cost = utils.nmf(Y, H, 15)
+    n = utils.EUCLIDEAN_BLOCK + 3
+    first, first_cost = utils.nmf(Y[:, :n], H, 15)
+    np.testing.assert_allclose(first, U[:, :n], rtol=1e-10)
+    assert cost[-1] == pytest.approx(oracle.distance(Y, H, U), rel=1e-11)
+    assert first_cost[-1] == pytest.approx(oracle.distance(Y[:, :n], H, U[:, :n]), rel=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("Y", "H", "message"),
+    [
+        (np.ones((4, 3)), np.ones((5, 2)), r"got 4 bins \(n_fft 6\), expected the 5 bins \(n_fft 8\)"),
+        (-np.ones((5, 3)), np.ones((5, 2)), r"spectrogram: got values down to -1.*dB"),
+        (np.full((5, 3), np.nan), np.ones((5, 2)), "spectrogram: got nan in bin 0 of frame 0"),
+        (np.ones(5), np.ones((5, 2)), r"spectrogram: got .* shape \(5,\)"),
+        (np.ones((5, 3)), np.array([[1.0, 0.0]] * 5), "basis: got only zeros in column 1"),
+        (np.ones((5, 3)), -np.ones((5, 2)), r"basis: got values down to -1.*dB"),
+        (np.ones((5, 3)), np.full((5, 2), np.inf), "basis: got inf in bin 0 of column 0"),
+    ],
+)
+def test_bad_arrays_are_named(Y, H, message):
+    with pytest.raises(utils.InputError, match=message):
+        utils.nmf(Y, H, 1)
