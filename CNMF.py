@@ -1,20 +1,25 @@
-"""Decompose a complex spectrogram with a basis that is held fixed, by Kameoka's complex NMF.
+"""Decompose a complex spectrogram, or a sound, with a basis that is held fixed, by Kameoka's complex NMF.
 
     python CNMF.py spec.npy 200 fixed_basis.npy -thr 1e-4
-    python CNMF.py spec.npy 50 fixed_basis.npy --phase-init random --no-phase -o results
+    python CNMF.py song.flac 50 fixed_basis.npy --phase-init random --no-phase --stems -o song
 
 Writes basis_calc.npy (K, L), activation_calc.npy (L, M), phase_calc.npy (L, K, M), reconst.npy (K, M),
-cost.npy (one value an iteration), learning_curve_CNMF.png and activation.png.
+cost.npy (one value an iteration), learning_curve_CNMF.png and activation.png; for a sound notes.csv, notes.mid
+and spectrogram.png as well.
 """
 
 import sys
+import tempfile
+from collections import deque
 from contextlib import ExitStack
 
 import numpy as np
 
+import audio
 import figures
 import notes
 import options
+import results
 import utils
 
 
@@ -41,57 +46,80 @@ def main(argv=None):
     parser = options.parser(__doc__)
     args = parse_args(parser, argv)
     try:
-        Y, H = utils.load_spectrogram(args.spectrogram), utils.load_basis(args.basis)
-        utils.check_complex(Y, args.spectrogram)
-        utils.check_bins(Y, H, args.spectrogram, args.basis)
+        H = utils.load_basis(args.basis)
         info = notes.load_basis_info(args.basis, H.shape)
-        blocks = utils.complex_nmf_blocks(
-            Y,
-            H,
-            args.n_iter,
-            sparsity=args.sparsity,
-            phase_init=args.phase_init,
-            seed=args.seed,
-            thr=args.thr,
-            tol=args.tol,
-            progress=options.progress_bar("frame", args.quiet),
-        )
-        n_components = 1 if args.no_phase else 1 + H.shape[1]
-        utils.check_space(args.out_dir, n_components * Y.size * Y.itemsize, "--no-phase leaves out the largest file")
-        if args.phase_init != "mixture" and not args.quiet:
-            options.announce_compilation()
-        with utils.output_folder(args.out_dir) as folder:
-            U, error, cost = write_components(folder, blocks, Y, H, with_phase=not args.no_phase)
-            for name, array in {"basis_calc": H, "activation_calc": U, "cost": cost}.items():
-                np.save(folder / f"{name}.npy", array)
-            energy = utils.energy(Y)
-            error = utils.normalised(error, energy)
-            _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
-            utils.plot_learning_curve(folder / "learning_curve_CNMF.png", utils.normalised(cost, energy), reason)
-            figures.plot_activation(folder / "activation.png", U, info)
+        params = audio.transform(info, args.sr, len(H))
+        results.check_options(args, params)
     except utils.InputError as error:
         parser.error(str(error))
-    options.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
-    if args.show:
-        figures.show(args.out_dir / name for name in ("learning_curve_CNMF.png", "activation.png"))
+    if args.phase_init != "mixture" and not args.quiet:
+        options.announce_compilation()
+
+    def decompose(path, out_dir):
+        with tempfile.TemporaryDirectory() as workspace:
+            Y, y = audio.open_spectrogram(path, params, workspace)
+            utils.check_complex(Y, path)
+            utils.check_bins(Y, H, path, args.basis)
+            n_tensors = 1 if args.no_phase else 1 + H.shape[1]
+            utils.check_space(out_dir, n_tensors * Y.size * Y.itemsize, "--no-phase leaves out the largest file")
+            blocks = utils.complex_nmf_blocks(
+                Y,
+                H,
+                args.n_iter,
+                sparsity=args.sparsity,
+                phase_init=args.phase_init,
+                seed=args.seed,
+                thr=args.thr,
+                tol=args.tol,
+                progress=options.progress_bar("frame", args.quiet),
+            )
+            with utils.output_folder(out_dir) as folder:
+                done = []  # U and curves of each block
+                blocks = write_components(folder, blocks, done, Y, H, with_phase=not args.no_phase)
+                if args.stems:
+                    columns = results.note_columns(H, info)
+                    parts = audio.component_notes(Y, H, blocks, columns)
+
+                    def sounding():
+                        U = np.concatenate([U for U, *_ in done], axis=1)
+                        return results.sounding_notes(U, columns, args.top_db)
+
+                    results.write_stems(folder, path, Y, y, list(columns), parts, sounding, params, args, workspace)
+                deque(blocks, maxlen=0)  # what is left of them: all, where no stems asked for any
+                U = np.concatenate([U for U, *_ in done], axis=1)
+                _, error, cost = done[-1]
+                for name, array in {"basis_calc": H, "activation_calc": U, "cost": cost}.items():
+                    np.save(folder / f"{name}.npy", array)
+                energy = utils.energy(Y)
+                error = utils.normalised(error, energy)
+                _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
+                utils.plot_learning_curve(folder / "learning_curve_CNMF.png", utils.normalised(cost, energy), reason)
+                figures.plot_activation(folder / "activation.png", U, info)
+                if args.notes or y is not None:
+                    F = utils.load_spectrogram(folder / "reconst.npy")
+                    results.write_notes(folder, Y, U, lambda frames: np.abs(F[:, frames]), info)
+        options.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
+        if args.show:
+            figures.show(out_dir / name for name in ("learning_curve_CNMF.png", "activation.png"))
+
+    options.for_each_input(parser, args, decompose)
 
 
-def write_components(folder, blocks, Y, H, *, with_phase):
-    """Write reconst.npy and phase_calc.npy block by block; return U and the curves of the whole file."""
+def write_components(folder, blocks, done, Y, H, *, with_phase):
+    """Pass blocks on, while reconst.npy and phase_calc.npy are written; U and the curves so far go to ``done``."""
     dtype = Y.dtype.newbyteorder("=")
-    U_blocks = []
     with ExitStack() as files:
         write_F = files.enter_context(utils.frame_writer(folder / "reconst.npy", Y.shape, dtype))
         if with_phase:
             shape = (H.shape[1], *Y.shape)
             write_P = files.enter_context(utils.frame_writer(folder / "phase_calc.npy", shape, dtype))
-        for _, U, P, F, error, cost in blocks:
-            curves = error, cost  # the last block's are the whole file's
-            U_blocks.append(U)
+        for block in blocks:
+            _, U, P, F, error, cost = block
+            done.append((U, error, cost))
             write_F(F)
             if with_phase:
                 write_P(P)
-    return np.concatenate(U_blocks, axis=1), *curves
+            yield block
 
 
 if __name__ == "__main__":

@@ -1,44 +1,76 @@
-"""Decompose a magnitude spectrogram with a basis that is held fixed, by multiplicative updates.
+"""Decompose a magnitude spectrogram, or a sound, with a basis that is held fixed, by multiplicative updates.
 
     python NMF.py spec.npy 200 fixed_basis.npy
-    python NMF.py spec.npy 200 fixed_basis.npy -thr 1e-3 -o results
+    python NMF.py song.mp3 200 fixed_basis.npy --loss kullback-leibler --stems -o song
 
 Writes basis_calc.npy (K, L), activation_calc.npy (L, M), cost.npy (one value an iteration),
-learning_curve_NMF.png and activation.png.
+learning_curve_NMF.png and activation.png; for a sound notes.csv, notes.mid and spectrogram.png as well.
 """
 
 import sys
+import tempfile
 
 import numpy as np
 
+import audio
 import figures
 import notes
 import options
+import results
 import utils
 
 
 def main(argv=None):
     parser = options.parser(__doc__)
     options.add_decomposition(parser)
+    parser.add_argument(
+        "--loss",
+        choices=("frobenius", "kullback-leibler", "itakura-saito"),
+        default="frobenius",
+        help="divergence that is minimised (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--mask",
+        choices=("wiener", "ratio"),
+        default="wiener",
+        help="a stem's share of the sound: of squared magnitudes or of magnitudes (default: %(default)s)",
+    )
     args = parser.parse_args(argv)
     try:
-        Y, H = utils.load_spectrogram(args.spectrogram), utils.load_basis(args.basis)
-        utils.check_bins(Y, H, args.spectrogram, args.basis)
+        H = utils.load_basis(args.basis)
         info = notes.load_basis_info(args.basis, H.shape)
-        progress = options.progress_bar("frame", args.quiet)
-        U, cost = utils.nmf(Y, H, args.n_iter, seed=args.seed, thr=args.thr, tol=args.tol, progress=progress)
-        error = utils.normalised(cost, utils.energy(Y) / 2)
-        _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
-        with utils.output_folder(args.out_dir) as folder:
-            for name, array in {"basis_calc": H, "activation_calc": U, "cost": cost}.items():
-                np.save(folder / f"{name}.npy", array)
-            utils.plot_learning_curve(folder / "learning_curve_NMF.png", error, reason)
-            figures.plot_activation(folder / "activation.png", U, info)
+        params = audio.transform(info, args.sr, len(H))
+        results.check_options(args, params)
     except utils.InputError as error:
         parser.error(str(error))
-    options.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
-    if args.show:
-        figures.show(args.out_dir / name for name in ("learning_curve_NMF.png", "activation.png"))
+
+    def decompose(path, out_dir):
+        with tempfile.TemporaryDirectory() as workspace:
+            Y, y = audio.open_spectrogram(path, params, workspace)
+            utils.check_bins(Y, H, path, args.basis)
+            progress = options.progress_bar("frame", args.quiet)
+            U, cost = utils.nmf(
+                Y, H, args.n_iter, loss=args.loss, seed=args.seed, thr=args.thr, tol=args.tol, progress=progress
+            )
+            error = utils.normalised(cost, utils.cost_scale(Y, args.loss))
+            _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
+            with utils.output_folder(out_dir) as folder:
+                for name, array in {"basis_calc": H, "activation_calc": U, "cost": cost}.items():
+                    np.save(folder / f"{name}.npy", array)
+                utils.plot_learning_curve(folder / "learning_curve_NMF.png", error, reason)
+                figures.plot_activation(folder / "activation.png", U, info)
+                if args.notes or y is not None:
+                    results.write_notes(folder, Y, U, lambda frames: H @ U[:, frames], info)
+                if args.stems:
+                    columns = results.note_columns(H, info)
+                    files = results.sounding_notes(U, columns, args.top_db)
+                    blocks = audio.masked_notes(Y, H, U, columns, files, mask=args.mask)
+                    results.write_stems(folder, path, Y, y, files, blocks, lambda: files, params, args, workspace)
+        options.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
+        if args.show:
+            figures.show(out_dir / name for name in ("learning_curve_NMF.png", "activation.png"))
+
+    options.for_each_input(parser, args, decompose)
 
 
 if __name__ == "__main__":

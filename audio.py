@@ -1,28 +1,46 @@
-"""Audio files and the short-time Fourier transform."""
+"""Audio files, the short-time Fourier transform, and the sound of single notes.
 
+Everything here goes through a recording by blocks, so that memory does not grow with its length.
+"""
+
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
+import utils
 from utils import InputError
 
 MORE_SUFFIXES = {".aif", ".aifc", ".oga", ".opus", ".snd"}  # that soundfile reads beside its formats' own names
+SAMPLES = 2**18  # read or written at a time
+FRAMES = 128  # taken apart at a time
+
+
+def is_audio(path):
+    """Whether the name of ``path`` is one of an audio file."""
+    import soundfile
+
+    suffixes = MORE_SUFFIXES | {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"}
+    return Path(path).suffix.lower() in suffixes
 
 
 def audio_files(folder):
     """Paths of the audio files in ``folder``, sorted by name; hidden files and other kinds are passed over."""
+    return [path for path in sorted(Path(folder).iterdir()) if is_audio(path) and not path.name.startswith(".")]
+
+
+def sample_rate(path):
+    """Sampling rate of an audio file in Hz."""
     import soundfile
 
-    suffixes = MORE_SUFFIXES | {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"}
-    paths = sorted(Path(folder).iterdir())
-    return [path for path in paths if path.suffix.lower() in suffixes and not path.name.startswith(".")]
+    return soundfile.info(path).samplerate
 
 
-def load(path, sr):
-    """Read an audio file, mixed down to mono and resampled to ``sr`` Hz.
+def read_blocks(path, sr):
+    """Yield an audio file block by block, mixed down to mono and resampled to ``sr`` Hz.
 
-    Returns
-    -------
+    Yields
+    ------
     np.ndarray [shape=(n,), float32]
 
     Raises
@@ -30,32 +48,358 @@ def load(path, sr):
     InputError
         If the file cannot be read, holds no samples, or a sample is not finite.
     """
-    import librosa
     import soundfile
+    import soxr
 
+    n_samples = 0
     try:
-        y, file_sr = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, UnicodeError, soundfile.SoundFileError) as error:
+        with soundfile.SoundFile(path) as file:
+            resampler = soxr.ResampleStream(file.samplerate, sr, 1, dtype="float32")
+            for block in file.blocks(SAMPLES, dtype="float32", always_2d=True):
+                if not np.isfinite(block).all():
+                    raise InputError(f"{path}: got samples that are not finite, expected a sound")
+                y = block.mean(axis=1)
+                n_samples += len(y)
+                yield y if file.samplerate == sr else resampler.resample_chunk(y)
+            if file.samplerate != sr:
+                yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+            if file.frames > n_samples:
+                raise InputError(f"{path}: got {n_samples} samples, expected the {file.frames} of its header")
+    except (OSError, soundfile.SoundFileError) as error:
         raise InputError(f"{path}: cannot be read as audio ({error}), expected a sound file") from None
-    if len(y) == 0:
+    if n_samples == 0:
         raise InputError(f"{path}: got no samples, expected a sound")
-    if not np.isfinite(y).all():
-        raise InputError(f"{path}: got samples that are not finite, expected a sound")
-    y = y.mean(axis=1)
-    return y if file_sr == sr else librosa.resample(y, orig_sr=file_sr, target_sr=sr)
+
+
+def load(path, sr):
+    """Read a whole audio file into memory; see :func:`read_blocks`."""
+    return np.concatenate(list(read_blocks(path, sr)))
+
+
+def load_mapped(path, sr, folder):
+    """Read an audio file into a file in ``folder``, and return that as a memory map [shape=(n,), float32]."""
+    copy = Path(folder) / f"{sr}.f32"
+    with open(copy, "wb") as file:
+        for block in read_blocks(path, sr):
+            file.write(block.tobytes())
+    return np.memmap(copy, np.float32, "r")
+
+
+def hann(n_fft):
+    """Periodic Hann window, librosa's default."""
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
+
+
+def stft_blocks(y, *, n_fft=2048, hop=512):
+    """Yield the short-time Fourier transform of ``y`` block by block: that of ``librosa.stft``, frames centred.
+
+    Parameters
+    ----------
+    y : np.ndarray [shape=(n,), float]
+        May be a memory map.
+    n_fft, hop : int
+        In samples.
+
+    Yields
+    ------
+    np.ndarray [shape=(n_fft // 2 + 1, frames), complex64]
+        ``1 + n // hop`` frames in all, at most ``FRAMES`` at a time.
+    """
+    import librosa
+
+    n_frames = 1 + len(y) // hop
+    for start in range(0, n_frames, FRAMES):
+        stop = min(start + FRAMES, n_frames)
+        first, last = start * hop - n_fft // 2, (stop - 1) * hop + n_fft - n_fft // 2
+        samples = np.asarray(y[max(first, 0) : last], np.float32)
+        before = max(-first, 0)
+        samples = np.pad(samples, (before, last - first - before - len(samples)))
+        yield librosa.stft(samples, n_fft=n_fft, hop_length=hop, center=False)
 
 
 def stft(y, *, n_fft=2048, hop=512):
     """Complex spectrogram [shape=(n_fft // 2 + 1, M), complex64] of a mono signal, Hann window, centred frames."""
-    import librosa
+    return np.concatenate(list(stft_blocks(y, n_fft=n_fft, hop=hop)), axis=1)
 
-    if len(y) < n_fft:  # librosa would warn; zeros beyond the end change no frame
-        y = np.pad(y, (0, n_fft - len(y)))
-    return librosa.stft(y, n_fft=n_fft, hop_length=hop)
+
+def transform(info, sr, n_bins):
+    """Parameters of the STFT that a basis was made for.
+
+    Parameters
+    ----------
+    info : dict or None
+        Description of the basis, see :func:`notes.load_basis_info`.
+    sr : int or None
+        Sampling rate in Hz that the user named.
+    n_bins : int
+        Number K of bins of the basis.
+
+    Returns
+    -------
+    dict or None
+        ``sr`` in Hz, ``n_fft`` and ``hop`` in samples: those of the description; with ``sr`` alone, the n_fft that
+        K implies and a quarter of it, librosa's default; None with neither.
+
+    Raises
+    ------
+    InputError
+        If the description names another ``sr``.
+    """
+    if info is not None:
+        if sr not in (None, info["sr"]):
+            raise InputError(f"--sr: got {sr} Hz, expected the {info['sr']} Hz that the basis was made for")
+        return {key: info[key] for key in ("sr", "n_fft", "hop")}
+    n_fft = 2 * (n_bins - 1)
+    return {"sr": sr, "n_fft": n_fft, "hop": max(n_fft // 4, 1)} if sr else None
+
+
+def open_spectrogram(path, params, folder):
+    """Open a spectrogram, or compute that of an audio file.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of a ``.npy`` file or an audio file.
+    params : dict or None
+        See :func:`transform`; an audio file needs them.
+    folder : str or Path
+        For working copies, which grow with the recording.
+
+    Returns
+    -------
+    Y : np.memmap [shape=(K, M)]
+        Spectrogram.
+    y : np.memmap [shape=(n,), float32] or None
+        Mono sound at ``params["sr"]``, if it was an audio file.
+
+    Raises
+    ------
+    InputError
+        If the file is no spectrogram and no sound, or is a sound and the parameters are not known.
+    """
+    if Path(path).suffix.lower() == ".npy" or not is_audio(path):
+        return utils.load_spectrogram(path), None
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file, expected a spectrogram (.npy) or a sound")
+    if params is None:
+        raise InputError(f"{path}: got a sound, expected fixed_basis.json beside the basis (or --sr) to go with it")
+    y = load_mapped(path, params["sr"], folder)
+    shape = (params["n_fft"] // 2 + 1, 1 + len(y) // params["hop"])
+    copy = Path(folder) / "spec.npy"
+    with utils.frame_writer(copy, shape, np.complex64) as write:
+        for block in stft_blocks(y, n_fft=params["n_fft"], hop=params["hop"]):
+            write(block)
+    return utils.load_spectrogram(copy), y
+
+
+def sound_of(Y, params, folder):
+    """Inverse STFT of a spectrogram, as a memory map [shape=(n,), float32] of a file in ``folder``."""
+    n_samples = (Y.shape[1] - 1) * params["hop"]
+    blocks = ([block] for _, block in utils.frame_blocks(Y, FRAMES))
+    copy = Path(folder) / "sound.f32"
+    with open(copy, "wb") as file:
+        for (y,) in overlap_add(blocks, Y.shape[1], n_samples, n_fft=params["n_fft"], hop=params["hop"]):
+            file.write(y.astype(np.float32).tobytes())
+    return np.memmap(copy, np.float32, "r") if n_samples else np.zeros(0, np.float32)
 
 
 def istft(X, length, *, n_fft=2048, hop=512):
     """Signal of ``length`` samples whose :func:`stft` is nearest to ``X``."""
-    import librosa
+    return np.concatenate([y for (y,) in overlap_add([[X]], X.shape[1], length, n_fft=n_fft, hop=hop)])
 
-    return librosa.istft(X, n_fft=n_fft, hop_length=hop, length=length)
+
+def overlap_add(blocks, n_frames, n_samples, *, n_fft, hop):
+    """Turn spectrograms that come block by block into sound, as ``librosa.istft`` does with whole ones.
+
+    Parameters
+    ----------
+    blocks : iterable of iterable of np.ndarray [shape=(K, frames), complex]
+        For each block of frames, the spectrogram of each of N sounds.
+    n_frames, n_samples : int
+        Number of all frames and length of the sounds.
+    n_fft, hop : int
+        Of the transform, in samples.
+
+    Yields
+    ------
+    list of np.ndarray [shape=(n,), float]
+        Consecutive samples of each sound; ``n_samples`` in all.
+    """
+    from scipy.fft import irfft
+
+    window = hann(n_fft)
+    carried, first = None, 0  # sums that later frames add to, and the first frame that they belong to
+
+    def finished(sums, n):
+        """The next ``n`` samples, divided by the windows' squares that overlap there, cut to the sound."""
+        position = first * hop + np.arange(n)  # from the start of the first frame, centred on sample 0
+        weight = np.zeros(n, np.float32)
+        for m in range(first - -(-n_fft // hop) + 1, first + -(-n // hop)):
+            inside = (position >= m * hop) & (position < m * hop + n_fft)
+            if 0 <= m < n_frames:
+                weight[inside] += window[position[inside] - m * hop] ** 2
+        sounding = (position >= n_fft // 2) & (position < n_fft // 2 + n_samples)
+        weight = np.maximum(weight, np.finfo(np.float32).tiny)
+        return [(total[:n] / weight)[sounding] for total in sums]
+
+    for block in blocks:
+        sums = []
+        for X in block:
+            frames = irfft(X, n_fft, axis=0)
+            total = np.zeros(n_fft + X.shape[1] * hop, frames.dtype)
+            for m, frame in enumerate(frames.T):
+                total[m * hop : m * hop + n_fft] += frame * window
+            sums.append(total)
+        for i, rest in enumerate(carried or ()):
+            sums[i][:n_fft] += rest
+        n = X.shape[1] * hop
+        yield finished(sums, n)
+        carried, first = [total[n:] for total in sums], first + X.shape[1]
+    yield finished(carried, n_fft)
+
+
+def masked_notes(Y, H, U, columns, wanted, *, mask="wiener"):
+    """Yield each note's share of the mixture, block by block.
+
+    ``ratio``: ``X_n = (sum_{l in n} H_kl U_lm / S_km) Y_km``; ``wiener``: the shares of squared magnitudes,
+    ``X_n = A_n^2 / (sum_n A_n^2) Y_km`` with ``A_n = sum_{l in n} H_kl U_lm``. All notes together are Y.
+
+    Parameters
+    ----------
+    Y : np.ndarray [shape=(K, M), complex]
+        Mixture; may be a memory map.
+    H, U : np.ndarray [shape=(K, L)], [shape=(L, M)]
+        Basis and activations.
+    columns : dict
+        Columns of each note, see :func:`notes.columns_of_notes`.
+    wanted : collection
+        Notes to yield, of the keys of ``columns``.
+    mask : {"wiener", "ratio"}
+
+    Yields
+    ------
+    iterator of np.ndarray [shape=(K, frames), complex]
+        The wanted notes of one block of frames, in the order of ``columns``.
+    """
+    power = {"ratio": 1, "wiener": 2}[mask]
+
+    U = U / (U.max() or 1)  # so that squares of very quiet or loud models stay finite
+
+    def split(Y, U):
+        A = {note: (H[:, l] @ U[l]) ** power for note, l in columns.items()}
+        total = np.maximum(sum(A.values()), np.finfo(U.dtype).tiny)
+        return (A[note] / total * Y for note in columns if note in wanted)
+
+    for frames, Y_block in utils.frame_blocks(Y, FRAMES):
+        yield split(Y_block, U[:, frames])
+
+
+def component_notes(Y, H, blocks, columns):
+    """Yield the notes of a complex NMF, ``sum_{l in n} X_l`` with ``X = H U P + beta (Y - F)``, block by block.
+
+    Parameters
+    ----------
+    Y, H : np.ndarray [shape=(K, M), complex], [shape=(K, L)]
+        Mixture and basis.
+    blocks : iterable
+        What :func:`utils.complex_nmf_blocks` yields.
+    columns : dict
+        Columns of each note, see :func:`notes.columns_of_notes`.
+
+    Yields
+    ------
+    iterator of np.ndarray [shape=(K, frames), complex]
+        The notes of one block of frames, in the order of ``columns``; all notes together are Y.
+    """
+
+    def split(Y, U, P, F):
+        residual_share = (Y - F) / np.maximum(H @ U, np.finfo(U.dtype).tiny)  # beta (Y - F) = H U (Y - F) / S
+        for note in columns.values():
+            yield sum(np.outer(H[:, l], U[l]) * (P[l] + residual_share) for l in note)
+
+    for frames, U, P, F, *_ in blocks:
+        yield split(np.asarray(Y[:, frames]), U, P, F)
+
+
+def write_stems(folder, y, files, blocks, n_frames, sounding, *, n_fft, hop, sr, y_sr, subtype):
+    """Write the sound of each note, and what is left of the recording: together they are the recording.
+
+    Notes come as spectrograms, block by block, and go straight to disk. Those that turn out not to sound are
+    removed again, and so become part of ``residual.wav``, which is the recording less the stems as written.
+
+    Parameters
+    ----------
+    folder : Path
+        Made for the stems.
+    y : np.ndarray [shape=(n,), float]
+        Recording, mono; may be a memory map.
+    files : list of str
+        File name of each note.
+    blocks : iterable
+        Spectrograms of the notes, see :func:`masked_notes` and :func:`component_notes`.
+    n_frames : int
+        Of the spectrograms.
+    sounding : callable
+        Called when all blocks have been written; returns the files to keep.
+    n_fft, hop, sr : int
+        Of the transform, in samples, samples and Hz.
+    y_sr : int
+        Sampling rate of y in Hz, and of the files.
+    subtype : str
+        Sample format of the WAV files, as soundfile names it.
+
+    Returns
+    -------
+    null : float
+        Energy of ``y - residual - sum of stems``, read back from the files, in dB relative to that of y.
+    clipped : dict
+        Number of samples beyond full scale for each file where ``subtype`` had to clip some.
+    """
+    import soundfile
+    import soxr
+
+    folder.mkdir()
+    n_samples = -(-len(y) * sr // y_sr)  # of the recording at the transform's rate
+    clipped = {}
+
+    def write(file, samples):
+        if subtype not in ("FLOAT", "DOUBLE") and (n := int((np.abs(samples) > 1).sum())):
+            name = Path(file.name).name
+            clipped[name] = clipped.get(name, 0) + n
+        file.write(samples[: len(y) - file.tell()])
+
+    def create(name):
+        return soundfile.SoundFile(folder / name, "w", y_sr, 1, subtype, format="WAV")
+
+    with ExitStack() as stack:
+        stems = [stack.enter_context(create(name)) for name in files]
+        resamplers = [soxr.ResampleStream(sr, y_sr, 1, dtype="float32") for _ in files]
+        for pieces in overlap_add(blocks, n_frames, n_samples, n_fft=n_fft, hop=hop):
+            for stem, resampler, piece in zip(stems, resamplers, pieces, strict=True):
+                piece = piece.astype(np.float32)
+                write(stem, piece if sr == y_sr else resampler.resample_chunk(piece))
+        if sr != y_sr:
+            for stem, resampler in zip(stems, resamplers, strict=True):
+                write(stem, resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+    kept = [folder / name for name in sounding()]
+    for name in files:
+        if folder / name not in kept:
+            (folder / name).unlink()
+            clipped.pop(name, None)
+
+    def totals(paths):
+        """Blocks of the recording, and of the sum of the sounds in ``paths``."""
+        with ExitStack() as stack:
+            sounds = [stack.enter_context(soundfile.SoundFile(path)) for path in paths]
+            for start in range(0, len(y), SAMPLES):
+                block = np.asarray(y[start : start + SAMPLES], np.float64)
+                yield block, sum((sound.read(len(block), fill_value=0) for sound in sounds), np.zeros(len(block)))
+
+    with create("residual.wav") as residual:
+        for block, total in totals(kept):
+            write(residual, (block - total).astype(np.float32))
+    error = energy = 0.0
+    for block, total in totals([*kept, folder / "residual.wav"]):
+        error, energy = error + np.sum((block - total) ** 2), energy + np.sum(block**2)
+    floor = np.finfo(np.float64).tiny
+    return 10 * np.log10((error + floor) / (energy + floor)), clipped

@@ -1,19 +1,24 @@
-"""Pictures: the basis and the piano roll of the activations."""
+"""Pictures: the basis, the piano roll of the activations, and the spectrogram beside its model."""
 
 import sys
 
 import numpy as np
 
+import utils
+from notes import sum_states
+
 DB_RANGE = 60  # dB below the loudest that a picture of spectra shows
 ROLL_DB_RANGE = 40  # and a piano roll: below it lies what leaks between notes
 LOWEST_HZ = 27.5  # A0, where a log-frequency axis begins
 MOST_LABELS = 40  # notes that an axis has room to name
+DIFFERENCE_DB = 20  # either way; ten times too much or a tenth is all that a picture of differences need tell
+PIXELS = 240, 700  # rows, and columns at most, of a panel of spectrograms, which has a few more: none gets lost
 PENTATONIC = ("C", "D", "E", "G", "A")  # no two of them are neighbours, so their names never touch
 
 
-def decibels(magnitude, span=DB_RANGE):
-    """Magnitudes in dB relative to the largest, no lower than ``-span``; all at the bottom for silence."""
-    peak = magnitude.max() or 1.0
+def decibels(magnitude, span=DB_RANGE, peak=None):
+    """Magnitudes in dB relative to ``peak``, the largest, no lower than ``-span``; all at the bottom for silence."""
+    peak = peak or magnitude.max() or 1.0
     return 20 * np.log10(np.maximum(magnitude / peak, 10 ** (-span / 20)))
 
 
@@ -90,13 +95,6 @@ def thin(U, width=2000):
     return np.maximum.reduceat(U, np.arange(0, U.shape[1], step), axis=1)
 
 
-def sum_states(U, info):
-    """Sum the rows of U that belong to one note; returns them and the notes' names, in order of pitch."""
-    names = [column["note"] for column in info["columns"]]
-    starts = [i for i, name in enumerate(names) if i == 0 or name != names[i - 1]]
-    return np.add.reduceat(U, starts, axis=0), [names[i] for i in starts]
-
-
 def plot_basis(path, H, info):
     """Draw a basis: frequency on a logarithmic axis against notes, each spectrum in dB below its own peak.
 
@@ -124,6 +122,80 @@ def plot_basis(path, H, info):
     axes.set(xlabel="Note", ylabel="Frequency (Hz)", title="Fixed basis")
     figure.colorbar(image, cax=figure.add_axes((0.90, 0.11, 0.02, 0.82)), label="Magnitude (dB below the peak)")
     figure.savefig(path)
+
+
+def plot_spectrogram(path, Y, model, info=None):
+    """Draw the observed spectrogram, the modelled one and their difference, frequency on a logarithmic axis.
+
+    Works through blocks of frames: of a long file no more is kept than the loudest on each pixel.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of the PNG file.
+    Y : np.ndarray [shape=(K, M), float >= 0 or complex]
+        Observed spectrogram; may be a memory map.
+    model : callable
+        ``model(frames)`` is the model of a slice of frames [shape=(K, frames), float >= 0 or complex], for
+        instance ``lambda frames: H @ U[:, frames]``.
+    info : dict, optional
+        Description of the basis, see :func:`notes.load_basis_info`; without it, axes are in bins and frames.
+    """
+    from matplotlib.figure import Figure
+
+    n_bins, n_frames = Y.shape
+    frame, bin_width, lowest = 1, 1, 0.5
+    if info:
+        frame, bin_width, lowest = info["hop"] / info["sr"], info["sr"] / info["n_fft"], LOWEST_HZ
+    highest = (n_bins - 0.5) * bin_width
+    edges = np.geomspace(min(lowest, highest / 2), highest, PIXELS[0] + 1)
+    observed, modelled = loudest_on_pixels(Y, model, (edges[:-1] / bin_width + 0.5).astype(int))
+    peak = max(observed.max(), modelled.max())
+    observed, modelled = decibels(observed, peak=peak), decibels(modelled, peak=peak)
+
+    figure = Figure(figsize=(9, 9), dpi=100)
+    magnitude = {"cmap": colours(), "vmin": -DB_RANGE, "vmax": 0}
+    difference = {"cmap": "RdBu_r", "vmin": -DIFFERENCE_DB, "vmax": DIFFERENCE_DB}
+    octaves = lowest * 2.0 ** np.arange(1, np.log2(highest / lowest))
+    panels = (
+        ("Observed", observed, magnitude, 0.695),
+        ("Modelled", modelled, magnitude, 0.380),
+        ("Difference: red where the model is too loud, blue where too soft", modelled - observed, difference, 0.065),
+    )
+    for title, dB, colouring, bottom in panels:
+        axes = figure.add_axes((0.09, bottom, 0.79, 0.27))
+        image = axes.imshow(
+            dB,
+            **colouring,
+            aspect="auto",
+            origin="lower",
+            interpolation="nearest",
+            extent=(-frame / 2, (n_frames - 0.5) * frame, *np.log2(edges[[0, -1]])),  # frame m is centred on m hops
+        )
+        axes.set_yticks(np.log2(octaves), [f"{f:g}" for f in octaves], fontsize=8)
+        axes.set_ylabel("Frequency (Hz)" if info else "Bin")
+        axes.set_title(title, loc="left", fontsize=11)
+        axes.tick_params(labelbottom=colouring is difference)
+        if title == "Modelled":
+            bar = figure.add_axes((0.90, bottom, 0.02, 0.585))  # of the panel above as well
+            figure.colorbar(image, cax=bar, label="Magnitude (dB below the loudest)")
+    axes.set_xlabel("Time (s)" if info else "Frame")
+    figure.colorbar(image, cax=figure.add_axes((0.90, bottom, 0.02, 0.27)), label="Modelled over observed (dB)")
+    figure.savefig(path)
+
+
+def loudest_on_pixels(Y, model, rows):
+    """Magnitudes of Y and of its model where frames and bins share pixels: the loudest of those that do.
+
+    Row i of both begins at bin ``rows[i]``; rows that begin at one bin all show that bin.
+    """
+    step = -(-Y.shape[1] // PIXELS[1])
+    columns = [], []
+    for frames, block in utils.frame_blocks(Y, step * -(-utils.EUCLIDEAN_BLOCK // step)):
+        for kept, S in zip(columns, (block, model(frames)), strict=True):
+            S = np.maximum.reduceat(np.abs(S), rows, axis=0)
+            kept.append(np.maximum.reduceat(S, np.arange(0, S.shape[1], step), axis=1))
+    return [np.concatenate(kept, axis=1) for kept in columns]
 
 
 def show(paths):

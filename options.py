@@ -6,6 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
+from utils import InputError
+
 
 def parser(doc):
     """An argument parser whose help is the script's docstring, and whose errors are one line and status 2."""
@@ -29,8 +31,14 @@ def add_output(parser):
 
 
 def add_decomposition(parser):
-    """Add what NMF.py and CNMF.py have in common: spectrogram, iterations, basis and when to stop."""
-    parser.add_argument("spectrogram", metavar="SPEC", help="spectrogram, .npy, shape (K, M), linear amplitude")
+    """Add what NMF.py and CNMF.py have in common: input, iterations, basis, when to stop, and what to write."""
+    parser.add_argument(
+        "inputs",
+        metavar="SPEC",
+        nargs="+",
+        help="spectrogram (.npy, shape (K, M), linear amplitude) or sound (wav, flac, mp3, ...); with several, "
+        "DIR holds a folder for each",
+    )
     parser.add_argument("n_iter", metavar="N_ITER", type=positive(int), help="number of iterations, at most")
     parser.add_argument("basis", metavar="BASIS", help="basis, .npy, shape (K, L), written by make_init_H.py")
     parser.add_argument(
@@ -44,6 +52,36 @@ def add_decomposition(parser):
         type=not_negative,
         metavar="T",
         help="stop when an iteration lowers the cost by less than this fraction of it (default: never)",
+    )
+    parser.add_argument(
+        "--notes",
+        action="store_true",
+        help="write notes.csv, notes.mid and spectrogram.png as well, which a sound always gets",
+    )
+    parser.add_argument(
+        "--stems",
+        action="store_true",
+        help="write the sound of each note, stems/060_C4.wav and so on, and residual.wav",
+    )
+    parser.add_argument(
+        "--top-db",
+        type=not_negative,
+        default=40.0,
+        metavar="DB",
+        help="a note whose peak lies further below the loudest note's has no stem and is left in residual.wav "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--subtype", default="FLOAT", help="sample format of the stems, as soundfile names it (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--native-sr", action="store_true", help="write stems at the input's sampling rate, not at the basis'"
+    )
+    parser.add_argument(
+        "--sr",
+        type=positive(int),
+        metavar="HZ",
+        help="sampling rate of the basis, where no .json beside it tells",
     )
     parser.add_argument("--seed", type=seed, default=0, help="of the random start (default: %(default)s)")
     add_output(parser)
@@ -86,6 +124,22 @@ def _number(text, kind):
         expected = "a whole number" if kind is int else "a finite number"
         raise argparse.ArgumentTypeError(f"got {text!r}, expected {expected}")
     return value
+
+
+def for_each_input(parser, args, work):
+    """Call ``work(path, folder)`` for each input; a bad one does not stop the others and is reported at the end."""
+    folders = [args.out_dir / Path(path).stem for path in args.inputs] if len(args.inputs) > 1 else [args.out_dir]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            parser.error(f"SPEC: got two inputs called {folder.name}, expected different names for their folders")
+    errors = []
+    for path, folder in zip(args.inputs, folders, strict=True):
+        try:
+            work(path, folder)
+        except InputError as error:
+            errors.append(" ".join(str(error).split()))
+    if errors:
+        parser.exit(2, "".join(f"{parser.prog}: error: {error}\n" for error in errors))
 
 
 def progress_bar(unit, quiet):

@@ -23,6 +23,8 @@ References
 .. [1] D. D. Lee and H. S. Seung, "Algorithms for non-negative matrix factorization", NIPS 2000.
 .. [2] H. Kameoka, N. Ono, K. Kashino and S. Sagayama, "Complex NMF: a new sparse representation for
        acoustic signals", ICASSP 2009.
+.. [3] C. Fevotte and J. Idier, "Algorithms for nonnegative matrix factorization with the beta-divergence",
+       Neural Computation 23(9), 2011.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ C3_HZ = 130.81  # fundamental of C3 (MIDI 48) in Hz; every other note lies whole
 C3_MIDI = 48
 GMM_FLOOR = 1e-8  # share of a note's mass that every bin starts with: multiplicative updates never leave zero
 U_FLOOR = 1e-30  # of activations while they are updated, in units of the loudest bin: no denominator is ever zero
+IS_FLOOR = 1e-7  # what the Itakura-Saito divergence takes silence for, in the same units: 140 dB below the loudest
 EUCLIDEAN_BLOCK = 512  # frames; one block's activations and their products stay in a core's cache
 PHASE_BLOCK_BYTES = 2**26  # phases of one block of frames; the peak memory is a few times this
 
@@ -140,12 +143,12 @@ def learn_spectra(Y, H, n_iter):
 # --- NMF --------------------------------------------------------------------------------------------
 
 
-def nmf(Y, H, n_iter, *, seed=0, thr=None, tol=None, progress=None):
+def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=None):
     """Fit activations to a magnitude spectrogram with ``H`` held fixed.
 
-    Minimises ``D = 1/2 ||Y - H U||_F^2`` by ``U <- U * (H^T Y) / (H^T H U)`` [1]_, from a start of
-    ``|N(0, 1)|`` scaled to the loudness of each frame. Works in the precision of Y, block by block. With
-    ``thr`` or ``tol``, which look at the whole file, an early stop costs the iterations up to it once more.
+    Minimises D(|Y|, H U) by multiplicative updates that never raise it [1]_ [3]_, from a start of ``|N(0, 1)|``
+    scaled to the loudness of each frame. Works in the precision of Y, block by block. With ``thr`` or ``tol``,
+    which look at the whole file, an early stop costs the iterations up to it once more.
 
     Parameters
     ----------
@@ -156,10 +159,13 @@ def nmf(Y, H, n_iter, *, seed=0, thr=None, tol=None, progress=None):
         Basis; no column may be zero.
     n_iter : int
         Largest number of iterations, >= 1.
+    loss : {"frobenius", "kullback-leibler", "itakura-saito"}
+        Divergence D, in scikit-learn's words; ``frobenius`` is ``1/2 ||Y - H U||^2``. ``itakura-saito``, which
+        is infinite for silence, adds ``IS_FLOOR`` of the loudest bin to |Y| and to H U.
     seed : int
         Of the random start.
     thr : float, optional
-        Stop at the first iteration whose normalised error ``D / (1/2 sum Y^2)`` is below it.
+        Stop at the first iteration whose normalised error ``D / cost_scale(Y, loss)`` is below it.
     tol : float, optional
         Stop at the first iteration that lowers D by less than this fraction.
     progress : callable, optional
@@ -183,6 +189,12 @@ def nmf(Y, H, n_iter, *, seed=0, thr=None, tol=None, progress=None):
     dtype = np.result_type(Y.real.dtype, np.float32)
     G = gram(H).astype(dtype)
     H = H.astype(dtype)
+    scale = power_of_two(max(np.abs(block).max() for _, block in frame_blocks(Y, EUCLIDEAN_BLOCK)))
+    updates, degree = {  # a divergence of this degree grows with that power of the gain
+        "frobenius": (lambda V, H, U, n_iter: _euclidean_updates(V, H, G, U, n_iter)[:2], 2),
+        "kullback-leibler": (_kullback_leibler_updates, 1),
+        "itakura-saito": (_itakura_saito_updates, 0),
+    }[loss]
 
     def solve(n_iter):
         rng = np.random.default_rng(seed)
@@ -190,20 +202,32 @@ def nmf(Y, H, n_iter, *, seed=0, thr=None, tol=None, progress=None):
         cost = np.zeros(n_iter)
         for frames, Y_block in frame_blocks(Y, EUCLIDEAN_BLOCK):
             V = np.abs(Y_block).astype(dtype)
-            scale = power_of_two(V.max())
             V /= dtype.type(scale)
             start = np.abs(rng.standard_normal((V.shape[1], H.shape[1]), dtype=np.float32)).T.astype(dtype)
             start *= V.sum(axis=0) / start.sum(axis=0)
-            U[:, frames], distance, _ = _euclidean_updates(V, H, G, start, n_iter)
+            U[:, frames], distance = updates(V, H, start, n_iter)
             U[:, frames] *= dtype.type(scale)
-            cost = _add_frames(cost, distance * scale**2)
+            cost = _add_frames(cost, distance * scale**degree)
             if progress:
                 progress(V.shape[1], Y.shape[1])
         return U, cost
 
     U, cost = solve(n_iter)
-    n_done, _ = stopping_iteration(cost, normalised(cost, energy(Y) / 2), thr, tol)
+    n_done, _ = stopping_iteration(cost, normalised(cost, cost_scale(Y, loss)), thr, tol)
     return (U, cost) if n_done == n_iter else solve(n_done)
+
+
+def cost_scale(Y, loss="frobenius"):
+    """What a cost is divided by to be free of gain and length.
+
+    ``frobenius``: ``1/2 sum |Y|^2``, the cost of the empty model; ``kullback-leibler``: ``sum |Y|``;
+    ``itakura-saito``, free of gain as it is: the number of bins, K M.
+    """
+    if loss == "frobenius":
+        return energy(Y) / 2
+    if loss == "kullback-leibler":
+        return sum(float(np.abs(block).sum(dtype=np.float64)) for _, block in frame_blocks(Y, EUCLIDEAN_BLOCK))
+    return float(math.prod(Y.shape))
 
 
 def _euclidean_updates(V, H, G, U, n_iter, weight=0.0, p=1.0):
@@ -244,6 +268,43 @@ def _euclidean_updates(V, H, G, U, n_iter, weight=0.0, p=1.0):
     residual = V.astype(np.float64) - H.astype(np.float64) @ U
     distance = np.vdot(residual, residual) / 2 + np.append(np.cumsum(decrease[:0:-1])[::-1], 0)
     return U, distance[:, None], penalty[:, None]
+
+
+def _kullback_leibler_updates(V, H, U, n_iter):
+    """Updates of one block that lower the Kullback-Leibler divergence of V from S = H U: ``sum V log(V/S) - V + S``.
+
+    ``U <- U * (H^T (V / S)) / (H^T 1)`` [1]_. Returns U and the divergence after each iteration, shape (n_iter, 1).
+    """
+    floor = V.dtype.type(U_FLOOR)
+    column_sums = H.sum(axis=0)[:, None]
+    divergence = np.empty((n_iter, 1))
+    ratio = V / (H @ U + floor)
+    for i in range(n_iter):
+        U = U * (H.T @ ratio) / column_sums
+        S = H @ U + floor
+        ratio = V / S
+        log_ratio = np.log(np.maximum(ratio, floor))  # finite where V is 0, which multiplies it
+        divergence[i] = (V * log_ratio - V + S).sum(dtype=np.float64)
+    return U, divergence
+
+
+def _itakura_saito_updates(V, H, U, n_iter):
+    """Updates of one block that lower the Itakura-Saito divergence of V from S = H U: ``sum V/S - log(V/S) - 1``.
+
+    ``U <- U * ((H^T (V / S^2)) / (H^T (1 / S)))^(1/2)`` [3]_; the exponent keeps it monotone. V and S both stand on
+    ``IS_FLOOR``, because the divergence of silence is infinite. Returns U and the divergence after each iteration,
+    shape (n_iter, 1).
+    """
+    floor = V.dtype.type(IS_FLOOR)
+    V = V + floor
+    divergence = np.empty((n_iter, 1))
+    S = H @ U + floor
+    for i in range(n_iter):
+        U = U * np.sqrt((H.T @ (V / S**2)) / (H.T @ (1 / S)))
+        S = H @ U + floor
+        ratio = V / S
+        divergence[i] = (ratio - np.log(ratio) - 1).sum(dtype=np.float64)
+    return U, divergence
 
 
 # --- Complex NMF ------------------------------------------------------------------------------------
@@ -732,10 +793,15 @@ def output_folder(path):
         yield part
         outputs = sorted(part.iterdir())
         for output in outputs:
-            if (path / output.name).is_dir():
-                raise InputError(f"{path / output.name}: got a folder, expected a file to write or to replace")
+            target = path / output.name
+            if target.exists() and target.is_dir() != output.is_dir():
+                got, expected = ("a folder", "a file") if target.is_dir() else ("a file", "a folder")
+                raise InputError(f"{target}: got {got}, expected {expected} to write or to replace")
         for output in outputs:
-            os.replace(output, path / output.name)
+            target = path / output.name
+            if target.is_dir():  # a folder is never mixed with that of an earlier run
+                target.rename(part / f"old {output.name}")
+            os.replace(output, target)
         done = True
     finally:
         shutil.rmtree(part, ignore_errors=True)

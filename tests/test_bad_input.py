@@ -140,8 +140,8 @@ TABLE = {
     "other bins": (
         BOTH,
         RUN,
-        save("basis.npy", lambda rng: np.ones((1025, L))),
-        "spec.npy: got 9 bins (n_fft 16), expected the 1025 bins (n_fft 2048) of basis.npy",
+        save("spec.npy", lambda rng: np.ones((1025, 4), complex)),
+        "spec.npy: got 1025 bins (n_fft 2048), expected the 9 bins (n_fft 16) of basis.npy",
     ),
     "other description": (
         BOTH,
@@ -165,7 +165,8 @@ TABLE = {
     "sparsity": ((CNMF,), [*RUN, "--sparsity", "-1"], None, "--sparsity: got '-1', expected"),
     "phases": ((CNMF,), [*RUN, "--phase-init", "zero"], None, "--phase-init: invalid choice: 'zero'"),
     "nothing": ((*BOTH, make_init_H), [], None, "the following arguments are required"),
-    "too much": ((*BOTH, make_init_H), [*RUN, "x"], None, "unrecognized arguments: "),
+    "too much": ((make_init_H,), ["templates", "x"], None, "unrecognized arguments: x"),
+    "order": (BOTH, [*RUN, "x"], None, "N_ITER: got 'basis.npy', expected a whole number"),
     # the output folder
     "file for folder": (BOTH, [*RUN, "-o", "mine.txt"], None, "mine.txt: cannot be written to"),
     "folder for file": (
@@ -181,6 +182,7 @@ TABLE = {
     "noise": (BASIS, ["notes"], sound("pf10.wav", noise), "pf10.wav: got a sound without a pitch and a name without"),
     "silence": (BASIS, ["notes"], sound("C3.wav", lambda rng: np.zeros(SR)), "C3.wav: got silence, expected one note"),
     "measured silence": (BASIS, ["notes"], sound("x.wav", lambda rng: np.zeros(SR)), "x.wav: got silence"),
+    "too short": (BASIS, ["notes"], sound("x.wav", lambda rng: noise(rng)[:500]), "x.wav: got a sound without a pitch"),
     "no samples": (BASIS, ["notes"], sound("C3.wav", lambda rng: np.zeros(0)), "C3.wav: got no samples"),
     "NaN samples": (
         BASIS,
@@ -202,14 +204,15 @@ TABLE = {
     ),
     "note above Nyquist": (
         BASIS,
-        ["notes", "--sr", "400"],
+        ["notes", "--c3", "6000"],
         None,
-        "fundamental frequency: got 261.62 Hz, expected between",
+        "notes/C4.wav: fundamental frequency: got 12000 Hz, expected between",
     ),
     **{
         f"{option} {text}": (BASIS, ["notes", option, text], None, f"{option}")
         for option, text in (
             ("--sr", "0"),
+            ("--sr", "50"),
             ("--n-fft", "1023"),
             ("--n-fft", "many"),
             ("--hop-length", "4096"),

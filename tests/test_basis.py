@@ -116,6 +116,12 @@ def test_learning_never_raises_the_distance(rng):
     assert best_distance(utils.learn_spectra(Y, start, 200)) == pytest.approx(np.sum(s[1:] ** 2) / 2, rel=1e-9)
 
 
+@pytest.mark.parametrize("gain", [1e-150, 1e-30, 1e30])
+def test_the_level_of_a_template_is_free(rng, gain):
+    Y, start = rng.random((20, 12)), rng.random((20, 2)) + 0.1
+    np.testing.assert_allclose(utils.learn_spectra(gain * Y, start, 20), utils.learn_spectra(Y, start, 20), rtol=1e-9)
+
+
 @pytest.mark.parametrize("swapped", [False, True])
 def test_states_come_in_order_of_time(rng, swapped):
     attack, decay = rng.random((2, 30)) * np.repeat(np.eye(2), 15, axis=1)  # nothing in common

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import matplotlib as mpl
 import numpy as np
@@ -14,6 +16,7 @@ import CNMF
 import figures
 import make_init_H
 import NMF
+import options
 import utils
 
 K, L, M = 33, 3, 20
@@ -85,7 +88,7 @@ def test_nmf_works_from_the_magnitudes_alone(files):
 
 @pytest.mark.parametrize("script", [NMF, CNMF])
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("arguments", "reason"),
     [
         ([], "number of iterations"),
         (["-thr", "0.2"], "threshold"),
@@ -93,8 +96,8 @@ def test_nmf_works_from_the_magnitudes_alone(files):
         (["-thr", "1e-9", "--tol", "1e-9"], "number of iterations"),
     ],
 )
-def test_a_command_says_what_ended_it_and_its_curve_ends_there(files, capsys, drawn, script, options, reason):
-    script.main(["spec.npy", "30", "fixed_basis.npy", *options])
+def test_a_command_says_what_ended_it_and_its_curve_ends_there(files, capsys, drawn, script, arguments, reason):
+    script.main(["spec.npy", "30", "fixed_basis.npy", *arguments])
     cost = array(files, "cost")
     said = capsys.readouterr().err.strip()
     assert said.startswith(f"{len(cost)} iterations, stopped by the {reason}; normalised error ")
@@ -164,12 +167,19 @@ def test_a_silent_recording_gives_zeros(files, capsys, script):
 @pytest.mark.parametrize("script", [NMF, CNMF])
 @pytest.mark.parametrize("seed", ["0", "7"])
 def test_two_runs_write_the_same_bytes(files, script, seed):
-    options = ["--phase-init", "random"] if script is CNMF else []
+    arguments = ["--phase-init", "random"] if script is CNMF else []
     for out in "ab":
-        script.main(["spec.npy", "5", "fixed_basis.npy", "-o", out, "--seed", seed, *options])
+        script.main(["spec.npy", "5", "fixed_basis.npy", "-o", out, "--seed", seed, *arguments])
     assert written(files / "a") == (CNMF_FILES if script is CNMF else NMF_FILES)
     for name in written(files / "a"):
         assert (files / "a" / name).read_bytes() == (files / "b" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("script", [NMF, CNMF])
+def test_quiet_says_nothing(files, capsys, script):
+    script.main(["spec.npy", "2", "fixed_basis.npy", "--quiet"])
+    assert capsys.readouterr() == ("", "")
+    assert (files / "activation_calc.npy").exists()
 
 
 @pytest.mark.parametrize("script", [NMF, CNMF])
@@ -272,10 +282,10 @@ def test_the_basis_is_written_with_its_picture(tmp_path, monkeypatch, templates,
 def test_the_start_can_be_set(tmp_path, monkeypatch, rng):
     monkeypatch.chdir(tmp_path)
     soundfile.write("C3.wav", 0.1 * rng.standard_normal(8000), 22050)
-    options = {"c3": 140.0, "n-peaks": 2, "damping": 0.25, "variance": 9.0}
+    settings = {"c3": 140.0, "n-peaks": 2, "damping": 0.25, "variance": 9.0}
     calls = []
     monkeypatch.setattr(utils, "learn_spectra", lambda Y, H, n_iter: calls.append((H, n_iter)) or H)
-    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    arguments = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
     make_init_H.main([".", "--n-iter", "7", *arguments])
     ((start, n_iter),) = calls
     assert n_iter == 7
@@ -296,12 +306,12 @@ def test_scripts_run_from_any_directory(files, root, templates):
     assert written(files / "learnt") == BASIS_FILES
     done = run("NMF.py", "spec.npy", "4", "fixed_basis.npy", "-o", "nmf", cwd=files, root=root)
     assert (done.returncode, done.stdout) == (0, "")
-    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.splitlines()[-1].startswith("4 iterations, stopped by the number of iterations")
     assert written(files / "nmf") == NMF_FILES
-    options = ("-thr", "1e-4", "--phase-init", "random", "-o", "cnmf")
-    done = run("CNMF.py", "spec.npy", "4", "fixed_basis.npy", *options, cwd=files, root=root)
+    arguments = ("-thr", "1e-4", "--phase-init", "random", "-o", "cnmf")
+    done = run("CNMF.py", "spec.npy", "4", "fixed_basis.npy", *arguments, cwd=files, root=root)
     assert (done.returncode, done.stdout) == (0, "")
-    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.splitlines()[-1].startswith("4 iterations, stopped by the number of iterations")
     assert written(files / "cnmf") == CNMF_FILES
 
 
@@ -310,6 +320,36 @@ def test_bad_input_ends_with_status_2_and_one_line(files, root):
         done = run(script, "none.npy", "4", "fixed_basis.npy", cwd=files, root=root)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == f"{script}: error: none.npy: no such file, expected a .npy file\n"
+
+
+def test_a_run_that_is_killed_leaves_nothing(files, root):
+    before = written(files)
+    command = [sys.executable, root / "CNMF.py", "spec.npy", "3000000", "fixed_basis.npy"]
+    with subprocess.Popen(command, cwd=files, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not any(files.glob(".part-*")):
+            time.sleep(0.02)
+        process.terminate()
+        assert process.wait() == 128 + signal.SIGTERM
+        assert process.stderr.read() == ""
+    assert written(files) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted; nothing was written"),
+        (OSError(28, "No space left"), 1, "No space left"),
+    ],
+)
+def test_an_interrupt_and_a_full_disk_are_told_in_one_line(monkeypatch, capsys, error, status, said):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def main():
+        raise error
+
+    assert options.run(main) == status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
 
 
 def test_nmf_imports_nothing_that_it_does_not_need(files, root):

@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import stat
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -204,6 +205,14 @@ def test_outputs_can_be_read_by_whom_the_umask_lets(tmp_path):
     (tmp_path / "plain").write_text("")
     mode = stat.S_IMODE((tmp_path / "plain").stat().st_mode)
     assert stat.S_IMODE((tmp_path / "new" / "a.npy").stat().st_mode) == mode
+
+
+def test_results_that_the_disk_has_no_room_for_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(utils.shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * 10**9))
+    utils.check_space(tmp_path / "new" / "folder", 5 * 10**9, "less")
+    with pytest.raises(utils.InputError, match=r"got 5.0 GB of free space, expected 7.5 GB for the results \(less\)"):
+        utils.check_space(tmp_path / "new" / "folder", 75 * 10**8, "less")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("dtype", [np.complex64, np.complex128, np.float32])

@@ -1,0 +1,68 @@
+"""What NMF.py and CNMF.py write beyond their arrays: the note list, and the sound of each note."""
+
+import audio
+import figures
+import notes
+import options
+from utils import InputError
+
+
+def check_options(args, params):
+    """Raise :class:`InputError` where the options for stems cannot be met."""
+    if not args.stems:
+        return
+    import soundfile  # only stems need it
+
+    if params is None:
+        raise InputError("--stems: got no sampling rate, expected fixed_basis.json beside the basis or --sr")
+    if not soundfile.check_format("WAV", args.subtype):
+        known = ", ".join(sorted(soundfile.available_subtypes("WAV")))
+        raise InputError(f"--subtype: got {args.subtype!r}, expected one of {known}")
+
+
+def write_notes(folder, Y, U, model, info):
+    """Write notes.csv and notes.mid, where the notes are known, and spectrogram.png.
+
+    ``model(frames)`` returns the magnitude model of a slice of frames.
+    """
+    if info is not None:
+        found = notes.find_notes(U, info)
+        notes.write_notes_csv(folder / "notes.csv", found)
+        notes.write_midi(folder / "notes.mid", found)
+    figures.plot_spectrogram(folder / "spectrogram.png", Y, model, info)
+
+
+def note_columns(H, info):
+    """Columns of the basis that make up each stem: a dict from file name, which sorts by pitch, to columns."""
+    if info is None:
+        return {f"component_{l:03d}.wav": [l] for l in range(H.shape[1])}
+    names = {midi: notes.note_name(midi).replace("#", "s") for midi in notes.columns_of_notes(info)}
+    return {f"{midi:03d}_{names[midi]}.wav": columns for midi, columns in notes.columns_of_notes(info).items()}
+
+
+def sounding_notes(U, columns, top_db):
+    """Keys of ``columns`` whose activation peaks at most ``top_db`` dB below the loudest one's; none in silence."""
+    peaks = {name: float(U[l].sum(axis=0).max()) for name, l in columns.items()}
+    threshold = max(peaks.values()) * 10 ** (-top_db / 20)
+    return [name for name, peak in peaks.items() if peak > 0 and peak >= threshold]
+
+
+def write_stems(folder, path, Y, y, files, blocks, sounding, params, args, workspace):
+    """Write stems/ into ``folder``, and say what adding them up again gives.
+
+    ``files``, ``blocks`` and ``sounding`` are those of :func:`audio.write_stems`; ``y`` is the sound of ``path`` at
+    the rate of ``params``, or None where ``path`` is a spectrogram.
+    """
+    y_sr = params["sr"]
+    if y is None:
+        y = audio.sound_of(Y, params, workspace)
+    elif args.native_sr:
+        y_sr = audio.sample_rate(path)
+        y = audio.load_mapped(path, y_sr, workspace)
+    null, clipped = audio.write_stems(
+        folder / "stems", y, files, blocks, Y.shape[1], sounding, **params, y_sr=y_sr, subtype=args.subtype
+    )
+    for name, count in clipped.items():
+        options.report(f"{path}: {count} samples of {name} clipped; --subtype FLOAT never does")
+    n_stems = len(list((folder / "stems").iterdir())) - 1
+    options.report(f"{n_stems} stems and a residual, which sum to the recording to {null:.0f} dB", args.quiet)
