@@ -13,7 +13,7 @@ demo: $(VENV)/user
 	cd demo && $(RUN) ../CNMF.py spec.npy 200 fixed_basis.npy -thr 1e-4
 	@ls -l demo
 	@echo "Look at demo/fixed_basis_spectrogram.png (what each note looks like), demo/activation.png (which note"
-	@echo "sounds when) and demo/learning_curve_CNMF.png (how the error fell)."
+	@echo "sounds when), demo/learning_curve_NMF.png and demo/learning_curve_CNMF.png (how the error fell)."
 
 test: $(VENV)/dev
 	$(RUN) -m ruff check .

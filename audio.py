@@ -65,7 +65,7 @@ def read_blocks(path, sr):
                 yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
             if file.frames > n_samples:
                 raise InputError(f"{path}: got {n_samples} samples, expected the {file.frames} of its header")
-    except (OSError, soundfile.SoundFileError) as error:
+    except (OSError, UnicodeError, soundfile.SoundFileError) as error:
         raise InputError(f"{path}: cannot be read as audio ({error}), expected a sound file") from None
     if n_samples == 0:
         raise InputError(f"{path}: got no samples, expected a sound")

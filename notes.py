@@ -102,9 +102,9 @@ def load_basis_info(basis, shape):
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
         sr, n_fft, hop = (operator.index(info[key]) for key in ("sr", "n_fft", "hop"))
-        names = [midi_of_name(str(column["note"])) for column in info["columns"]]
+        names = [NOTE.fullmatch(column["note"]) for column in info["columns"]]
         audible = all(0 < float(column["f0"]) < math.inf for column in info["columns"])
-        valid = min(sr, n_fft, hop) > 0 and None not in names and audible
+        valid = 0 < min(sr, n_fft, hop) <= max(sr, n_fft, hop) < 2**31 and None not in names and audible
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         valid = False
     if not valid:

@@ -108,10 +108,10 @@ def not_negative(text):
 
 
 def seed(text):
-    """An argparse type for seeds: whole numbers >= 0."""
+    """An argparse type for seeds: whole numbers of 64 bits."""
     value = _number(text, int)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number of at least 0")
+    if not 0 <= value < 2**64:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 0 to 2^64 - 1")
     return value
 
 
@@ -198,6 +198,6 @@ def run(main):
     except KeyboardInterrupt:
         report("interrupted; nothing was written")
         return 128 + signal.SIGINT
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         report(f"{Path(sys.argv[0]).name}: error: {error}")
         return 1

@@ -33,10 +33,10 @@ import functools
 import itertools
 import math
 import os
+import secrets
 import shutil
-import tempfile
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +45,9 @@ C3_HZ = 130.81  # fundamental of C3 (MIDI 48) in Hz; every other note lies whole
 C3_MIDI = 48
 GMM_FLOOR = 1e-8  # share of a note's mass that every bin starts with: multiplicative updates never leave zero
 U_FLOOR = 1e-30  # of activations while they are updated, in units of the loudest bin: no denominator is ever zero
+CLOSE_FIT = 1e-3  # normalised error below which a residual is worked out in double precision
 IS_FLOOR = 1e-7  # what the Itakura-Saito divergence takes silence for, in the same units: 140 dB below the loudest
-EUCLIDEAN_BLOCK = 512  # frames; one block's activations and their products stay in a core's cache
+EUCLIDEAN_BLOCK = 256  # frames; one block's activations and their products stay in a core's cache
 PHASE_BLOCK_BYTES = 2**26  # phases of one block of frames; the peak memory is a few times this
 
 
@@ -187,8 +188,9 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=
     check_spectrogram(Y)
     check_bins(Y, H)
     dtype = np.result_type(Y.real.dtype, np.float32)
+    level = power_of_two(H.max())  # a basis in any unit is worked on with its largest value near one
+    H = (H / level).astype(dtype)
     G = gram(H).astype(dtype)
-    H = H.astype(dtype)
     scale = power_of_two(max(np.abs(block).max() for _, block in frame_blocks(Y, EUCLIDEAN_BLOCK)))
     updates, degree = {  # a divergence of this degree grows with that power of the gain
         "frobenius": (lambda V, H, U, n_iter: _euclidean_updates(V, H, G, U, n_iter)[:2], 2),
@@ -204,10 +206,14 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=
             V = np.abs(Y_block).astype(dtype)
             V /= dtype.type(scale)
             start = np.abs(rng.standard_normal((V.shape[1], H.shape[1]), dtype=np.float32)).T.astype(dtype)
-            start *= V.sum(axis=0) / start.sum(axis=0)
+            start *= V.sum(axis=0) / (H.sum(axis=0) @ start)
             U[:, frames], distance = updates(V, H, start, n_iter)
-            U[:, frames] *= dtype.type(scale)
+            U[:, frames] *= dtype.type(scale / level)
             cost = _add_frames(cost, distance * scale**degree)
+            if not np.isfinite(cost).all():
+                raise InputError(
+                    f"spectrogram and basis: got values too far from 1 for {dtype}, expected a moderate level"
+                )
             if progress:
                 progress(V.shape[1], Y.shape[1])
         return U, cost
@@ -243,7 +249,7 @@ def _euclidean_updates(V, H, G, U, n_iter, weight=0.0, p=1.0):
     """
     floor = V.dtype.type(U_FLOOR)
     A = H.T @ V  # (L, M)
-    U = np.maximum(U, floor)
+    U = np.maximum(U, floor, order="C")  # every array in one order: strides would double the time
     GU = G @ U
     E = A - GU
     step, E_next = np.empty_like(U), np.empty_like(U)
@@ -265,7 +271,9 @@ def _euclidean_updates(V, H, G, U, n_iter, weight=0.0, p=1.0):
     U[floor >= U] = 0
     if not weight:  # Lee and Seung's theorem [1]_; of a step that changes nothing, rounding may say otherwise
         np.maximum(decrease, 0, out=decrease)
-    residual = V.astype(np.float64) - H.astype(np.float64) @ U
+    residual = (V - H @ U).astype(np.float64)
+    if np.vdot(residual, residual) < CLOSE_FIT * np.vdot(V, V):  # a small difference of large single-precision numbers
+        residual = V - H.astype(np.float64) @ U
     distance = np.vdot(residual, residual) / 2 + np.append(np.cumsum(decrease[:0:-1])[::-1], 0)
     return U, distance[:, None], penalty[:, None]
 
@@ -395,6 +403,10 @@ def complex_nmf_blocks(
         for frames, U, P, F, frame_error, frame_penalty in sweep(Y, H, n_iter, weight, p, seed, block):
             error = _add_frames(error, frame_error)
             cost = _add_frames(cost, frame_error + 2 * weight * frame_penalty)
+            if not np.isfinite(cost).all():
+                raise InputError(
+                    f"spectrogram and basis: got values too far from 1 for {Y.dtype}, expected a moderate level"
+                )
             if progress:
                 progress(U.shape[1], passes * Y.shape[1])
             yield frames, U, P, F, error, cost
@@ -425,14 +437,15 @@ def gram(H):
 
 
 def power_of_two(peak):
-    """The power of two just above each ``peak``, 1 for 0: the unit in which updates work, free of rounding."""
-    return np.ldexp(1.0, np.frexp(peak)[1])
+    """The power of two just above each ``peak``: the unit in which updates work, free of rounding; 1 for silence."""
+    peak = np.asarray(peak)
+    return np.ldexp(1.0, np.frexp(np.where(peak < np.finfo(peak.dtype).tiny, 0, peak))[1])
 
 
 def unit_phase(Y):
-    """``Y / |Y|``, and 1 where Y is zero."""
+    """``Y / |Y|``, and 1 where Y is zero, or too small for its phase to be known."""
     magnitude = np.abs(Y)
-    return np.divide(Y, magnitude, out=np.ones_like(Y), where=magnitude > 0)
+    return np.divide(Y, magnitude, out=np.ones_like(Y), where=magnitude >= np.finfo(magnitude.dtype).tiny)
 
 
 def _pinned_sweeps(Y, H, n_iter, weight, p, seed, block):
@@ -464,14 +477,15 @@ def _moving_sweeps(Y, H, n_iter, weight, p, seed, block):
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    n_components, n_threads = H.shape[1], len(os.sched_getaffinity(0))
+    n_components, n_threads = H.shape[1], available_cores()
     complex_type = Y.dtype.newbyteorder("=")
     real_type = complex_type.type(0).real.dtype
     block = block or max(n_threads, PHASE_BLOCK_BYTES // (H.size * complex_type.itemsize))
     Ht = np.ascontiguousarray(H.T, dtype=real_type)  # (L, K)
     G = gram(H).astype(real_type)
     kernel = compiled(_sweep_frames)
-    with ThreadPoolExecutor(n_threads) as pool:
+    stop = np.zeros(1, bool)  # tells the threads that nobody waits for them any more
+    with ThreadPoolExecutor(n_threads) as pool, _set_at_the_end(stop):
         for frames, Y_block in frame_blocks(Y, block):
             n_frames = Y_block.shape[1]
             scale = power_of_two(np.abs(Y_block).max(axis=0))  # (frames,)
@@ -487,7 +501,9 @@ def _moving_sweeps(Y, H, n_iter, weight, p, seed, block):
             jobs = []
             for first, last in itertools.pairwise(shares):
                 arrays = (array[first:last] for array in (Yt, U, P, F, error, penalty, lam))
-                jobs.append(pool.submit(_start_and_sweep, kernel, seed, frames.start + int(first), Ht, G, p, *arrays))
+                jobs.append(
+                    pool.submit(_start_and_sweep, kernel, stop, seed, frames.start + int(first), Ht, G, p, *arrays)
+                )
             for job in jobs:
                 job.result()  # an error in a thread is raised here
             yield (
@@ -500,11 +516,24 @@ def _moving_sweeps(Y, H, n_iter, weight, p, seed, block):
             )
 
 
-def _start_and_sweep(kernel, seed, first, H, G, p, Y, U, P, F, error, penalty, weight):
+@contextmanager
+def _set_at_the_end(flag):
+    try:
+        yield
+    finally:
+        flag[:] = True
+
+
+def _start_and_sweep(kernel, stop, seed, first, H, G, p, Y, U, P, F, error, penalty, weight):
     """Give the frames from ``first`` on their random phases and carry them through their sweeps."""
     for i in range(len(P)):
         P[i] = _random_phases(seed, first + i, H.shape, P.dtype)
-    kernel(Y, H, G, U, P, F, error, penalty, weight, H.dtype.type(p))
+    kernel(Y, H, G, U, P, F, error, penalty, weight, H.dtype.type(p), stop)
+
+
+def available_cores():
+    """Number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _random_phases(seed, m, shape, dtype):
@@ -533,7 +562,7 @@ def compiled(kernel):
         return numba.njit(**options)(kernel)
 
 
-def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p):
+def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
     """Carry every frame of a block through all its sweeps; numba compiles this.
 
     One sweep is Kameoka's [2]_ with beta and X eliminated; with Q = S P + Y - F::
@@ -545,7 +574,8 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p):
     to the next F and S while it is still at hand, two rows at a time to halve the traffic of F and S.
     Everything is laid out frame first: Y, F (M, K); H (L, K); G = H^T H (L, L); U (M, L); P (M, L, K);
     error, penalty (M, n_iter); weight (M,). U, P, F, error (``sum |Y - F|^2``) and penalty (``sum U^p``) are
-    written in place. Rows are padded with zeros to a whole number of vectors, and to an even number of rows.
+    written in place; once ``stop[0]`` is set it returns. Rows are padded with zeros to a whole number of
+    vectors, and to an even number of rows.
     """
     zero, one, tiny = H.dtype.type(0), H.dtype.type(1), np.finfo(H.dtype).tiny
     n_frames, n_components, n_bins = P.shape
@@ -570,6 +600,8 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p):
                 S_next[k] += h[l, k] * u[l]
 
         for i in range(error.shape[1]):
+            if stop[0]:
+                return
             for k in range(width):
                 D_re[k], D_im[k], S[k] = Y_re[k] - F_re[k], Y_im[k] - F_im[k], S_next[k]
             F_re[:], F_im[:], S_next[:] = zero, zero, zero
@@ -782,14 +814,15 @@ def output_folder(path):
         If ``path`` cannot be a folder that is written to.
     """
     path = Path(path)
-    try:
-        existed = path.is_dir()
-        path.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=".part-", dir=path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written to ({error.strerror}), expected an output folder") from None
+    part = path / f".part-{secrets.token_hex(8)}"  # named before it is made: a kill in between leaves nothing
+    existed = path.is_dir()
     done = False
     try:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            part.mkdir()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written to ({error.strerror}), expected an output folder") from None
         yield part
         outputs = sorted(part.iterdir())
         for output in outputs:
@@ -806,7 +839,8 @@ def output_folder(path):
     finally:
         shutil.rmtree(part, ignore_errors=True)
         if not existed and not done:
-            path.rmdir()
+            with suppress(OSError):
+                path.rmdir()
 
 
 def check_space(path, n_bytes, way_out):
@@ -850,17 +884,13 @@ def plot_learning_curve(path, cost, reason):
     figure = Figure(figsize=(7, 4), dpi=100)
     axes = figure.add_axes((0.14, 0.14, 0.82, 0.76))
     axes.plot(iterations, cost, color="#31688e", linewidth=2)
-    axes.plot(iterations[-1], cost[-1], "o", color="#c0392b")
-    axes.annotate(
-        f"stopped at {len(cost)} by the {reason}: {cost[-1]:.3g}",
-        (iterations[-1], cost[-1]),
-        xytext=(0, 12),
-        textcoords="offset points",
-        horizontalalignment="right" if len(cost) > 1 else "center",
-        color="#c0392b",
+    axes.plot(
+        iterations[-1], cost[-1], "o", color="#c0392b", label=f"stopped at {len(cost)} by the {reason}: {cost[-1]:.3g}"
     )
+    axes.legend(loc="upper right", frameon=False, labelcolor="#c0392b")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     if cost.min() > 0:
         axes.set_yscale("log")
-    axes.set(xlabel="Iteration", ylabel="Normalised cost", title="Learning curve")
+    axes.set(xlabel="Iteration", ylabel="Normalised cost", title=f"Learning curve, {Path(path).stem.split('_')[-1]}")
     axes.grid(True, which="both", alpha=0.3)
     figure.savefig(path)

@@ -23,7 +23,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import oracle  # noqa: E402  after the path to it
-
 import utils  # noqa: E402
 
 K, L, M = 1025, 61, 474  # ten seconds of sound at the default STFT

@@ -5,13 +5,13 @@ import shutil
 
 import librosa
 import numpy as np
-import oracle
 import pytest
 import soundfile
 from scipy.integrate import quad
 
 import audio
 import make_init_H
+import oracle
 import utils
 
 SR, N_FFT = 22050, 2048
@@ -131,6 +131,14 @@ def test_states_come_in_order_of_time(rng, swapped):
     H = utils.learn_spectra(Y, np.ones((30, 2)), 300)
     np.testing.assert_allclose(H[:, 0], attack / attack.sum(), atol=1e-6)
     np.testing.assert_allclose(H[:, 1], decay / decay.sum(), atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_states_that_changed_places_while_learning_come_in_order_of_time(seed):
+    rng = np.random.default_rng(seed)
+    Y, start = rng.random((15, 12)) ** 3, rng.random((15, 1)).repeat(3, axis=1) + 0.01
+    U, _ = utils.nmf(Y, utils.learn_spectra(Y, start, 2000), 5000)
+    assert (np.diff(U @ np.arange(12) / U.sum(axis=1)) > 0).all()
 
 
 def test_every_column_of_the_piano_basis_has_its_strongest_partials_at_its_pitch(learnt, templates):

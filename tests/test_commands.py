@@ -114,7 +114,7 @@ def test_a_command_says_what_ended_it_and_its_curve_ends_there(files, capsys, dr
     assert axes.get_yscale() == "log"
     assert len(curve.get_xdata()) == len(cost)
     np.testing.assert_array_equal(stop.get_xydata()[0], curve.get_xydata()[-1])
-    assert reason in axes.texts[0].get_text()
+    assert reason in axes.get_legend().get_texts()[0].get_text()
 
 
 @pytest.mark.parametrize("script", [NMF, CNMF])

@@ -2,10 +2,10 @@
 
 import hypothesis.strategies as st
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given, settings
 
+import oracle
 import utils
 
 STARTS = ("mixture", "random")

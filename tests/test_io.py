@@ -266,7 +266,7 @@ def test_the_learning_curve_is_drawn_with_its_stop(tmp_path, drawn, cost, scale)
     curve, stop = axes.lines
     np.testing.assert_array_equal(curve.get_xydata(), np.column_stack([np.arange(1, len(cost) + 1), cost]))
     np.testing.assert_array_equal(stop.get_xydata(), [[len(cost), cost[-1]]])
-    assert f"stopped at {len(cost)} by the threshold" in axes.texts[0].get_text()
+    assert f"stopped at {len(cost)} by the threshold" in axes.get_legend().get_texts()[0].get_text()
     assert axes.get_yscale() == scale
     assert axes.get_xlabel()
     assert axes.get_ylabel()

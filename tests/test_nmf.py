@@ -4,11 +4,11 @@ from itertools import pairwise
 
 import hypothesis.strategies as st
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given, settings
 from scipy.stats import halfnorm, kstest
 
+import oracle
 import utils
 
 

@@ -75,7 +75,7 @@ def draw_piano_roll(path, U, info, played):
     from matplotlib.patches import Patch, Rectangle
 
     figure, axes = figures.activation_figure(U, info)
-    _, names = figures.sum_states(U, info)
+    _, names = notes.sum_states(U, info)
     outlines = [Rectangle((onset, names.index(name) - 0.5), duration, 1) for onset, duration, name in played]
     style = {"facecolor": "none", "edgecolor": TRUE_COLOUR, "linewidth": 1.4}
     axes.add_collection(PatchCollection(outlines, **style))

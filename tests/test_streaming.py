@@ -1,0 +1,115 @@
+"""Moving phases in blocks of frames: the same numbers whatever the machine, and clean ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import oracle
+import utils
+
+K, L, M = 83, 5, 23  # no whole number of vectors, an odd number of components
+
+
+@pytest.fixture
+def problem(rng):
+    H = rng.random((K, L)).astype(np.float32)
+    Y = (rng.standard_normal((K, M)) + 1j * rng.standard_normal((K, M))).astype(np.complex64)
+    return Y, H / H.sum(axis=0)
+
+
+def run(Y, H, **options):
+    return utils.complex_nmf(Y, H, 12, phase_init="random", **options)
+
+
+def test_threads_do_not_change_a_bit(problem, monkeypatch):
+    results = []
+    for cores in ({0}, {0, 1}, {0, 1, 2, 3, 4}):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: cores)
+        results.append(run(*problem, block=7))
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_file_read_by_blocks_gives_what_the_array_gives(problem, tmp_path, order):
+    Y, H = problem
+    np.save(tmp_path / "spec.npy", np.asarray(Y, order=order))
+    mapped = utils.load_spectrogram(tmp_path / "spec.npy")
+    assert isinstance(mapped, np.memmap)
+    for a, b in zip(run(Y, H), run(mapped, H, block=5), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("gain", [1e-30, 1.0, 1e30])
+def test_any_level_gives_the_sweeps_of_the_paper(problem, gain):
+    Y, H = (array.astype(np.result_type(array, np.float64)) for array in problem)
+    U = np.repeat(np.abs(Y).sum(axis=0)[None] / L, L, axis=0)
+    P = np.stack([utils._random_phases(0, m, (L, K), Y.dtype) for m in range(M)], axis=-1)
+    weight = utils.sparsity_weight(np.sum(np.abs(Y) ** 2), M, L, 1.2, 1e-5)
+    for _ in range(12):
+        U, P = oracle.complex_sweep(Y, H, U, P, weight, 1.2)
+    got_U, got_P, _, cost = run(gain * Y, H)
+    np.testing.assert_allclose(got_U / gain, U, rtol=1e-9)
+    np.testing.assert_allclose(got_P, P, atol=1e-9)
+    np.testing.assert_allclose(cost[-1] / gain**2, oracle.objective(Y, H, U, P, weight, 1.2), rtol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (16, 1, 3), (17, 2, 1), (15, 3, 2)])
+def test_edges_of_rows_and_vectors(rng, shape):
+    K, L, M = shape
+    H = rng.random((K, L)) + 0.1
+    Y = rng.standard_normal((K, M)) + 1j * rng.standard_normal((K, M))
+    P = np.stack([utils._random_phases(0, m, (L, K), Y.dtype) for m in range(M)], axis=-1)
+    U = np.repeat(np.abs(Y).sum(axis=0)[None] / L, L, axis=0)
+    U, P = oracle.complex_sweep(Y, H, U, P, utils.sparsity_weight(np.sum(np.abs(Y) ** 2), M, L, 1.2, 1e-5), 1.2)
+    got_U, got_P, *_ = utils.complex_nmf(Y, H, 1, phase_init="random")
+    np.testing.assert_allclose(got_U, U, rtol=1e-10)
+    np.testing.assert_allclose(got_P, P, atol=1e-10)
+
+
+@pytest.fixture
+def long_run(tmp_path, root, rng):
+    """Start CNMF.py on so much sound that it will not end by itself; returns the process and its folder."""
+    H = rng.random((513, 60)).astype(np.float32)
+    np.save(tmp_path / "basis.npy", H)
+    np.save(tmp_path / "spec.npy", (rng.standard_normal((513, 3000)) + 0j).astype(np.complex64))
+    command = [sys.executable, root / "CNMF.py", "spec.npy", "100000", "basis.npy", "--phase-init", "random"]
+    process = subprocess.Popen([*command, "--no-phase"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list(tmp_path.glob(".part-*/reconst.npy")):
+        time.sleep(0.05)
+    yield process, tmp_path
+    process.kill()
+    process.wait()
+    process.stderr.close()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_run_that_is_stopped_leaves_nothing_under_a_final_name(long_run, number, status):
+    process, folder = long_run
+    process.send_signal(number)
+    assert process.wait(timeout=120) == status
+    left = {path.name for path in folder.iterdir() if not path.name.startswith(".part-")}
+    assert left == {"basis.npy", "spec.npy"}
+    if number != signal.SIGKILL:
+        assert not list(folder.glob(".part-*"))
+
+
+def test_no_place_to_keep_compiled_code_is_no_error(tmp_path, root, problem):
+    Y, H = problem
+    np.savez(tmp_path / "problem.npz", Y=Y, H=H)
+    (tmp_path / "utils.py").write_bytes((root / "utils.py").read_bytes())
+    (tmp_path / "__pycache__").write_text("a file where the folder would be")
+    code = (
+        "import numpy, utils; f = numpy.load('problem.npz');"
+        "numpy.save('U.npy', utils.complex_nmf(f['Y'], f['H'], 12, phase_init='random')[0])"
+    )
+    nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR"), str(tmp_path / "problem.npz"))
+    environment = {**os.environ, **nowhere, "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "U.npy"), run(Y, H)[0])
