@@ -48,6 +48,8 @@ def main(argv=None):
         with tempfile.TemporaryDirectory() as workspace:
             Y, y = audio.open_spectrogram(path, params, workspace)
             utils.check_bins(Y, H, path, args.basis)
+            if args.stems:
+                utils.check_complex(Y, path)
             progress = options.progress_bar("frame", args.quiet)
             U, cost = utils.nmf(
                 Y, H, args.n_iter, loss=args.loss, seed=args.seed, thr=args.thr, tol=args.tol, progress=progress

@@ -374,7 +374,7 @@ def write_stems(folder, y, files, blocks, n_frames, sounding, *, n_fft, hop, sr,
     with ExitStack() as stack:
         stems = [stack.enter_context(create(name)) for name in files]
         resamplers = [soxr.ResampleStream(sr, y_sr, 1, dtype="float32") for _ in files]
-        for pieces in overlap_add(blocks, n_frames, n_samples, n_fft=n_fft, hop=hop):
+        for pieces in overlap_add(blocks, n_frames, n_samples, n_fft=n_fft, hop=hop) if files else ():
             for stem, resampler, piece in zip(stems, resamplers, pieces, strict=True):
                 piece = piece.astype(np.float32)
                 write(stem, piece if sr == y_sr else resampler.resample_chunk(piece))

@@ -66,7 +66,7 @@ def add_decomposition(parser):
     parser.add_argument(
         "--top-db",
         type=not_negative,
-        default=40.0,
+        default=30.0,
         metavar="DB",
         help="a note whose peak lies further below the loudest note's has no stem and is left in residual.wav "
         "(default: %(default)s)",

@@ -203,7 +203,7 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=
         U = np.empty((H.shape[1], Y.shape[1]), dtype)
         cost = np.zeros(n_iter)
         for frames, Y_block in frame_blocks(Y, EUCLIDEAN_BLOCK):
-            V = np.abs(Y_block).astype(dtype)
+            V = np.abs(Y_block).astype(dtype, copy=False)
             V /= dtype.type(scale)
             start = np.abs(rng.standard_normal((V.shape[1], H.shape[1]), dtype=np.float32)).T.astype(dtype)
             start *= V.sum(axis=0) / (H.sum(axis=0) @ start)
@@ -252,26 +252,28 @@ def _euclidean_updates(V, H, G, U, n_iter, weight=0.0, p=1.0):
     U = np.maximum(U, floor, order="C")  # every array in one order: strides would double the time
     GU = G @ U
     E = A - GU
-    step, E_next = np.empty_like(U), np.empty_like(U)
+    U_next = np.empty_like(U)
     decrease, penalty = np.zeros((2, n_iter))
     for i in range(n_iter):
         if weight:
             GU += weight * p * U ** (p - 1)
-        np.divide(A, GU, out=step)
-        step *= U
-        step += floor  # adds nothing to an activation that counts, and is quicker than a maximum
-        U, step = step, U
-        np.matmul(G, U, out=GU)
-        np.subtract(A, GU, out=E_next)
-        np.subtract(U, step, out=step)
-        decrease[i] = (np.vdot(step, E) + np.vdot(step, E_next)) / 2
-        E, E_next = E_next, E
+        np.divide(A, GU, out=U_next)
+        U_next *= U
+        U_next += floor  # adds nothing to an activation that counts, and is quicker than a maximum
+        step = np.subtract(U_next, U, out=U)
+        decrease[i] = np.vdot(step, E) / 2
+        np.matmul(G, U_next, out=GU)
+        np.subtract(A, GU, out=E)
+        decrease[i] += np.vdot(step, E) / 2
+        U, U_next = U_next, step
         if weight:
             penalty[i] = (U**p).sum()
     U[floor >= U] = 0
     if not weight:  # Lee and Seung's theorem [1]_; of a step that changes nothing, rounding may say otherwise
         np.maximum(decrease, 0, out=decrease)
-    residual = (V - H @ U).astype(np.float64)
+    residual = H @ U
+    residual -= V
+    residual = residual.astype(np.float64, copy=False)
     if np.vdot(residual, residual) < CLOSE_FIT * np.vdot(V, V):  # a small difference of large single-precision numbers
         residual = V - H.astype(np.float64) @ U
     distance = np.vdot(residual, residual) / 2 + np.append(np.cumsum(decrease[:0:-1])[::-1], 0)

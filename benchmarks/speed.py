@@ -114,10 +114,8 @@ def compare_nmf(rng, rounds=15, n_iter=200):
             warnings.simplefilter("ignore")  # that it stops before it has converged
             non_negative_factorization(
                 Y.T,
-                W=np.full((M, 60), 0.1, np.float32) if solver == "mu" else None,
                 H=np.ascontiguousarray(H.T),
                 n_components=60,
-                init="custom" if solver == "mu" else None,
                 update_H=False,
                 solver=solver,
                 max_iter=n_iter,

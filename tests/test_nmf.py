@@ -206,3 +206,59 @@ def test_frames_do_not_depend_on_each_other(rng):
 def test_bad_arrays_are_named(Y, H, message):
     with pytest.raises(utils.InputError, match=message):
         utils.nmf(Y, H, 1)
+
+
+def kullback_leibler(V, S):
+    return np.sum(np.where(V > 0, V * np.log(np.where(V > 0, V, 1) / S), 0) - V + S)
+
+
+def itakura_saito(V, S):
+    V, S = V + utils.IS_FLOOR, S + utils.IS_FLOOR  # V's largest value lies between 1/2 and 1 here
+    return np.sum(V / S - np.log(V / S) - 1)
+
+
+@pytest.mark.parametrize(
+    ("loss", "divergence"), [("kullback-leibler", kullback_leibler), ("itakura-saito", itakura_saito)]
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_the_other_divergences_fall_and_are_those_of_the_results(loss, divergence, seed):
+    rng = np.random.default_rng(seed)
+    V = rng.random((30, 11)) * (rng.random((30, 11)) > 0.2)
+    V *= 0.9 / V.max()
+    H = rng.random((30, 5))
+    H /= H.sum(axis=0)
+    U, cost = utils.nmf(V, H, 60, loss=loss)
+    assert cost[-1] == pytest.approx(divergence(V, H @ U), rel=1e-9)
+    assert np.all(np.diff(cost) <= 1e-12 * cost[0])
+    assert cost[-1] < 0.99 * cost[0]
+
+
+@pytest.mark.filterwarnings("ignore:Maximum number of iterations")
+@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler"])
+def test_the_minimum_is_scikit_learns(rng, loss):
+    from sklearn.decomposition import non_negative_factorization
+
+    V, H = rng.random((40, 6)) + 0.1, rng.random((40, 4))
+    H /= H.sum(axis=0)
+    U, _ = utils.nmf(V, H, 20000, loss=loss)
+    W, _, _ = non_negative_factorization(
+        V.T,
+        H=np.ascontiguousarray(H.T),
+        n_components=4,
+        update_H=False,
+        solver="mu",
+        beta_loss=loss,
+        max_iter=20000,
+        tol=0,
+    )
+    np.testing.assert_allclose(U, W.T, atol=1e-4 * W.max())
+
+
+@pytest.mark.parametrize("loss", ["kullback-leibler", "itakura-saito"])
+def test_silence_is_nothing_to_the_other_divergences(rng, loss):
+    V, H = rng.random((30, 9)), rng.random((30, 5))
+    V[:, 4], V[7] = 0, 0
+    U, cost = utils.nmf(V, H, 50, loss=loss)
+    assert not U[:, 4].any()
+    assert np.isfinite(U).all()
+    assert np.isfinite(cost).all()

@@ -1,0 +1,229 @@
+"""Sounds in, sounds out: what comes out adds up to what went in."""
+
+import json
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+
+import audio
+import CNMF
+import NMF
+import notes
+import results
+import utils
+
+SR = 22050
+
+
+@pytest.fixture(scope="module")
+def chord(root):
+    """A second and a half of the chorale [shape=(n,)], and where it comes from."""
+    y, _ = soundfile.read(root / "examples" / "chorale" / "matched" / "mixture.flac", dtype="float32")
+    return y[: 3 * SR // 2]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, learnt, chord):
+    """Working folder with a basis, its description, and ``chord.wav``."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("fixed_basis.npy", "fixed_basis.json"):
+        (tmp_path / name).write_bytes((learnt / name).read_bytes())
+    soundfile.write("chord.wav", chord, SR, subtype="FLOAT")
+    return tmp_path
+
+
+def read_stems(folder):
+    """All stems [shape=(n_files, n)] of a folder, by name, with their sampling rate."""
+    sounds = {path.name: soundfile.read(path, dtype="float64") for path in sorted(folder.glob("*.wav"))}
+    (sr,) = {sr for _, sr in sounds.values()}
+    return {name: y for name, (y, _) in sounds.items()}, sr
+
+
+def null(y, stems):
+    """Energy of what is left of ``y`` when all stems are taken away, in dB relative to y."""
+    rest = y - sum(stems.values())
+    return 10 * np.log10((np.sum(rest**2) + 1e-300) / np.sum(y**2))
+
+
+COMMANDS = {
+    "wiener": (NMF, []),
+    "ratio": (NMF, ["--mask", "ratio"]),
+    "kullback-leibler": (NMF, ["--loss", "kullback-leibler"]),
+    "itakura-saito": (NMF, ["--loss", "itakura-saito"]),
+    "mixture phase": (CNMF, ["--no-phase"]),
+    "random phase": (CNMF, ["--no-phase", "--phase-init", "random"]),
+}
+
+
+@pytest.mark.parametrize(("script", "options"), COMMANDS.values(), ids=COMMANDS)
+def test_stems_and_residual_sum_to_the_sound(folder, chord, capsys, script, options):
+    script.main(["chord.wav", "10", "fixed_basis.npy", "--stems", *options])
+    stems, sr = read_stems(folder / "stems")
+    assert sr == SR
+    assert "residual.wav" in stems
+    assert 5 < len(stems) <= 61
+    assert null(chord.astype(np.float64), stems) < -120
+    assert "sum to the recording to -" in capsys.readouterr().err
+    assert soundfile.info(folder / "stems" / "residual.wav").subtype == "FLOAT"
+    assert {"notes.csv", "notes.mid", "spectrogram.png"} <= {path.name for path in folder.iterdir()}
+
+
+def test_a_stem_is_the_inverse_transform_of_the_masked_mixture(folder, chord):
+    NMF.main(["chord.wav", "20", "fixed_basis.npy", "--stems", "--top-db", "200"])
+    stems, _ = read_stems(folder / "stems")
+    Y = librosa.stft(chord)
+    H, U = (np.load(folder / name).astype(np.float64) for name in ("fixed_basis.npy", "activation_calc.npy"))
+    power = np.einsum("kl,lm->lkm", H, U) ** 2
+    info = json.loads((folder / "fixed_basis.json").read_text())
+    for l, column in enumerate(info["columns"]):
+        name = f"{notes.midi_of_name(column['note']):03d}_{column['note'].replace('#', 's')}.wav"
+        if name in stems:
+            share = power[l] / np.maximum(power.sum(axis=0), 1e-300)  # the first frame may be silent
+            expected = librosa.istft(share * Y, length=len(chord))
+            np.testing.assert_allclose(stems[name], expected, atol=2e-6)
+    assert len(stems) > 20
+
+
+def test_quiet_notes_are_left_in_the_residual(folder):
+    NMF.main(["chord.wav", "20", "fixed_basis.npy", "--stems", "--top-db", "12"])
+    U, names = np.load("activation_calc.npy"), [path.name for path in sorted((folder / "stems").glob("0*.wav"))]
+    peaks = 20 * np.log10(np.maximum(U.max(axis=1) / U.max(), 1e-20))
+    assert [int(name[:3]) for name in names] == [36 + l for l in np.flatnonzero(peaks >= -12)]
+
+
+@pytest.mark.parametrize("script", [NMF, CNMF])
+def test_states_of_a_note_are_one_stem(folder, chord, script):
+    H = np.repeat(np.load("fixed_basis.npy"), 2, axis=1)
+    info = json.loads((folder / "fixed_basis.json").read_text())
+    info["columns"] = [column for column in info["columns"] for _ in range(2)]
+    np.save("two.npy", H)
+    (folder / "two.json").write_text(json.dumps(info))
+    options = ["--no-phase"] if script is CNMF else []
+    script.main(["chord.wav", "5", "two.npy", "--stems", "--top-db", "300", *options])
+    stems, _ = read_stems(folder / "stems")
+    assert len(stems) <= 61
+    assert null(chord.astype(np.float64), stems) < -120
+
+
+def test_stems_at_the_rate_of_a_stereo_recording(folder, rng):
+    y = 0.1 * rng.standard_normal((44100, 2))
+    soundfile.write("stereo.flac", y, 44100, subtype="PCM_24")
+    NMF.main(["stereo.flac", "3", "fixed_basis.npy", "--stems", "--native-sr"])
+    stems, sr = read_stems(folder / "stems")
+    assert sr == 44100
+    assert {len(stem) for stem in stems.values()} == {44100}
+    assert null(soundfile.read("stereo.flac")[0].mean(axis=1), stems) < -120
+
+
+def test_a_complex_spectrogram_has_stems_too(folder, chord):
+    Y = librosa.stft(chord)
+    np.save("spec.npy", Y)
+    NMF.main(["spec.npy", "5", "fixed_basis.npy", "--stems"])
+    stems, _ = read_stems(folder / "stems")
+    assert null(librosa.istft(Y).astype(np.float64), stems) < -100  # two inverse transforms in single precision
+    assert not (folder / "notes.csv").exists()
+
+
+def test_without_a_description_stems_are_numbered(folder, chord):
+    (folder / "fixed_basis.json").unlink()
+    NMF.main(["chord.wav", "5", "fixed_basis.npy", "--stems", "--sr", "22050"])
+    stems, _ = read_stems(folder / "stems")
+    assert all(name.startswith("component_") for name in stems if name != "residual.wav")
+    assert null(chord.astype(np.float64), stems) < -120
+
+
+def test_clipping_is_told(folder, capsys):
+    t = np.arange(SR) / SR
+    soundfile.write("loud.wav", 3 * np.sin(2 * np.pi * 262 * t), SR, subtype="FLOAT")
+    NMF.main(["loud.wav", "20", "fixed_basis.npy", "--stems", "--subtype", "PCM_16", "--quiet"])
+    said = capsys.readouterr().err
+    assert "samples of 060_C4.wav clipped" in said
+    NMF.main(["loud.wav", "20", "fixed_basis.npy", "--stems", "--quiet"])
+    assert capsys.readouterr().err == ""
+
+
+def test_silence_is_all_residual(folder):
+    soundfile.write("silence.wav", np.zeros(5000), SR)
+    NMF.main(["silence.wav", "3", "fixed_basis.npy", "--stems"])
+    stems, _ = read_stems(folder / "stems")
+    assert list(stems) == ["residual.wav"]
+    assert not stems["residual.wav"].any()
+
+
+def test_old_stems_do_not_stay_among_new_ones(folder):
+    NMF.main(["chord.wav", "3", "fixed_basis.npy", "--stems", "--top-db", "60"])
+    many = len(list((folder / "stems").iterdir()))
+    NMF.main(["chord.wav", "3", "fixed_basis.npy", "--stems", "--top-db", "1"])
+    assert len(list((folder / "stems").iterdir())) < many
+    assert not list(folder.glob(".part-*"))
+
+
+def test_one_bad_file_does_not_stop_a_corpus(folder, chord, capsys):
+    soundfile.write("other.flac", chord[:SR], SR)
+    (folder / "bad.wav").write_bytes(b"RIFF of no use")
+    with pytest.raises(SystemExit) as end:
+        NMF.main(["chord.wav", "bad.wav", "other.flac", "3", "fixed_basis.npy", "-o", "out", "--quiet"])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "bad.wav: cannot be read as audio" in line
+    assert {path.name for path in (folder / "out").iterdir()} == {"chord", "other"}
+    assert np.load("out/other/activation_calc.npy").shape == (60, 1 + SR // 512)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["spec.npy", "3", "other.npy", "--stems"], "--stems: got no sampling rate, expected fixed_basis.json"),
+        (["chord.wav", "3", "other.npy"], "chord.wav: got a sound, expected fixed_basis.json beside the basis"),
+        (["chord.wav", "3", "fixed_basis.npy", "--sr", "44100"], "--sr: got 44100 Hz, expected the 22050 Hz"),
+        (["chord.wav", "3", "fixed_basis.npy", "--stems", "--subtype", "MP3"], "--subtype: got 'MP3', expected one of"),
+        (["real.npy", "3", "fixed_basis.npy", "--stems"], "real.npy: got real values"),
+        (["chord.wav", "x/chord.flac", "3", "fixed_basis.npy"], "two inputs called chord"),
+        (["none.wav", "3", "fixed_basis.npy"], "none.wav: no such file"),
+    ],
+)
+def test_bad_input(folder, chord, capsys, arguments, message):
+    np.save("spec.npy", librosa.stft(chord))
+    np.save("real.npy", np.abs(librosa.stft(chord)))
+    np.save("other.npy", np.load("fixed_basis.npy"))
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    with pytest.raises(SystemExit) as end:
+        NMF.main(arguments)
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_notes_of_every_kind_sum_to_the_mixture(rng):
+    K, L, M = 33, 6, 300
+    H, U = rng.random((K, L)), rng.random((L, M))
+    Y = rng.standard_normal((K, M)) + 1j * rng.standard_normal((K, M))
+    columns = {"a": [0, 1], "b": [2], "c": [3, 4, 5]}
+    blocks = utils.complex_nmf_blocks(Y, H / H.sum(axis=0), 3, phase_init="random", block=70)
+    for pieces in (
+        audio.masked_notes(Y, H, U, columns, columns, mask="ratio"),
+        audio.masked_notes(Y, H, U, columns, columns, mask="wiener"),
+        audio.component_notes(Y, H / H.sum(axis=0), blocks, columns),
+    ):
+        total = np.concatenate([sum(piece) for piece in pieces], axis=1)
+        np.testing.assert_allclose(total, Y, atol=1e-12)
+
+
+@pytest.mark.parametrize(("n", "n_fft", "hop"), [(50000, 2048, 512), (3001, 1024, 300), (70000, 4096, 1024)])
+def test_transforms_by_blocks_are_those_of_librosa(rng, n, n_fft, hop):
+    y = rng.standard_normal(n).astype(np.float32)
+    Y = librosa.stft(y, n_fft=n_fft, hop_length=hop)
+    np.testing.assert_allclose(audio.stft(y, n_fft=n_fft, hop=hop), Y, atol=1e-4)
+    X = Y * rng.random(Y.shape)  # no signal has this transform
+    blocks = ([X[:, i : i + 37], 2 * X[:, i : i + 37]] for i in range(0, X.shape[1], 37))
+    sounds = np.concatenate([*audio.overlap_add(blocks, X.shape[1], n, n_fft=n_fft, hop=hop)], axis=1)
+    expected = librosa.istft(X, n_fft=n_fft, hop_length=hop, length=n)
+    np.testing.assert_allclose(sounds, [expected, 2 * expected], atol=1e-5)
+
+
+def test_files_are_named_after_notes_only():
+    info = {"columns": [{"note": "C#4"}, {"note": "C#4"}, {"note": "Db5"}]}
+    assert results.note_columns(np.ones((3, 3)), info) == {"061_Cs4.wav": [0, 1], "073_Cs5.wav": [2]}
