@@ -22,7 +22,7 @@ PIANO = range(21, 109)  # A0 to C8
 LOWEST_HZ, HIGHEST_HZ = 27.5, 4186.0  # A0 and C8
 PITCHED_SHARE = 0.5  # of the frames that a template's pitch is measured on
 THRESHOLD_DB = -20.0  # relative to the loudest activation; below it, notes that nobody played outnumber soft ones
-ATTACK_DB = 6.0  # rise within one STFT window that is a new note: twice the activation; beating stays below it
+ATTACK_DB = 6.0  # rise within one STFT window that is a new note: twice the activation; partials beat more slowly
 SHORTEST_S = 0.1  # of a note; a hammer's knock, heard through a window of about as long, lasts no longer
 MIDI_BEAT_MS = 500  # length of a beat, 120 a minute, and its number of ticks: nothing is known of the metre
 

@@ -286,15 +286,23 @@ def _kullback_leibler_updates(V, H, U, n_iter):
     ``U <- U * (H^T (V / S)) / (H^T 1)`` [1]_. Returns U and the divergence after each iteration, shape (n_iter, 1).
     """
     floor = V.dtype.type(U_FLOOR)
-    column_sums = H.sum(axis=0)[:, None]
+    column_sums = H.sum(axis=0)
+    H_normalised = H / column_sums
+    total = V.sum(dtype=np.float64)
     divergence = np.empty((n_iter, 1))
-    ratio = V / (H @ U + floor)
+    U = np.array(U, order="C")
+    S = H @ U
+    S += floor
+    ratio, work = V / S, np.empty_like(S)
     for i in range(n_iter):
-        U = U * (H.T @ ratio) / column_sums
-        S = H @ U + floor
-        ratio = V / S
-        log_ratio = np.log(np.maximum(ratio, floor))  # finite where V is 0, which multiplies it
-        divergence[i] = (V * log_ratio - V + S).sum(dtype=np.float64)
+        U *= H_normalised.T @ ratio
+        np.matmul(H, U, out=S)
+        S += floor
+        np.divide(V, S, out=ratio)
+        ratio += floor  # a finite logarithm where V is 0, which multiplies it
+        np.log(ratio, out=work)
+        work *= V
+        divergence[i] = work.sum(dtype=np.float64) - total + column_sums @ U.sum(axis=1, dtype=np.float64)
     return U, divergence
 
 
@@ -308,12 +316,19 @@ def _itakura_saito_updates(V, H, U, n_iter):
     floor = V.dtype.type(IS_FLOOR)
     V = V + floor
     divergence = np.empty((n_iter, 1))
-    S = H @ U + floor
+    U = np.array(U, order="C")
+    S = H @ U
+    S += floor
+    ratio = V / S
     for i in range(n_iter):
-        U = U * np.sqrt((H.T @ (V / S**2)) / (H.T @ (1 / S)))
-        S = H @ U + floor
-        ratio = V / S
-        divergence[i] = (ratio - np.log(ratio) - 1).sum(dtype=np.float64)
+        np.divide(1, S, out=S)
+        below = H.T @ S
+        ratio *= S
+        U *= np.sqrt((H.T @ ratio) / below)
+        np.matmul(H, U, out=S)
+        S += floor
+        np.divide(V, S, out=ratio)
+        divergence[i] = ratio.sum(dtype=np.float64) - np.log(ratio).sum(dtype=np.float64) - V.size
     return U, divergence
 
 

@@ -1,11 +1,15 @@
-"""Names of notes, their pitch in a recording, and the description beside a basis."""
+"""Names of notes, their pitch in a recording, the description beside a basis, and the notes in activations."""
 
+import itertools
 import json
 
+import mido
 import numpy as np
 import pytest
 
+import audio
 import notes
+import utils
 
 SR = 22050
 
@@ -132,3 +136,265 @@ def test_the_description_of_another_basis_is_named(tmp_path, shape):
     (tmp_path / "basis.json").write_text(json.dumps(description()))
     with pytest.raises(notes.InputError, match=r"basis.json: got a description of a basis of shape \(5, 2\), expected"):
         notes.load_basis_info(tmp_path / "basis.npy", shape)
+
+
+@pytest.mark.parametrize("f0", [None, "high", 0, -1.0, float("nan"), float("inf")])
+def test_a_description_gives_every_note_its_fundamental(tmp_path, f0):
+    (tmp_path / "basis.json").write_text(json.dumps(description(columns=[{"note": "C4", "f0": f0}] * 2)))
+    with pytest.raises(notes.InputError, match="got no description of a basis"):
+        notes.load_basis_info(tmp_path / "basis.npy", (5, 2))
+
+
+# --- The notes in activations -----------------------------------------------------------------------
+
+FRAME, WINDOW = 0.025, 4  # s, frames
+THRESHOLD = 10 ** (notes.THRESHOLD_DB / 20)
+
+
+def info_of(*names):
+    """Description of a basis with these notes, whose frames are ``FRAME`` s apart and overlap by three quarters."""
+    columns = [{"file": f"{name}.wav", "note": name, "f0": 100.0 + l} for l, name in enumerate(names)]
+    return {"sr": 8000, "n_fft": 200 * WINDOW, "hop": 200, "window": "hann", "columns": columns}
+
+
+def played(onset, offset, level=1.0, n_frames=200):
+    """Activation of a key held from ``onset`` to ``offset`` in s, seen through a window of ``WINDOW`` frames."""
+    fine = 100  # points in a frame
+    t = (np.arange((n_frames + 2 * WINDOW) * fine) / fine - WINDOW) * FRAME
+    window = np.hanning(WINDOW * fine + 2)[1:-1]
+    seen = np.convolve((t >= onset) & (t < offset), window / window.sum(), "same")
+    return level * np.maximum(seen[WINDOW * fine : -WINDOW * fine : fine], 0)
+
+
+def test_a_note_is_found_when_and_where_it_was_played():
+    U = np.stack([np.zeros(200), played(0.5, 1.5), np.zeros(200)])
+    [note] = notes.find_notes(U, info_of("C4", "Eb4", "G4"))
+    assert note[:3] == ("Eb4", 63, 101.0)
+    assert note.onset == pytest.approx(0.5, abs=FRAME / 2)
+    assert 1.5 <= note.offset <= 1.5 + FRAME * WINDOW / 2  # the last window that hears it, at most
+    assert note.level_db == pytest.approx(0, abs=0.01)
+
+
+def test_an_onset_is_the_moment_at_which_the_activation_is_halfway_up():
+    u = np.zeros(40)
+    u[10:30] = 1, *19 * [4]
+    [note] = notes.find_notes(u[None], info_of("C4"))
+    assert note.onset == pytest.approx((10 + 1 / 3) * FRAME)  # between 1 and 4 lies 2
+    assert note.offset == pytest.approx(30 * FRAME)
+
+
+@pytest.mark.parametrize("onset", np.linspace(0.5, 0.5 + FRAME, 5))
+@pytest.mark.parametrize("level", [1.0, 0.3])
+def test_an_onset_is_found_between_frames(onset, level):
+    U = np.stack([played(0.1, 3.0), played(onset, 1.0, level)])
+    note = notes.find_notes(U, info_of("C4", "D4"))[1]
+    assert note.midi == 62
+    assert note.onset == pytest.approx(onset, abs=FRAME / 4)
+    assert note.level_db == pytest.approx(20 * np.log10(level), abs=0.01)
+
+
+def test_notes_come_in_order_of_onset_and_then_of_pitch():
+    U = np.stack([played(1.0, 1.5), played(1.0, 2.0), played(0.3, 2.5)])
+    assert [note.note for note in notes.find_notes(U, info_of("C4", "D4", "E4"))] == ["E4", "C4", "D4"]
+
+
+def test_a_key_struck_again_while_it_sounds_is_another_note():
+    first, second = played(0.5, 1.0, 0.4), played(1.0, 2.0)
+    found = notes.find_notes((first + second)[None], info_of("C4"))
+    assert [note.onset for note in found] == pytest.approx([0.5, 1.0], abs=FRAME)
+    assert found[0].offset == found[1].onset
+    assert [note.level_db for note in found] == pytest.approx([20 * np.log10(0.4), 0], abs=0.1)
+
+
+@pytest.mark.parametrize(("rise_db", "count"), [(notes.ATTACK_DB - 1, 1), (notes.ATTACK_DB + 1, 2)])
+def test_only_a_rise_of_an_attack_is_another_note(rise_db, count):
+    u = np.full(100, 10 ** (-rise_db / 20))
+    u[50:] = 1
+    assert len(notes.find_notes(u[None], info_of("C4"))) == count
+
+
+def test_a_swell_slower_than_an_attack_is_no_other_note():
+    u = 10 ** np.linspace(-0.9, 0, 100)  # 18 dB in 25 windows
+    assert len(notes.find_notes(u[None], info_of("C4"))) == 1
+
+
+def test_a_note_dies_away_where_it_falls_below_the_threshold():
+    u = 0.5 ** (np.arange(200) / 10)
+    [note] = notes.find_notes(u[None], info_of("C4"))
+    assert note.onset == 0
+    assert note.offset == pytest.approx(-10 * np.log2(THRESHOLD) * FRAME, abs=FRAME)
+    [longer] = notes.find_notes(u[None], info_of("C4"), threshold=2 * notes.THRESHOLD_DB)
+    assert longer.offset == pytest.approx(2 * note.offset, abs=2 * FRAME)
+
+
+@pytest.mark.parametrize(("level", "count"), [(0.9 * THRESHOLD, 1), (1.1 * THRESHOLD, 2)])
+def test_a_note_below_the_threshold_is_none(level, count):
+    U = np.stack([played(0.5, 1.5), played(2.0, 3.0, level)])
+    assert len(notes.find_notes(U, info_of("C4", "D4"))) == count
+
+
+@pytest.mark.parametrize(("n_frames", "count"), [(3, 0), (6, 1)])
+def test_a_note_that_is_too_short_is_none(n_frames, count):
+    u = np.zeros(100)
+    u[50 : 50 + n_frames] = 1
+    assert (n_frames * FRAME > notes.SHORTEST_S) == count
+    assert len(notes.find_notes(u[None], info_of("C4"))) == count
+
+
+def test_a_note_that_still_sounds_ends_with_the_recording():
+    [note] = notes.find_notes(np.ones((1, 100)), info_of("C4"))
+    assert (note.onset, note.offset) == (0, 99 * FRAME)
+
+
+@pytest.mark.parametrize("shape", [(2, 100), (2, 1)])
+def test_silence_holds_no_notes(shape):
+    assert notes.find_notes(np.zeros(shape), info_of("C4", "D4")) == []
+
+
+@pytest.mark.parametrize("n_frames", range(1, 5))
+def test_a_moment_holds_no_notes(n_frames):
+    assert notes.find_notes(np.ones((2, n_frames), np.float32), info_of("C4", "D4")) == []
+
+
+def test_states_of_one_note_are_summed(rng):
+    U = np.stack([played(0.3, 1.0, 0.5), played(0.5, 1.5)])
+    share = rng.random(U.shape)
+    states = np.stack([share[0] * U[0], (1 - share[0]) * U[0], share[1] * U[1], (1 - share[1]) * U[1]])
+    expected = notes.find_notes(U, info_of("C4", "D4"))
+    found = notes.find_notes(states, info_of("C4", "C4", "D4", "D4"))
+    assert len(found) == len(expected) == 2
+    for note, other in zip(found, expected, strict=True):
+        assert note.midi == other.midi
+        assert note[3:] == pytest.approx(other[3:])
+    assert [note.f0 for note in found] == [100.0, 102.0]  # that of a note's first column
+
+
+@pytest.mark.parametrize("gain", [2.0**-40, 1e-20, 3.0, 1e12])
+def test_notes_do_not_depend_on_the_gain(rng, gain):
+    U = np.cumsum(rng.standard_normal((5, 300)), axis=1) ** 2
+    names = "C4", "D4", "E4", "F4", "G4"
+    found, expected = (notes.find_notes(u, info_of(*names)) for u in (gain * U, U))
+    assert len(found) == len(expected) > 5
+    assert [note.midi for note in found] == [note.midi for note in expected]
+    np.testing.assert_allclose([note[3:] for note in found], [note[3:] for note in expected], atol=1e-9)
+
+
+@pytest.mark.parametrize("n_fft", [200, 800, 6400])
+def test_notes_of_one_key_never_overlap(rng, n_fft):
+    U = 10 ** (-2 * rng.random((20, 500))) * (rng.random((20, 500)) < 0.8)
+    found = notes.find_notes(U, info_of(*(notes.note_name(60 + l) for l in range(20))) | {"n_fft": n_fft})
+    assert found
+    for midi in range(60, 80):
+        own = [note for note in found if note.midi == midi]
+        assert all(note.offset - note.onset >= notes.SHORTEST_S - 1e-9 for note in own)
+        assert all(0 >= note.level_db >= notes.THRESHOLD_DB - 1e-9 for note in own)
+        assert all(a.offset <= b.onset for a, b in itertools.pairwise(own))
+
+
+def f_measure(found, expected, tolerance=0.05):
+    """F-measure of onsets: a note counts where it has the pitch, and the onset within 50 ms, of one of its own."""
+    hits = 0
+    for midi in {midi for _, midi in expected}:
+        left = sorted(onset for onset, m in found if m == midi)
+        for onset in sorted(onset for onset, m in expected if m == midi):
+            left = [other for other in left if other >= onset - tolerance]
+            if left and left[0] <= onset + tolerance:
+                hits += 1
+                del left[0]
+    return 2 * hits / (len(found) + len(expected))
+
+
+def test_the_f_measure_counts_every_note_once():
+    expected = [(1.0, 60), (1.06, 60), (2.0, 62)]
+    assert f_measure(expected, expected) == 1
+    assert f_measure([], expected) == 0
+    assert f_measure([(1.03, 60), (1.04, 60), (2.0, 61), (2.04, 62)], expected) == pytest.approx(2 * 3 / 7)
+    assert f_measure([(1.03, 60)], expected) == pytest.approx(2 * 1 / 4)
+
+
+# Half a dozen notes of 65 below what is reached: 0.93, 0.97, 0.74 and 0.76.
+@pytest.mark.parametrize(
+    ("example", "loss", "least"),
+    [
+        ("matched", "frobenius", 0.85),
+        ("matched", "kullback-leibler", 0.9),
+        ("mismatched", "frobenius", 0.65),
+        ("mismatched", "kullback-leibler", 0.65),
+    ],
+)
+def test_the_notes_of_the_chorale_are_found(root, learnt, example, loss, least):
+    H = np.load(learnt / "fixed_basis.npy")
+    info = notes.load_basis_info(learnt / "fixed_basis.npy", H.shape)
+    Y = audio.stft(audio.load(root / "examples" / "chorale" / example / "mixture.flac", info["sr"]))
+    U, _ = utils.nmf(Y, H, 200, loss=loss)
+    found = [(note.onset, note.midi) for note in notes.find_notes(U, info)]
+    table = np.loadtxt(root / "examples" / "chorale" / "notes.csv", delimiter=",", skiprows=1)
+    assert f_measure(found, [(onset, int(midi)) for onset, _, midi, _ in table]) >= least
+
+
+# --- The files that list them -----------------------------------------------------------------------
+
+SCALE = [
+    notes.Note("C4", 60, 261.62, 0.0, 0.5004, 0.0),
+    notes.Note("D#4", 63, 311.1266, 0.25, 1.0, -6.04),
+    notes.Note("C4", 60, 261.62, 0.5004, 1.25, -20.0),
+]
+
+
+def test_notes_are_listed_in_a_table(tmp_path):
+    notes.write_notes_csv(tmp_path / "notes.csv", SCALE)
+    assert (tmp_path / "notes.csv").read_bytes().decode() == (
+        "note,midi,f0,onset,offset,level_db\n"
+        "C4,60,261.620,0.000,0.500,0.0\n"
+        "D#4,63,311.127,0.250,1.000,-6.0\n"
+        "C4,60,261.620,0.500,1.250,-20.0\n"
+    )
+
+
+def test_a_table_of_no_notes_is_its_header(tmp_path):
+    notes.write_notes_csv(tmp_path / "notes.csv", [])
+    assert (tmp_path / "notes.csv").read_text() == "note,midi,f0,onset,offset,level_db\n"
+
+
+def read_midi(path):
+    """Onset and offset in s, MIDI number and velocity of every note in a MIDI file; no note may hang or overlap."""
+    now, sounding, found = 0.0, {}, []
+    for message in mido.MidiFile(path):
+        now += message.time
+        if message.type == "note_on":
+            assert message.note not in sounding
+            sounding[message.note] = now, message.velocity
+        elif message.type == "note_off":
+            onset, velocity = sounding.pop(message.note)
+            found.append((onset, now, message.note, velocity))
+    assert not sounding
+    return sorted(found)
+
+
+def test_notes_are_written_as_midi(tmp_path):
+    notes.write_midi(tmp_path / "notes.mid", SCALE)
+    found = read_midi(tmp_path / "notes.mid")
+    assert [midi for _, _, midi, _ in found] == [60, 63, 60]
+    expected = [(note.onset, note.offset) for note in SCALE]
+    np.testing.assert_allclose([times[:2] for times in found], expected, atol=1e-3)
+    for note, (*_, velocity) in zip(SCALE, found, strict=True):  # 40 log10(v / 127) dB
+        assert 40 * np.log10((velocity - 0.5) / 127) <= note.level_db <= 40 * np.log10((velocity + 0.5) / 127)
+    assert found[0][3] == 127
+
+
+def test_a_midi_file_is_a_standard_one_and_always_the_same(tmp_path):
+    for name in ("a.mid", "b.mid"):
+        notes.write_midi(tmp_path / name, SCALE)
+    assert (tmp_path / "a.mid").read_bytes() == (tmp_path / "b.mid").read_bytes()
+    assert (tmp_path / "a.mid").read_bytes()[:14] == b"MThd\0\0\0\6\0\0\0\1" + (500).to_bytes(2, "big")
+
+
+def test_midi_holds_what_has_a_number_and_no_note_is_silent(tmp_path):
+    found = [SCALE[0], notes.Note("G#9", 128, 13289.75, 0, 1, 0.0), notes.Note("D4", 62, 293.66, 0, 1, -200.0)]
+    notes.write_midi(tmp_path / "notes.mid", found)
+    assert [(midi, velocity) for _, _, midi, velocity in read_midi(tmp_path / "notes.mid")] == [(60, 127), (62, 1)]
+
+
+def test_a_midi_file_of_no_notes_is_a_midi_file(tmp_path):
+    notes.write_midi(tmp_path / "notes.mid", [])
+    assert read_midi(tmp_path / "notes.mid") == []
