@@ -318,7 +318,7 @@ def component_notes(Y, H, blocks, columns):
             yield sum(np.outer(H[:, l], U[l]) * (P[l] + residual_share) for l in note)
 
     for frames, U, P, F, *_ in blocks:
-        yield split(np.asarray(Y[:, frames]), U, P, F)
+        yield split(utils.read_frames(Y, frames), U, P, F)
 
 
 def write_stems(folder, y, files, blocks, n_frames, sounding, *, n_fft, hop, sr, y_sr, subtype):

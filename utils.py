@@ -686,21 +686,23 @@ def normalised(error, scale):
     return error / scale if scale else np.zeros_like(error)
 
 
-def frame_blocks(Y, size):
-    """Yield ``(frames, Y[:, frames])`` for consecutive slices of ``size`` frames.
+def read_frames(Y, frames):
+    """Copy a slice of frames of a spectrogram.
 
-    A memory map is opened anew for every block: pages that were read once would count as resident memory
-    for as long as their map lives.
+    A memory map is opened anew: pages that were read once would count as resident memory for as long as their
+    map lives.
     """
+    if isinstance(Y, np.memmap):
+        order = "F" if Y.flags.f_contiguous else "C"
+        Y = np.memmap(Y.filename, Y.dtype, "r", Y.offset, Y.shape, order)
+    return np.array(Y[:, frames], dtype=Y.dtype.newbyteorder("="))
+
+
+def frame_blocks(Y, size):
+    """Yield ``(frames, Y[:, frames])`` for consecutive slices of ``size`` frames."""
     for start in range(0, Y.shape[1], size):
         frames = slice(start, min(start + size, Y.shape[1]))
-        if isinstance(Y, np.memmap):
-            order = "F" if Y.flags.f_contiguous else "C"
-            source = np.memmap(Y.filename, Y.dtype, "r", Y.offset, Y.shape, order)
-        else:
-            source = Y
-        block = source[:, frames]
-        yield frames, np.array(block, dtype=Y.dtype.newbyteorder("="))
+        yield frames, read_frames(Y, frames)
 
 
 def energy(Y):
