@@ -254,20 +254,21 @@ def _euclidean_updates(V, H, G, U, n_iter, weight=0.0, p=1.0):
     E = A - GU
     U_next = np.empty_like(U)
     decrease, penalty = np.zeros((2, n_iter))
-    for i in range(n_iter):
-        if weight:
-            GU += weight * p * U ** (p - 1)
-        np.divide(A, GU, out=U_next)
-        U_next *= U
-        U_next += floor  # adds nothing to an activation that counts, and is quicker than a maximum
-        step = np.subtract(U_next, U, out=U)
-        decrease[i] = np.vdot(step, E) / 2
-        np.matmul(G, U_next, out=GU)
-        np.subtract(A, GU, out=E)
-        decrease[i] += np.vdot(step, E) / 2
-        U, U_next = U_next, step
-        if weight:
-            penalty[i] = (U**p).sum()
+    with one_blas_thread():
+        for i in range(n_iter):
+            if weight:
+                GU += weight * p * U ** (p - 1)
+            np.divide(A, GU, out=U_next)
+            U_next *= U
+            U_next += floor  # adds nothing to an activation that counts, and is quicker than a maximum
+            step = np.subtract(U_next, U, out=U)
+            decrease[i] = np.vdot(step, E) / 2
+            np.matmul(G, U_next, out=GU)
+            np.subtract(A, GU, out=E)
+            decrease[i] += np.vdot(step, E) / 2
+            U, U_next = U_next, step
+            if weight:
+                penalty[i] = (U**p).sum()
     U[floor >= U] = 0
     if not weight:  # Lee and Seung's theorem [1]_; of a step that changes nothing, rounding may say otherwise
         np.maximum(decrease, 0, out=decrease)
@@ -278,6 +279,18 @@ def _euclidean_updates(V, H, G, U, n_iter, weight=0.0, p=1.0):
         residual = V - H.astype(np.float64) @ U
     distance = np.vdot(residual, residual) / 2 + np.append(np.cumsum(decrease[:0:-1])[::-1], 0)
     return U, distance[:, None], penalty[:, None]
+
+
+def one_blas_thread():
+    """Context in which BLAS uses one thread: it takes longer to share out small products than to do them."""
+    return _blas().limit(limits=1, user_api="blas")
+
+
+@functools.cache
+def _blas():
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _kullback_leibler_updates(V, H, U, n_iter):
