@@ -648,8 +648,8 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
                         square = Q_re * Q_re + Q_im * Q_im
                         inverse = one / np.sqrt(square + tiny)
                         total += h_j[k] * (square * inverse)
-                        re_j[k] = Q_re * inverse if square > tiny else one  # no phase where all cancels:
-                        im_j[k] = Q_im * inverse if square > tiny else zero  # take that of silence
+                        re_j[k] = Q_re * inverse
+                        im_j[k] = Q_im * inverse
                     total *= u[j] / below[j]
                     u[j] = total if total > tiny else zero
                 h_0, re_0, im_0, u_0 = h[l], P_re[l], P_im[l], u[l]
@@ -671,8 +671,9 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
         for k in range(n_bins):
             F[m, k] = complex(F_re[k], F_im[k])
         for l in range(n_components):
-            for k in range(n_bins):
-                P[m, l, k] = complex(P_re[l, k], P_im[l, k])
+            for k in range(n_bins):  # where all cancels, P has been zero, which has no phase
+                known = P_re[l, k] ** 2 + P_im[l, k] ** 2 > tiny
+                P[m, l, k] = complex(P_re[l, k], P_im[l, k]) if known else complex(one, zero)
 
 
 # --- Reading and writing ----------------------------------------------------------------------------
