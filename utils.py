@@ -203,7 +203,7 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=
         U = np.empty((H.shape[1], Y.shape[1]), dtype)
         cost = np.zeros(n_iter)
         for frames, Y_block in frame_blocks(Y, EUCLIDEAN_BLOCK):
-            V = np.abs(Y_block).astype(dtype, copy=False)
+            V = np.ascontiguousarray(np.abs(Y_block), dtype)
             V /= dtype.type(scale)
             start = np.abs(rng.standard_normal((V.shape[1], H.shape[1]), dtype=np.float32)).T.astype(dtype)
             start *= V.sum(axis=0) / (H.sum(axis=0) @ start)
@@ -701,15 +701,16 @@ def normalised(error, scale):
 
 
 def read_frames(Y, frames):
-    """Copy a slice of frames of a spectrogram.
+    """A slice of frames of a spectrogram, in the machine's byte order; not to be changed.
 
-    A memory map is opened anew: pages that were read once would count as resident memory for as long as their
-    map lives.
+    A memory map is opened anew and copied from: pages that were read once would count as resident memory for as
+    long as their map lives.
     """
-    if isinstance(Y, np.memmap):
-        order = "F" if Y.flags.f_contiguous else "C"
-        Y = np.memmap(Y.filename, Y.dtype, "r", Y.offset, Y.shape, order)
-    return np.array(Y[:, frames], dtype=Y.dtype.newbyteorder("="))
+    dtype = Y.dtype.newbyteorder("=")
+    if not isinstance(Y, np.memmap):
+        return np.asarray(Y[:, frames], dtype)
+    order = "F" if Y.flags.f_contiguous else "C"
+    return np.array(np.memmap(Y.filename, Y.dtype, "r", Y.offset, Y.shape, order)[:, frames], dtype)
 
 
 def frame_blocks(Y, size):

@@ -1,0 +1,316 @@
+"""Separation quality: how near the suite's ways of taking a recording apart come to the true sound of each note.
+
+    python benchmarks/separation.py
+
+Every setting takes every example of examples/ apart, on the piano of the templates (matched) and on another one
+(mismatched). Prints the tables and writes them into README.md and benchmarks/README.md, between their markers, and
+draws images/separation.png. About twenty minutes on two cores.
+
+Only pitches that occur in a piece are scored, and four figures in dB tell of each, s being its true sound, s_hat
+what the setting gives and y the recording:
+
+SDR   10 log10(sum s^2 / sum (s - s_hat)^2), which forgives nothing
+SDR*, SIR, SAR   BSS Eval (E. Vincent, R. Gribonval and C. Fevotte, IEEE TASLP 2006) by fast_bss_eval, of the pair
+      s_hat, y - s_hat against the pair s, y - s: what a filter of 512 taps (23 ms) can make of s counts as the note,
+      what such filters can make of y - s besides as interference, and the rest as artefacts; SDR* is the note
+      against both, SIR against interference, SAR the two of them against artefacts
+"""
+
+import argparse
+import itertools
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import audio  # noqa: E402  after the path to it
+import make_init_H  # noqa: E402
+import notes  # noqa: E402
+import utils  # noqa: E402
+
+SR = 22050
+N_FFT = 2048  # samples, where a setting does not say otherwise; frames are a quarter of it apart
+N_ITER = 200
+PIANOS = "matched", "mismatched"
+MAIN_EXAMPLE = "chorale"  # the one that README.md tells of, in all four figures
+FIGURES = "SDR", "SDR*", "SIR", "SAR"
+SOLVER_ITERATIONS = 100  # medians are then within 0.1 dB of an exact solution, which NumPy 2 keeps fast_bss_eval from
+BEGIN, END = "<!-- separation: begin -->", "<!-- separation: end -->"  # of what this writes into a README
+COLOURS = {"matched": "#3b0f70", "mismatched": "#f4a261"}
+
+
+class Setting(NamedTuple):
+    """A way of taking a recording apart."""
+
+    name: str
+    states: int | None  # columns of the basis for each note; None for an oracle that needs no basis
+    separate: Callable  # from Y, H, columns of each note, true spectrograms to blocks of spectrograms of those notes
+    n_fft: int = N_FFT
+    oracle: bool = False
+
+
+# --- Ways of taking a recording apart -----------------------------------------------------------------
+
+
+def model_parts(Y, H, columns, truth, *, phase_init):
+    """``sum_{l in n} H U P`` of a complex NMF; from the mixture phase, P = Y/|Y|, this is the plain model."""
+    for _, U, P, *_ in utils.complex_nmf_blocks(Y, H, N_ITER, phase_init=phase_init):
+        yield (sum(np.outer(H[:, l], U[l]) * P[l] for l in columns[note]) for note in truth)
+
+
+def components(Y, H, columns, truth, *, phase_init):
+    """``sum_{l in n} X``, the parts of the model and their shares of what it leaves."""
+    blocks = utils.complex_nmf_blocks(Y, H, N_ITER, phase_init=phase_init)
+    return audio.component_notes(Y, H, blocks, {note: columns[note] for note in truth})
+
+
+def masked(Y, H, columns, truth, *, loss, mask, n_iter=N_ITER):
+    """The notes' shares of Y by NMF."""
+    return audio.masked_notes(Y, H, utils.nmf(Y, H, n_iter, loss=loss)[0], columns, truth, mask=mask)
+
+
+def model_with_true_phases(Y, H, columns, truth, *, loss):
+    """NMF's magnitude model of each note, with the phases of its true spectrogram."""
+    U, _ = utils.nmf(Y, H, N_ITER, loss=loss)
+    yield [H[:, columns[note]] @ U[columns[note]] * utils.unit_phase(X) for note, X in truth.items()]
+
+
+def true_magnitudes(Y, H, columns, truth):
+    yield [np.abs(X) * utils.unit_phase(Y) for X in truth.values()]
+
+
+def true_masks(Y, H, columns, truth, *, mask):
+    """The notes' shares of Y by their true magnitudes: every note its own basis, one frame at a time."""
+    for m in range(Y.shape[1]):
+        A = np.stack([np.abs(X[:, m]) for X in truth.values()], axis=1)  # (K, notes)
+        ones = np.ones((len(truth), 1), A.dtype)
+        own = {note: [l] for l, note in enumerate(truth)}
+        yield from audio.masked_notes(Y[:, m : m + 1], A, ones, own, truth, mask=mask)
+
+
+LOSSES = {"Euclidean": "frobenius", "KL": "kullback-leibler", "IS": "itakura-saito"}
+
+
+def nmf_settings(names, states, n_fft=N_FFT):
+    return [
+        Setting(f"NMF, {name}, {mask} mask", n, partial(masked, loss=LOSSES[name], mask=mask.lower()), n_fft)
+        for name, mask, n in itertools.product(names, ("ratio", "Wiener"), states)
+    ]
+
+
+PLAIN = Setting("CNMF, mixture phase: H U Y/abs(Y)", 1, partial(model_parts, phase_init="mixture"))
+SETTINGS = [
+    PLAIN,
+    PLAIN._replace(states=3),
+    *nmf_settings(["Euclidean"], (1, 3)),
+    *nmf_settings(["KL"], (1, 2, 3)),
+    *nmf_settings(["IS"], (1, 3)),
+    *nmf_settings(["KL"], (1, 2, 3), 4096),
+    *nmf_settings(["KL"], (1, 2, 3), 8192),
+    *(
+        Setting(f"CNMF, random start: {part}", states, partial(separate, phase_init="random"))
+        for (part, separate), states in itertools.product({"H U P": model_parts, "X": components}.items(), (1, 3))
+    ),
+    Setting("true magnitudes, mixture phase", None, true_magnitudes, oracle=True),
+    Setting("true ratio mask", None, partial(true_masks, mask="ratio"), oracle=True),
+    Setting("true Wiener mask", None, partial(true_masks, mask="wiener"), oracle=True),
+    *(
+        Setting("KL model, true phases", n, partial(model_with_true_phases, loss=LOSSES["KL"]), oracle=True)
+        for n in (1, 3)
+    ),
+]
+RECOMMENDED = {  # by what the templates are to the recording: name, states, n_fft
+    "whatever the piano": ("NMF, KL, ratio mask", 2, 8192),
+    "where the templates are of the recording's own piano": ("NMF, KL, Wiener mask", 3, 8192),
+}
+
+
+# --- What is measured ---------------------------------------------------------------------------------
+
+
+def learn_basis(n_fft, states, templates=ROOT / "basis_wav_piano"):
+    """Basis, and columns of each note."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"--n-fft": n_fft, "--hop-length": n_fft // 4, "--states": states, "-o": folder}
+        make_init_H.main([str(templates), "--quiet", *(str(word) for option in options.items() for word in option)])
+        basis = Path(folder) / "fixed_basis.npy"
+        H = np.array(utils.load_basis(basis))
+        return H, notes.columns_of_notes(notes.load_basis_info(basis, H.shape))
+
+
+def read_piece(folder):
+    """A recording [shape=(n,)], and by MIDI number, in order of pitch, the true sounds of its notes."""
+    stems = {notes.midi_of_name(path.stem): audio.load(path, SR) for path in audio.audio_files(folder / "stems")}
+    return audio.load(folder / "mixture.flac", SR), stems
+
+
+def separate(setting, y, stems, basis):
+    """What a setting takes the notes of ``stems`` for [shape=(notes, n)]."""
+    transform = {"n_fft": setting.n_fft, "hop": setting.n_fft // 4}
+    Y, truth = audio.stft(y, **transform), {note: audio.stft(s, **transform) for note, s in stems.items()}
+    blocks = setting.separate(Y, *basis, truth)
+    return np.concatenate(
+        [np.stack(pieces) for pieces in audio.overlap_add(blocks, Y.shape[1], len(y), **transform)], axis=1
+    )
+
+
+def sdr(s, s_hat):
+    """10 log10(sum s^2 / sum (s - s_hat)^2) in dB."""
+    s, s_hat = s.astype(np.float64), s_hat.astype(np.float64)
+    return 10 * np.log10(np.sum(s**2) / np.sum((s - s_hat) ** 2))
+
+
+def bss_eval(s, s_hat, y):
+    """SDR*, SIR and SAR in dB of one note, the rest of the recording being the other source."""
+    import fast_bss_eval
+
+    pairs = (np.stack([sound, y - sound]).astype(np.float64) for sound in (s, s_hat))
+    scores = fast_bss_eval.bss_eval_sources(*pairs, compute_permutation=False, use_cg_iter=SOLVER_ITERATIONS)
+    return [float(score[0]) for score in scores]
+
+
+def measure(setting, y, stems, basis, with_bss_eval):
+    """Figures of every note [shape=(1 or 4, notes)], in dB."""
+    rows = []
+    for s, s_hat in zip(stems.values(), separate(setting, y, stems, basis), strict=True):
+        rows.append([sdr(s, s_hat), *(bss_eval(s, s_hat, y) if with_bss_eval else ())])
+    return np.transpose(rows)
+
+
+# --- What is written ----------------------------------------------------------------------------------
+
+
+def table(header, cells):
+    """Markdown of a table with one row for each setting; ``cells(i)`` are those of setting i."""
+    rows = [["", "states", "n_fft", *header]]
+    for i, setting in enumerate(SETTINGS):
+        name = f"oracle: {setting.name}" if setting.oracle else setting.name
+        rows.append([name, str(setting.states or ""), str(setting.n_fft), *cells(i)])
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])
+
+
+def figures_table(scores):
+    """Median and mean over the notes of the main example, of the four figures on both pianos."""
+    header = [f"{figure}, {piano}" for piano in PIANOS for figure in FIGURES]
+    return table(
+        header,
+        lambda i: [
+            f"{np.median(values):.1f} / {np.mean(values):.1f}"
+            for piano in PIANOS
+            for values in scores[MAIN_EXAMPLE, piano][i]
+        ],
+    )
+
+
+def median_sdr(scores, key, i):
+    return np.median(scores[key][i][0])
+
+
+def medians_table(scores):
+    """Median SDR of every example on both pianos."""
+    header = [f"{example}, {piano}" for example, piano in scores]
+    return table(header, lambda i: [f"{median_sdr(scores, key, i):.1f}" for key in scores])
+
+
+def recommendation(scores):
+    """Sentences on the recommended settings: what they gain on every example, in median SDR."""
+    lines = []
+    plain = SETTINGS.index(PLAIN)
+    for purpose, which in RECOMMENDED.items():
+        i = next(i for i, s in enumerate(SETTINGS) if (s.name, s.states, s.n_fft) == which)
+        gains = ", ".join(
+            f"{example} {piano} {median_sdr(scores, (example, piano), i):.2f} dB "
+            f"({median_sdr(scores, (example, piano), i) - median_sdr(scores, (example, piano), plain):+.2f})"
+            for example, piano in scores
+        )
+        name, states, n_fft = which
+        lines.append(
+            f"- **{purpose}: {name}, {states} states, n_fft {n_fft}**; median SDR, and above the first row: {gains}"
+        )
+    return "\n".join(lines)
+
+
+def draw(path, scores):
+    """Draw the median SDR of each setting on both pianos of the main example, the oracles apart."""
+    from matplotlib.figure import Figure
+
+    first_oracle = next(i for i, setting in enumerate(SETTINGS) if setting.oracle)
+    places = np.arange(len(SETTINGS)) + 1.0 * (np.arange(len(SETTINGS)) >= first_oracle)
+    figure = Figure(figsize=(9, 0.29 * len(SETTINGS) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    for piano, shift in zip(PIANOS, (-0.2, 0.2), strict=True):
+        medians = [median_sdr(scores, (MAIN_EXAMPLE, piano), i) for i in range(len(SETTINGS))]
+        bars = axes.barh(places + shift, medians, height=0.38, color=COLOURS[piano], label=f"{piano} piano")
+        axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=7)
+    axes.set_yticks(places, [chart_label(setting) for setting in SETTINGS], fontsize=8)
+    axes.axhline(first_oracle, color="0.5", linewidth=0.8)
+    axes.text(
+        *(0.995, first_oracle + 0.3),
+        "below the line: with knowledge of the truth",
+        transform=axes.get_yaxis_transform(),
+        ha="right",
+        va="center",
+        fontsize=8,
+        color="0.3",
+    )
+    axes.set_ylim(places[-1] + 0.7, -0.7)
+    axes.margins(x=0.06)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(f"SDR, median over the notes of the {MAIN_EXAMPLE} (dB)")
+    figure.legend(loc="outside upper right", ncols=2, frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def chart_label(setting):
+    states = {None: "", 1: ", 1 state"}.get(setting.states, f", {setting.states} states")
+    return setting.name + states + (f", n_fft {setting.n_fft}" if setting.n_fft != N_FFT else "")
+
+
+def put_between_markers(path, text):
+    """Replace what stands between the markers of ``path``."""
+    after, n = re.subn(
+        rf"({BEGIN}\n).*?({END})",
+        lambda match: f"{match[1]}\n{text}\n\n{match[2]}",
+        path.read_text(encoding="utf-8"),
+        flags=re.DOTALL,
+    )
+    if n != 1:
+        raise SystemExit(f"{path}: got {n} pairs of markers, expected one, {BEGIN} and {END}")
+    path.write_text(after, encoding="utf-8")
+
+
+def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    needed = sorted({(setting.n_fft, setting.states) for setting in SETTINGS if setting.states})
+    bases = {key: learn_basis(*key) for key in tqdm(needed, "Bases")}
+    examples = sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir())
+    scores = {}
+    for key in itertools.product(examples, PIANOS):
+        y, stems = read_piece(ROOT.joinpath("examples", *key))
+        scores[key] = [
+            measure(setting, y, stems, bases.get((setting.n_fft, setting.states), (None, None)), key[0] == MAIN_EXAMPLE)
+            for setting in tqdm(SETTINGS, " ".join(key))
+        ]
+    texts = {
+        "README.md": f"{recommendation(scores)}\n\n{figures_table(scores)}",
+        "benchmarks/README.md": medians_table(scores),
+    }
+    for path, text in texts.items():
+        print(f"\n{text}")
+        put_between_markers(ROOT / path, text)
+    draw(ROOT / "images" / "separation.png", scores)
+
+
+if __name__ == "__main__":
+    main()
