@@ -423,6 +423,7 @@ def complex_nmf_blocks(
     check_spectrogram(Y)
     check_complex(Y)
     check_bins(Y, H)
+    _blas()  # looked up here and not in the middle of a run
     E = energy(Y)
     weight = sparsity_weight(E, Y.shape[1], H.shape[1], p, sparsity)
     sweep = {"mixture": _pinned_sweeps, "random": _moving_sweeps}[phase_init]
