@@ -47,7 +47,7 @@ GMM_FLOOR = 1e-8  # share of a note's mass that every bin starts with: multiplic
 U_FLOOR = 1e-30  # of activations while they are updated, in units of the loudest bin: no denominator is ever zero
 CLOSE_FIT = 1e-3  # normalised error below which a residual is worked out in double precision
 IS_FLOOR = 1e-7  # what the Itakura-Saito divergence takes silence for, in the same units: 140 dB below the loudest
-EUCLIDEAN_BLOCK = 256  # frames; one block's activations and their products stay in a core's cache
+EUCLIDEAN_BLOCK = 512  # frames; smaller products take BLAS longer a frame, larger ones leave a core's cache
 PHASE_BLOCK_BYTES = 2**26  # phases of one block of frames; the peak memory is a few times this
 
 
@@ -219,6 +219,8 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=
         return U, cost
 
     U, cost = solve(n_iter)
+    if thr is None and tol is None:
+        return U, cost
     n_done, _ = stopping_iteration(cost, normalised(cost, cost_scale(Y, loss)), thr, tol)
     return (U, cost) if n_done == n_iter else solve(n_done)
 

@@ -174,32 +174,33 @@ def run_process(folder, n_frames, n_components, n_iter, *options):
     return elapsed, usage.ru_maxrss / 1e3
 
 
-def show_growth(n_iter=100):
-    rows = []
+def show_growth(rounds=3, n_iter=20):
     cases = [(minutes, 60, ("--no-phase",)) for minutes in (1, 2, 5, 10, 20)]
     cases += [(5, 60, ()), (1, 120, ("--no-phase",)), (1, 180, ("--no-phase",))]
+    elapsed, memory = np.zeros((2, rounds, len(cases)))
+    start = np.zeros(rounds)
     with tempfile.TemporaryDirectory() as folder:
         run_process(Path(folder), 100, 60, 1)  # compiles
-        start = np.median([run_process(Path(folder), 100, 60, 1)[0] for _ in range(3)])  # imports and pictures
-        for minutes, n_components, options in cases:
-            n_frames = minutes * FRAMES_A_MINUTE
-            elapsed, memory = run_process(Path(folder), n_frames, n_components, n_iter, *options)
-            unit = (elapsed - start) / (n_frames * n_components * n_iter * K)
-            rows.append(
-                (
-                    f"{minutes}",
-                    f"{n_components}",
-                    "no" if options else "yes",
-                    f"{elapsed:.1f}",
-                    f"{1e9 * unit:.3f}",
-                    f"{memory:.0f}",
-                )
-            )
-    header = ("minutes of sound", "L", "phases written", "s", "ns / element / sweep", "peak MB")
+        for i in range(rounds):
+            start[i] = np.median([run_process(Path(folder), 10, 60, 1)[0] for _ in range(3)])  # imports and pictures
+            for j, (minutes, n_components, options) in enumerate(cases):
+                n_frames = minutes * FRAMES_A_MINUTE
+                elapsed[i, j], memory[i, j] = run_process(Path(folder), n_frames, n_components, n_iter, *options)
+    size = np.array([minutes * n_components for minutes, n_components, _ in cases])
+    unit = (elapsed - start[:, None]) / size
+    growth = np.median(unit / unit.mean(axis=1, keepdims=True, where=[options != () for *_, options in cases]), axis=0)
+    rows = [
+        (f"{minutes}", f"{n_components}", "no" if options else "yes", f"{t:.1f}", f"{ratio:.2f}", f"{mb:.0f}")
+        for (minutes, n_components, options), t, ratio, mb in zip(
+            cases, np.median(elapsed, axis=0), growth, memory.max(axis=0), strict=True
+        )
+    ]
     title = (
-        f"Growth: CNMF.py with {n_iter} sweeps from random phases, whole processes; {start:.1f} s of each are its start"
+        f"Growth: CNMF.py with {n_iter} sweeps from random phases, whole processes, whose start takes "
+        f"{np.median(start):.1f} s"
     )
-    print_table(title, header, rows)
+    per_size = "less the start, per minute and column, times the mean of all without phases"
+    print_table(title, ("minutes of sound", "L", "phases written", "s", per_size, "peak MB"), rows)
 
 
 def main():
