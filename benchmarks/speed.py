@@ -9,6 +9,7 @@ is doing hits all of them, and ratios are medians over the rounds. About fifteen
 """
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
@@ -178,42 +179,37 @@ def show_growth(rounds=3, n_iter=20):
     cases = [(minutes, 60, ("--no-phase",)) for minutes in (1, 2, 5, 10, 20)]
     cases += [(5, 60, ()), (1, 120, ("--no-phase",)), (1, 180, ("--no-phase",))]
     elapsed, memory = np.zeros((2, rounds, len(cases)))
-    start = np.zeros(rounds)
     with tempfile.TemporaryDirectory() as folder:
         run_process(Path(folder), 100, 60, 1)  # compiles
-        for i in range(rounds):
-            start[i] = np.median([run_process(Path(folder), 10, 60, 1)[0] for _ in range(3)])  # imports and pictures
-            for j, (minutes, n_components, options) in enumerate(cases):
-                n_frames = minutes * FRAMES_A_MINUTE
-                elapsed[i, j], memory[i, j] = run_process(Path(folder), n_frames, n_components, n_iter, *options)
-    size = np.array([minutes * n_components for minutes, n_components, _ in cases])
-    unit = (elapsed - start[:, None]) / size
-    growth = np.median(unit / unit.mean(axis=1, keepdims=True, where=[options != () for *_, options in cases]), axis=0)
+        for i, (j, (minutes, n_components, options)) in itertools.product(range(rounds), enumerate(cases)):
+            n_frames = minutes * FRAMES_A_MINUTE
+            elapsed[i, j], memory[i, j] = run_process(Path(folder), n_frames, n_components, n_iter, *options)
+    t = np.median(elapsed, axis=0)
+    minutes = np.array([case[0] for case in cases[:5]])
+    slope, start = np.polyfit(minutes, t[:5], 1, w=1 / t[:5])
+    line = [f"{ratio:.2f}" for ratio in t[:5] / (start + slope * minutes)] + [""] * 3
     rows = [
-        (f"{minutes}", f"{n_components}", "no" if options else "yes", f"{t:.1f}", f"{ratio:.2f}", f"{mb:.0f}")
-        for (minutes, n_components, options), t, ratio, mb in zip(
-            cases, np.median(elapsed, axis=0), growth, memory.max(axis=0), strict=True
-        )
+        (f"{case[0]}", f"{case[1]}", "no" if case[2] else "yes", f"{t[j]:.1f}", line[j], f"{memory[:, j].max():.0f}")
+        for j, case in enumerate(cases)
     ]
-    title = (
-        f"Growth: CNMF.py with {n_iter} sweeps from random phases, whole processes, whose start takes "
-        f"{np.median(start):.1f} s"
-    )
-    per_size = "less the start, per minute and column, times the mean of all without phases"
-    print_table(title, ("minutes of sound", "L", "phases written", "s", per_size, "peak MB"), rows)
+    title = f"Growth: CNMF.py with {n_iter} sweeps from random phases, whole processes"
+    of_line = f"times {start:.1f} s + {slope:.2f} s a minute"
+    print_table(title, ("minutes of sound", "L", "phases written", "s", of_line, "peak MB"), rows)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = {
+        "growth": show_growth,  # first: a process starts with the peak memory of the one that starts it
         "sweep": lambda: compare_sweeps(np.random.default_rng(0)),
         "nmf": lambda: compare_nmf(np.random.default_rng(0)),
         "start": compare_start,
-        "growth": show_growth,
     }
     parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="tables to make (default: all)")
-    for part in parser.parse_args().only:
-        parts[part]()
+    only = parser.parse_args().only
+    for part in parts:
+        if part in only:
+            parts[part]()
 
 
 if __name__ == "__main__":
