@@ -1,9 +1,12 @@
 """What NMF.py and CNMF.py write beyond their arrays: the note list, and the sound of each note."""
 
+from pathlib import Path
+
 import audio
 import figures
 import notes
 import options
+import outputs
 from utils import InputError
 
 
@@ -66,3 +69,11 @@ def write_stems(folder, path, Y, y, files, blocks, sounding, params, args, works
         options.report(f"{path}: {count} samples of {name} clipped; --subtype FLOAT never does")
     n_stems = len(list((folder / "stems").iterdir())) - 1
     options.report(f"{n_stems} stems and a residual, which sum to the recording to {null:.0f} dB", args.quiet)
+
+
+def write_record(folder, path, params, args, cost, reason, error):
+    """Write run.json: what NMF.py or CNMF.py read, was told, and came to; see :func:`outputs.write_record`."""
+    description = Path(args.basis).with_suffix(".json")
+    inputs = [path, args.basis, *([description] if description.exists() else [])]
+    ending = {"iterations": len(cost), "stopped_by": reason, "normalised_error": float(error[-1])}
+    outputs.write_record(folder, args.script, args.command, inputs, seed=args.seed, stft=params, **ending)
