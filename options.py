@@ -212,5 +212,6 @@ def run(main):
         report("interrupted; nothing incomplete is left")
         return 128 + signal.SIGINT
     except (OSError, MemoryError) as error:
-        report(f"{Path(sys.argv[0]).name}: error: {error}")
+        hint = " (is the disk full?)" if isinstance(error, OSError) and error.errno is None else ""
+        report(f"{Path(sys.argv[0]).name}: error: {error}{hint}")
         return 1

@@ -56,15 +56,20 @@ def write_stems(folder, path, Y, y, files, blocks, sounding, params, args, works
     ``files``, ``blocks`` and ``sounding`` are those of :func:`audio.write_stems`; ``y`` is the sound of ``path`` at
     the rate of ``params``, or None where ``path`` is a spectrogram.
     """
+    import soundfile
+
     y_sr = params["sr"]
     if y is None:
         y = audio.sound_of(Y, params, workspace)
     elif args.native_sr:
         y_sr = audio.sample_rate(path)
         y = audio.load_mapped(path, y_sr, workspace)
-    null, clipped = audio.write_stems(
-        folder / "stems", y, files, blocks, Y.shape[1], sounding, **params, y_sr=y_sr, subtype=args.subtype
-    )
+    try:
+        null, clipped = audio.write_stems(
+            folder / "stems", y, files, blocks, Y.shape[1], sounding, **params, y_sr=y_sr, subtype=args.subtype
+        )
+    except soundfile.SoundFileError as error:
+        raise OSError(f"stems cannot be written ({error})") from None
     for name, count in clipped.items():
         options.report(f"{path}: {count} samples of {name} clipped; --subtype FLOAT never does")
     n_stems = len(list((folder / "stems").iterdir())) - 1
