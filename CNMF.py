@@ -4,12 +4,11 @@
     python CNMF.py song.flac 50 fixed_basis.npy --phase-init random --no-phase --stems -o song
 
 Writes basis_calc.npy (K, L), activation_calc.npy (L, M), phase_calc.npy (L, K, M), reconst.npy (K, M),
-cost.npy (one value an iteration), learning_curve_CNMF.png and activation.png; for a sound notes.csv, notes.mid
-and spectrogram.png as well.
+cost.npy (one value an iteration), learning_curve_CNMF.png, activation.png and run.json; for a sound notes.csv,
+notes.mid and spectrogram.png as well.
 """
 
 import sys
-import tempfile
 from collections import deque
 from contextlib import ExitStack
 
@@ -19,6 +18,7 @@ import audio
 import figures
 import notes
 import options
+import outputs
 import results
 import utils
 
@@ -39,11 +39,11 @@ def parse_args(parser, argv):
         help="weight of the sparsity penalty, free of gain and length (default: %(default)s)",
     )
     parser.add_argument("--no-phase", action="store_true", help="do not write phase_calc.npy, L x K x M numbers")
-    return parser.parse_args(argv)
+    return options.parse(parser, argv)
 
 
 def main(argv=None):
-    parser = options.parser(__doc__)
+    parser = options.parser(__doc__, __file__)
     args = parse_args(parser, argv)
     try:
         H = utils.load_basis(args.basis)
@@ -56,12 +56,12 @@ def main(argv=None):
         options.announce_compilation()
 
     def decompose(path, out_dir):
-        with tempfile.TemporaryDirectory() as workspace:
+        with outputs.reserved_folder(out_dir) as workspace:
             Y, y = audio.open_spectrogram(path, params, workspace)
             utils.check_complex(Y, path)
             utils.check_bins(Y, H, path, args.basis)
             n_tensors = 1 if args.no_phase else 1 + H.shape[1]
-            utils.check_space(out_dir, n_tensors * Y.size * Y.itemsize, "--no-phase leaves out the largest file")
+            outputs.check_space(out_dir, n_tensors * Y.size * Y.itemsize, "--no-phase leaves out the largest file")
             blocks = utils.complex_nmf_blocks(
                 Y,
                 H,
@@ -73,7 +73,7 @@ def main(argv=None):
                 tol=args.tol,
                 progress=options.progress_bar("frame", args.quiet),
             )
-            with utils.output_folder(out_dir) as folder:
+            with outputs.output_folder(workspace) as folder:
                 done = []  # U and curves of each block
                 blocks = write_components(folder, blocks, done, Y, H, with_phase=not args.no_phase)
                 if args.stems:
@@ -98,6 +98,7 @@ def main(argv=None):
                 if args.notes or y is not None:
                     F = utils.load_spectrogram(folder / "reconst.npy")
                     results.write_notes(folder, Y, U, lambda frames: utils.read_frames(F, frames), info)
+                results.write_record(folder, path, params, args, cost, reason, error)
         options.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
         if args.show:
             figures.show(out_dir / name for name in ("learning_curve_CNMF.png", "activation.png"))

@@ -4,11 +4,10 @@
     python NMF.py song.mp3 200 fixed_basis.npy --loss kullback-leibler --stems -o song
 
 Writes basis_calc.npy (K, L), activation_calc.npy (L, M), cost.npy (one value an iteration),
-learning_curve_NMF.png and activation.png; for a sound notes.csv, notes.mid and spectrogram.png as well.
+learning_curve_NMF.png, activation.png and run.json; for a sound notes.csv, notes.mid and spectrogram.png as well.
 """
 
 import sys
-import tempfile
 
 import numpy as np
 
@@ -16,12 +15,13 @@ import audio
 import figures
 import notes
 import options
+import outputs
 import results
 import utils
 
 
 def main(argv=None):
-    parser = options.parser(__doc__)
+    parser = options.parser(__doc__, __file__)
     options.add_decomposition(parser)
     parser.add_argument(
         "--loss",
@@ -35,7 +35,7 @@ def main(argv=None):
         default="wiener",
         help="a stem's share of the sound: of squared magnitudes or of magnitudes (default: %(default)s)",
     )
-    args = parser.parse_args(argv)
+    args = options.parse(parser, argv)
     try:
         H = utils.load_basis(args.basis)
         info = notes.load_basis_info(args.basis, H.shape)
@@ -45,7 +45,7 @@ def main(argv=None):
         parser.error(str(error))
 
     def decompose(path, out_dir):
-        with tempfile.TemporaryDirectory() as workspace:
+        with outputs.reserved_folder(out_dir) as workspace:
             Y, y = audio.open_spectrogram(path, params, workspace)
             utils.check_bins(Y, H, path, args.basis)
             if args.stems:
@@ -56,7 +56,7 @@ def main(argv=None):
             )
             error = utils.normalised(cost, utils.cost_scale(Y, args.loss))
             _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
-            with utils.output_folder(out_dir) as folder:
+            with outputs.output_folder(workspace) as folder:
                 for name, array in {"basis_calc": H, "activation_calc": U, "cost": cost}.items():
                     np.save(folder / f"{name}.npy", array)
                 utils.plot_learning_curve(folder / "learning_curve_NMF.png", error, reason)
@@ -68,6 +68,7 @@ def main(argv=None):
                     files = results.sounding_notes(U, columns, args.top_db)
                     blocks = audio.masked_notes(Y, H, U, columns, files, mask=args.mask)
                     results.write_stems(folder, path, Y, y, files, blocks, lambda: files, params, args, workspace)
+                results.write_record(folder, path, params, args, cost, reason, error)
         options.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
         if args.show:
             figures.show(out_dir / name for name in ("learning_curve_NMF.png", "activation.png"))

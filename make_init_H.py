@@ -7,7 +7,7 @@ Each note starts from a harmonic Gaussian mixture at its fundamental frequency a
 recording by NMF. The fundamental is that of the note name or MIDI number in the file's name (036_C2.wav,
 C#4.flac, piano-60.wav), otherwise it is measured. Columns are ordered by pitch.
 
-Writes fixed_basis.npy (K, L), fixed_basis.json and fixed_basis_spectrogram.png.
+Writes fixed_basis.npy (K, L), fixed_basis.json, fixed_basis_spectrogram.png and run.json.
 """
 
 import json
@@ -21,6 +21,7 @@ import audio
 import figures
 import notes
 import options
+import outputs
 import utils
 
 LOWEST_SR = 1000  # Hz; below it hardly a note of the piano can be measured
@@ -42,7 +43,7 @@ def parse_args(parser, argv):
         parser.add_argument(name, type=kind, default=default, metavar="X", help=f"{text} (default: %(default)s)")
     parser.add_argument("templates", type=Path, metavar="DIR", help="folder of single-note audio files")
     options.add_output(parser)
-    args = parser.parse_args(argv)
+    args = options.parse(parser, argv)
     if args.sr < LOWEST_SR:
         parser.error(f"--sr: got {args.sr}, expected at least {LOWEST_SR} Hz")
     if args.n_fft % 2:
@@ -53,7 +54,7 @@ def parse_args(parser, argv):
 
 
 def main(argv=None):
-    parser = options.parser(__doc__)
+    parser = options.parser(__doc__, __file__)
     args = parse_args(parser, argv)
     try:
         if not args.templates.is_dir():
@@ -61,18 +62,23 @@ def main(argv=None):
         files = audio.audio_files(args.templates)
         if not files:
             raise utils.InputError(f"{args.templates}: got no audio files, expected one for each note")
-        learnt = [
-            learn_note(path, args)
-            for path in tqdm(files, "Templates", unit="note", disable=args.quiet or None, delay=2)
-        ]
-        learnt.sort(key=lambda note: note[0]["f0"])
-        H = np.column_stack([spectra for _, spectra in learnt]).astype(np.float32)
-        columns = [column for column, _ in learnt for _ in range(args.states)]
-        info = {"sr": args.sr, "n_fft": args.n_fft, "hop": args.hop_length, "window": "hann", "columns": columns}
-        with utils.output_folder(args.out_dir) as folder:
-            np.save(folder / "fixed_basis.npy", H)
-            (folder / "fixed_basis.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
-            figures.plot_basis(folder / "fixed_basis_spectrogram.png", H, info)
+        with outputs.reserved_folder(args.out_dir) as workspace:
+            learnt = [
+                learn_note(path, args)
+                for path in tqdm(files, "Templates", unit="note", disable=args.quiet or None, delay=2)
+            ]
+            learnt.sort(key=lambda note: note[0]["f0"])
+            H = np.column_stack([spectra for _, spectra, _ in learnt]).astype(np.float32)
+            columns = [column for column, *_ in learnt for _ in range(args.states)]
+            info = {"sr": args.sr, "n_fft": args.n_fft, "hop": args.hop_length, "window": "hann", "columns": columns}
+            with outputs.output_folder(workspace) as folder:
+                np.save(folder / "fixed_basis.npy", H)
+                (folder / "fixed_basis.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+                figures.plot_basis(folder / "fixed_basis_spectrogram.png", H, info)
+                params = {"sr": args.sr, "n_fft": args.n_fft, "hop": args.hop_length}
+                error = [round(error, 6) for *_, error in learnt]  # of each note, in order of pitch
+                ending = {"iterations": args.n_iter, "stopped_by": "number of iterations", "normalised_error": error}
+                outputs.write_record(folder, args.script, args.command, files, seed=None, stft=params, **ending)
     except utils.InputError as error:
         parser.error(str(error))
     options.report(
@@ -83,7 +89,7 @@ def main(argv=None):
 
 
 def learn_note(path, args):
-    """Description and spectra [shape=(K, states)] of the note in one template."""
+    """Description of the note in one template, its spectra [shape=(K, states)], and the error that they leave."""
     y = audio.load(path, args.sr)
     if not y.any():
         raise utils.InputError(f"{path}: got silence, expected one note")
@@ -102,7 +108,8 @@ def learn_note(path, args):
         raise utils.InputError(f"{path}: {error}") from None
     spectra = utils.learn_spectra(Y, np.repeat(start[:, None], args.states, axis=1), args.n_iter)
     utils.check_basis(spectra, path)
-    return {"file": path.name, "note": notes.note_name(midi), "f0": round(f0, 3)}, spectra
+    error = utils.nmf(Y, spectra, args.n_iter)[1][-1] / utils.cost_scale(Y)
+    return {"file": path.name, "note": notes.note_name(midi), "f0": round(f0, 3)}, spectra, error
 
 
 if __name__ == "__main__":

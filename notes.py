@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from outputs import check_handed_over
 from utils import C3_HZ, C3_MIDI, InputError
 
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
@@ -94,8 +95,9 @@ def load_basis_info(basis, shape):
     Raises
     ------
     InputError
-        If the file is there but is no description of this basis.
+        If the file is there but is no description of this basis, or a killed run has left only one of the two.
     """
+    check_handed_over(basis)
     path = Path(basis).with_suffix(".json")
     if not path.exists():
         return None

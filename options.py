@@ -6,14 +6,27 @@ import signal
 import sys
 from pathlib import Path
 
+from outputs import VERSION
 from utils import InputError
 
 
-def parser(doc):
-    """An argument parser whose help is the script's docstring, and whose errors are one line and status 2."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser(doc, file):
+    """An argument parser for the script ``file``: its help is the docstring, its errors are one line and status 2."""
+    parser = argparse.ArgumentParser(
+        Path(file).name, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {' '.join(message.split())}\n")
     return parser
+
+
+def parse(parser, argv):
+    """Parse ``argv``; ``command`` holds the script's name and the arguments, but for those that change no result."""
+    args = parser.parse_args(argv)
+    silent = argparse.ArgumentParser(add_help=False)
+    add_output(silent)
+    args.script, (_, args.command) = parser.prog, silent.parse_known_args(argv)
+    return args
 
 
 def add_output(parser):
@@ -196,8 +209,9 @@ def run(main):
     try:
         return main()
     except KeyboardInterrupt:
-        report("interrupted; nothing was written")
+        report("interrupted; nothing incomplete is left")
         return 128 + signal.SIGINT
     except (OSError, MemoryError) as error:
-        report(f"{Path(sys.argv[0]).name}: error: {error}")
+        hint = " (is the disk full?)" if isinstance(error, OSError) and error.errno is None else ""
+        report(f"{Path(sys.argv[0]).name}: error: {error}{hint}")
         return 1

@@ -1,9 +1,12 @@
 """What NMF.py and CNMF.py write beyond their arrays: the note list, and the sound of each note."""
 
+from pathlib import Path
+
 import audio
 import figures
 import notes
 import options
+import outputs
 from utils import InputError
 
 
@@ -53,16 +56,29 @@ def write_stems(folder, path, Y, y, files, blocks, sounding, params, args, works
     ``files``, ``blocks`` and ``sounding`` are those of :func:`audio.write_stems`; ``y`` is the sound of ``path`` at
     the rate of ``params``, or None where ``path`` is a spectrogram.
     """
+    import soundfile
+
     y_sr = params["sr"]
     if y is None:
         y = audio.sound_of(Y, params, workspace)
     elif args.native_sr:
         y_sr = audio.sample_rate(path)
         y = audio.load_mapped(path, y_sr, workspace)
-    null, clipped = audio.write_stems(
-        folder / "stems", y, files, blocks, Y.shape[1], sounding, **params, y_sr=y_sr, subtype=args.subtype
-    )
+    try:
+        null, clipped = audio.write_stems(
+            folder / "stems", y, files, blocks, Y.shape[1], sounding, **params, y_sr=y_sr, subtype=args.subtype
+        )
+    except soundfile.SoundFileError as error:
+        raise OSError(f"stems cannot be written ({error})") from None
     for name, count in clipped.items():
         options.report(f"{path}: {count} samples of {name} clipped; --subtype FLOAT never does")
     n_stems = len(list((folder / "stems").iterdir())) - 1
     options.report(f"{n_stems} stems and a residual, which sum to the recording to {null:.0f} dB", args.quiet)
+
+
+def write_record(folder, path, params, args, cost, reason, error):
+    """Write run.json: what NMF.py or CNMF.py read, was told, and came to; see :func:`outputs.write_record`."""
+    description = Path(args.basis).with_suffix(".json")
+    inputs = [path, args.basis, *([description] if description.exists() else [])]
+    ending = {"iterations": len(cost), "stopped_by": reason, "normalised_error": float(error[-1])}
+    outputs.write_record(folder, args.script, args.command, inputs, seed=args.seed, stft=params, **ending)

@@ -33,10 +33,8 @@ import functools
 import itertools
 import math
 import os
-import secrets
-import shutil
 from collections import deque
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -837,58 +835,6 @@ def _open_npy(path):
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}), expected a .npy file") from None
-
-
-@contextmanager
-def output_folder(path):
-    """Collect outputs in a hidden folder inside ``path`` and give them their place when all are complete.
-
-    Yields the hidden folder. Whatever ends the block early, nothing under a final name has been touched.
-
-    Raises
-    ------
-    InputError
-        If ``path`` cannot be a folder that is written to.
-    """
-    path = Path(path)
-    part = path / f".part-{secrets.token_hex(8)}"  # named before it is made: a kill in between leaves nothing
-    existed = path.is_dir()
-    done = False
-    try:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            part.mkdir()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written to ({error.strerror}), expected an output folder") from None
-        yield part
-        outputs = sorted(part.iterdir())
-        for output in outputs:
-            target = path / output.name
-            if target.exists() and target.is_dir() != output.is_dir():
-                got, expected = ("a folder", "a file") if target.is_dir() else ("a file", "a folder")
-                raise InputError(f"{target}: got {got}, expected {expected} to write or to replace")
-        for output in outputs:
-            target = path / output.name
-            if target.is_dir():  # a folder is never mixed with that of an earlier run
-                target.rename(part / f"old {output.name}")
-            os.replace(output, target)
-        done = True
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        if not existed and not done:
-            with suppress(OSError):
-                path.rmdir()
-
-
-def check_space(path, n_bytes, way_out):
-    """Raise :class:`InputError` unless the disk that ``path`` is or will be on has room for ``n_bytes``."""
-    path = Path(path).absolute()
-    while not path.exists():
-        path = path.parent
-    free = shutil.disk_usage(path).free
-    if n_bytes > free:
-        got, expected = f"{free / 1e9:.1f} GB of free space", f"{n_bytes / 1e9:.1f} GB for the results"
-        raise InputError(f"{path}: got {got}, expected {expected} ({way_out})")
 
 
 @contextmanager

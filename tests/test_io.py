@@ -3,8 +3,6 @@
 import io
 import os
 import pickle
-import stat
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -150,69 +148,6 @@ def test_values_that_no_basis_has_are_named(tmp_path, H, message):
     np.save(tmp_path / "H.npy", H)
     with pytest.raises(utils.InputError, match=f"H.npy: .*{message}"):
         utils.load_basis(tmp_path / "H.npy")
-
-
-def test_outputs_appear_together_and_replace_what_was_there(tmp_path):
-    (tmp_path / "a").write_text("old")
-    (tmp_path / "other").write_text("kept")
-    with utils.output_folder(tmp_path) as folder:
-        (folder / "a").write_text("new")
-        (folder / "b").write_text("new")
-        assert (tmp_path / "a").read_text() == "old"
-        assert not (tmp_path / "b").exists()
-        assert folder.parent == tmp_path  # a rename within one file system is all or nothing
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new", "b": "new", "other": "kept"}
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, utils.InputError])
-@pytest.mark.parametrize("existed", [True, False])
-def test_a_run_that_fails_leaves_nothing(tmp_path, error, existed):
-    target = tmp_path / "results"
-    if existed:
-        target.mkdir()
-        (target / "a").write_text("old")
-
-    def fail():
-        with utils.output_folder(target) as folder:
-            (folder / "a").write_text("half")
-            raise error
-
-    with pytest.raises(error):
-        fail()
-    assert target.exists() == existed
-    if existed:
-        assert [(path.name, path.read_text()) for path in target.iterdir()] == [("a", "old")]
-
-
-def test_a_folder_in_the_place_of_an_output_stops_all_outputs(tmp_path):
-    (tmp_path / "b").mkdir()
-    (tmp_path / "a").write_text("old")
-
-    def write():
-        with utils.output_folder(tmp_path) as folder:
-            (folder / "a").write_text("new")
-            (folder / "b").write_text("new")
-
-    with pytest.raises(utils.InputError, match="b: got a folder"):
-        write()
-    assert (tmp_path / "a").read_text() == "old"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
-
-
-def test_outputs_can_be_read_by_whom_the_umask_lets(tmp_path):
-    with utils.output_folder(tmp_path / "new") as folder:
-        np.save(folder / "a.npy", np.ones(3))
-    (tmp_path / "plain").write_text("")
-    mode = stat.S_IMODE((tmp_path / "plain").stat().st_mode)
-    assert stat.S_IMODE((tmp_path / "new" / "a.npy").stat().st_mode) == mode
-
-
-def test_results_that_the_disk_has_no_room_for_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(utils.shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * 10**9))
-    utils.check_space(tmp_path / "new" / "folder", 5 * 10**9, "less")
-    with pytest.raises(utils.InputError, match=r"got 5.0 GB of free space, expected 7.5 GB for the results \(less\)"):
-        utils.check_space(tmp_path / "new" / "folder", 75 * 10**8, "less")
-    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("dtype", [np.complex64, np.complex128, np.float32])

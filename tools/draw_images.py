@@ -17,7 +17,6 @@ import argparse
 import csv
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,7 @@ import figures
 import make_init_H
 import NMF
 import notes
+import outputs
 import utils
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,8 +44,7 @@ START_COLOUR, LEARNT_COLOUR, TRUE_COLOUR = "#f4a261", "#3b0f70", "#00bfd8"
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args(argv)
-    with utils.output_folder(ROOT / "images") as images, tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
+    with outputs.reserved_folder(ROOT / "images") as folder, outputs.output_folder(folder) as images:
         spec, basis = folder / "spec.npy", folder / "fixed_basis.npy"
         np.save(spec, audio.stft(audio.load(CHORALE / "matched" / "mixture.flac", 22050)))
         make_init_H.main([str(ROOT / "basis_wav_piano"), "-o", str(folder)])

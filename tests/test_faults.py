@@ -1,0 +1,103 @@
+"""Killed runs, full disks and two runs at once: earlier results stay, or new ones take their place as a whole."""
+
+import random
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+import CNMF
+import NMF
+
+K, L, M = 129, 3, 60
+
+
+@pytest.fixture(scope="module")
+def faults(root):
+    sys.path.insert(0, str(root / "benchmarks"))
+    try:
+        import faults
+    finally:
+        sys.path.pop(0)
+    return faults
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch, rng):
+    """A current directory with spec.npy, complex128, basis.npy without a description, and earlier results in out/."""
+    monkeypatch.chdir(tmp_path)
+    np.save("basis.npy", rng.random((K, L)))
+    np.save("spec.npy", rng.standard_normal((K, M)) + 1j * rng.standard_normal((K, M)))
+    CNMF.main(["spec.npy", "2", "basis.npy", "--sr", "8000", "-o", "out", "--stems"])
+    return tmp_path
+
+
+def test_killed_runs_leave_the_earlier_results_or_their_own(faults, tmp_path):
+    faults.prepare(tmp_path)
+    for script in ("NMF.py", "CNMF.py"):
+        assert sum(faults.campaign(tmp_path, script, 1, random.Random(1)).values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "largest"),
+    [
+        ("CNMF.py", [], "out/phase_calc.npy"),
+        ("CNMF.py", ["--no-phase"], "out/reconst.npy"),
+        ("NMF.py", ["--stems", "--subtype", "DOUBLE"], None),
+        ("NMF.py", [], "out/learning_curve_CNMF.png"),
+    ],
+)
+def test_a_disk_that_fills_up_is_one_line_and_status_1(files, root, faults, script, arguments, largest):
+    if largest is None:  # a stem; its header is on the disk, its samples are not
+        np.save("spec.npy", np.load("spec.npy")[:, :20].repeat(20, axis=1).astype(np.complex64))
+        n_bytes = 8 * 64 * 400
+    else:
+        n_bytes = (files / largest).stat().st_size
+    before = faults.digests(files)
+    done = subprocess.run(
+        [sys.executable, root / script, "spec.npy", "3", "basis.npy", "--sr", "8000", "-o", "out", *arguments],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes // 2, n_bytes // 2)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{script}: error: ")
+    assert any(words in line for words in ("File too large", "is the disk full?"))
+    assert faults.digests(files) == before
+    assert not list(files.glob("out/.*"))
+
+
+def test_two_runs_into_one_folder_do_not_mix(files, root, faults):
+    before = faults.digests(files / "out")
+    long_run = ["spec.npy", "1000000", "basis.npy", "--phase-init", "random", "-o", "out"]
+    with subprocess.Popen([sys.executable, root / "CNMF.py", *long_run], stderr=subprocess.PIPE) as first:
+        while first.poll() is None and not list(files.glob("out/.part-*/results")):
+            time.sleep(0.02)
+        for script in ("NMF.py", "CNMF.py"):
+            command = [sys.executable, root / script, "spec.npy", "3", "basis.npy", "-o", "out"]
+            second = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert second.returncode == 2
+            message = "out: got a folder that another run is writing to, expected one of its own"
+            assert second.stderr == f"{script}: error: {message}\n"
+        assert first.poll() is None
+        assert list(files.glob("out/.part-*/results"))
+        assert faults.digests(files / "out") == before
+        first.kill()
+    NMF.main(["spec.npy", "3", "basis.npy", "-o", "out"])
+    assert not list(files.glob("out/.*"))
+
+
+def test_results_that_are_not_asked_for_again_go(files):
+    assert (files / "out" / "phase_calc.npy").exists()
+    assert soundfile.info(files / "out" / "stems" / "residual.wav").samplerate == 8000
+    CNMF.main(["spec.npy", "2", "basis.npy", "-o", "out", "--no-phase"])
+    assert {path.name for path in (files / "out").iterdir()} == {
+        *("activation.png", "activation_calc.npy", "basis_calc.npy", "cost.npy"),
+        *("learning_curve_CNMF.png", "reconst.npy", "run.json"),
+    }
