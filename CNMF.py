@@ -71,6 +71,7 @@ def main(argv=None):
                 seed=args.seed,
                 thr=args.thr,
                 tol=args.tol,
+                with_phase=args.stems or not args.no_phase,
                 progress=options.progress_bar("frame", args.quiet),
             )
             with outputs.output_folder(workspace) as folder:

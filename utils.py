@@ -142,7 +142,7 @@ def learn_spectra(Y, H, n_iter):
 # --- NMF --------------------------------------------------------------------------------------------
 
 
-def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=None):
+def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=None, map=map):
     """Fit activations to a magnitude spectrogram with ``H`` held fixed.
 
     Minimises D(|Y|, H U) by multiplicative updates that never raise it [1]_ [3]_, from a start of ``|N(0, 1)|``
@@ -169,6 +169,9 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=
         Stop at the first iteration that lowers D by less than this fraction.
     progress : callable, optional
         Called with the number of frames just done and the number of all frames to do.
+    map : callable
+        What calls a function on each block of frames: the builtin, or one that keeps its contract, lazy and in
+        order, and does the work elsewhere. It must be given no more than it can pickle; the result is the same.
 
     Returns
     -------
@@ -190,22 +193,23 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=
     H = (H / level).astype(dtype)
     G = gram(H).astype(dtype)
     scale = power_of_two(max(np.abs(block).max() for _, block in frame_blocks(Y, EUCLIDEAN_BLOCK)))
-    updates, degree = {  # a divergence of this degree grows with that power of the gain
-        "frobenius": (lambda V, H, U, n_iter: _euclidean_updates(V, H, G, U, n_iter)[:2], 2),
-        "kullback-leibler": (_kullback_leibler_updates, 1),
-        "itakura-saito": (_itakura_saito_updates, 0),
-    }[loss]
+    degree = {"frobenius": 2, "kullback-leibler": 1, "itakura-saito": 0}[loss]  # D grows with that power of the gain
 
     def solve(n_iter):
         rng = np.random.default_rng(seed)
+
+        def jobs():
+            for frames in frame_slices(Y.shape[1], EUCLIDEAN_BLOCK):
+                start = rng.standard_normal((frames.stop - frames.start, H.shape[1]), dtype=np.float32)
+                yield functools.partial(read_frames, Y, frames), np.abs(start).T.astype(dtype)
+
+        work = functools.partial(_nmf_block, H=H, G=G, n_iter=n_iter, loss=loss, scale=scale)
         U = np.empty((H.shape[1], Y.shape[1]), dtype)
         cost = np.zeros(n_iter)
-        for frames, Y_block in frame_blocks(Y, EUCLIDEAN_BLOCK):
-            V = np.ascontiguousarray(np.abs(Y_block), dtype)
-            V /= dtype.type(scale)
-            start = np.abs(rng.standard_normal((V.shape[1], H.shape[1]), dtype=np.float32)).T.astype(dtype)
-            start *= V.sum(axis=0) / (H.sum(axis=0) @ start)
-            U[:, frames], distance = updates(V, H, start, n_iter)
+        for frames, (U_block, distance) in zip(
+            frame_slices(Y.shape[1], EUCLIDEAN_BLOCK), map(work, jobs()), strict=True
+        ):
+            U[:, frames] = U_block
             U[:, frames] *= dtype.type(scale / level)
             cost = _add_frames(cost, distance * scale**degree)
             if not np.isfinite(cost).all():
@@ -213,7 +217,7 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=
                     f"spectrogram and basis: got values too far from 1 for {dtype}, expected a moderate level"
                 )
             if progress:
-                progress(V.shape[1], Y.shape[1])
+                progress(frames.stop - frames.start, Y.shape[1])
         return U, cost
 
     U, cost = solve(n_iter)
@@ -221,6 +225,22 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=
         return U, cost
     n_done, _ = stopping_iteration(cost, normalised(cost, cost_scale(Y, loss)), thr, tol)
     return (U, cost) if n_done == n_iter else solve(n_done)
+
+
+def _nmf_block(job, *, H, G, n_iter, loss, scale):
+    """Fit one block: ``job`` is a function that reads it and the start, (L, M), whose loudness is not set yet.
+
+    Returns U in units of ``scale`` and the divergence after each iteration, shape (n_iter, 1).
+    """
+    read, start = job
+    with one_blas_thread():
+        V = np.ascontiguousarray(np.abs(read()), H.dtype)
+        V /= H.dtype.type(scale)
+        start = start * (V.sum(axis=0) / (H.sum(axis=0) @ start))
+        if loss == "frobenius":
+            return _euclidean_updates(V, H, G, start, n_iter)[:2]
+        updates = {"kullback-leibler": _kullback_leibler_updates, "itakura-saito": _itakura_saito_updates}[loss]
+        return updates(V, H, start, n_iter)
 
 
 def cost_scale(Y, loss="frobenius"):
@@ -254,21 +274,20 @@ def _euclidean_updates(V, H, G, U, n_iter, weight=0.0, p=1.0):
     E = A - GU
     U_next = np.empty_like(U)
     decrease, penalty = np.zeros((2, n_iter))
-    with one_blas_thread():
-        for i in range(n_iter):
-            if weight:
-                GU += weight * p * U ** (p - 1)
-            np.divide(A, GU, out=U_next)
-            U_next *= U
-            U_next += floor  # adds nothing to an activation that counts, and is quicker than a maximum
-            step = np.subtract(U_next, U, out=U)
-            decrease[i] = np.vdot(step, E) / 2
-            np.matmul(G, U_next, out=GU)
-            np.subtract(A, GU, out=E)
-            decrease[i] += np.vdot(step, E) / 2
-            U, U_next = U_next, step
-            if weight:
-                penalty[i] = (U**p).sum()
+    for i in range(n_iter):
+        if weight:
+            GU += weight * p * U ** (p - 1)
+        np.divide(A, GU, out=U_next)
+        U_next *= U
+        U_next += floor  # adds nothing to an activation that counts, and is quicker than a maximum
+        step = np.subtract(U_next, U, out=U)
+        decrease[i] = np.vdot(step, E) / 2
+        np.matmul(G, U_next, out=GU)
+        np.subtract(A, GU, out=E)
+        decrease[i] += np.vdot(step, E) / 2
+        U, U_next = U_next, step
+        if weight:
+            penalty[i] = (U**p).sum()
     U[floor >= U] = 0
     if not weight:  # Lee and Seung's theorem [1]_; of a step that changes nothing, rounding may say otherwise
         np.maximum(decrease, 0, out=decrease)
@@ -282,7 +301,7 @@ def _euclidean_updates(V, H, G, U, n_iter, weight=0.0, p=1.0):
 
 
 def one_blas_thread():
-    """Context in which BLAS uses one thread: it takes longer to share out small products than to do them."""
+    """Context in which BLAS uses one thread: sums come out the same everywhere, and small products soonest."""
     return _blas().limit(limits=1, user_api="blas")
 
 
@@ -366,7 +385,20 @@ def complex_nmf(Y, H, n_iter, **options):
 
 
 def complex_nmf_blocks(
-    Y, H, n_iter, *, p=1.2, sparsity=1e-5, phase_init="mixture", seed=0, thr=None, tol=None, block=None, progress=None
+    Y,
+    H,
+    n_iter,
+    *,
+    p=1.2,
+    sparsity=1e-5,
+    phase_init="mixture",
+    seed=0,
+    thr=None,
+    tol=None,
+    block=None,
+    with_phase=True,
+    progress=None,
+    map=map,
 ):
     """Kameoka's complex NMF [2]_ with ``H`` held fixed, one block of frames after another.
 
@@ -401,8 +433,12 @@ def complex_nmf_blocks(
         Stop after the first sweep that lowers the cost by less than this fraction.
     block : int, optional
         Frames worked on at a time where phases move; the numbers do not depend on it.
+    with_phase : bool
+        Whether to yield P; None comes in its place otherwise.
     progress : callable, optional
         Called with the number of frames just done and the number of all frames to do, both passes counted.
+    map : callable
+        As for :func:`nmf`.
 
     Yields
     ------
@@ -426,12 +462,21 @@ def complex_nmf_blocks(
     _blas()  # looked up here and not in the middle of a run
     E = energy(Y)
     weight = sparsity_weight(E, Y.shape[1], H.shape[1], p, sparsity)
-    sweep = {"mixture": _pinned_sweeps, "random": _moving_sweeps}[phase_init]
+    if phase_init == "mixture":
+        size = EUCLIDEAN_BLOCK
+        sweeps = functools.partial(_pinned_block, H=H.astype(np.float64), G=gram(H))
+    else:
+        size = block or max(available_cores(), PHASE_BLOCK_BYTES // (H.size * Y.dtype.itemsize))
+        Ht = np.ascontiguousarray(H.T, dtype=Y.real.dtype.newbyteorder("="))  # (L, K)
+        sweeps = functools.partial(_moving_block, H=Ht, G=gram(H).astype(Ht.dtype), seed=seed)
     passes = 1 if thr is None and tol is None else 2
 
-    def run(n_iter):
+    def run(n_iter, results):
         error, cost = np.zeros((2, n_iter))
-        for frames, U, P, F, frame_error, frame_penalty in sweep(Y, H, n_iter, weight, p, seed, block):
+        work = functools.partial(sweeps, n_iter=n_iter, weight=weight, p=p, results=results)
+        jobs = ((functools.partial(read_frames, Y, frames), frames.start) for frames in frame_slices(Y.shape[1], size))
+        for frames, found in zip(frame_slices(Y.shape[1], size), map(work, jobs), strict=True):
+            frame_error, frame_penalty, *model = found
             error = _add_frames(error, frame_error)
             cost = _add_frames(cost, frame_error + 2 * weight * frame_penalty)
             if not np.isfinite(cost).all():
@@ -439,15 +484,17 @@ def complex_nmf_blocks(
                     f"spectrogram and basis: got values too far from 1 for {Y.dtype}, expected a moderate level"
                 )
             if progress:
-                progress(U.shape[1], passes * Y.shape[1])
-            yield frames, U, P, F, error, cost
+                progress(frames.stop - frames.start, passes * Y.shape[1])
+            yield frames, model, error, cost
 
     def blocks():
         n_done = n_iter
         if passes == 2:
-            *_, error, cost = deque(run(n_iter), maxlen=1).pop()
+            *_, error, cost = deque(run(n_iter, "curves"), maxlen=1).pop()
             n_done, _ = stopping_iteration(cost, normalised(error, E), thr, tol)
-        yield from run(n_done)
+        for frames, (U, F, *P), error, cost in run(n_done, "phases" if with_phase else "model"):
+            P = np.broadcast_to(P[0], (len(U), *F.shape)) if with_phase else None  # of pinned phases came one for all
+            yield frames, U, P, F, error, cost
 
     return blocks()  # a generator of its own, so that bad input is refused here and now
 
@@ -464,7 +511,8 @@ def sparsity_weight(energy, n_frames, n_components, p, sparsity):
 def gram(H):
     """``H^T H`` [shape=(L, L)] in double precision."""
     H = H.astype(np.float64)
-    return H.T @ H
+    with one_blas_thread():
+        return H.T @ H
 
 
 def power_of_two(peak):
@@ -479,72 +527,72 @@ def unit_phase(Y):
     return np.divide(Y, magnitude, out=np.ones_like(Y), where=magnitude >= np.finfo(magnitude.dtype).tiny)
 
 
-def _pinned_sweeps(Y, H, n_iter, weight, p, seed, block):
-    """Sweeps from the mixture phase, block by block.
+def _pinned_block(job, *, H, G, n_iter, weight, p, results):
+    """Sweeps of one block from the mixture phase; ``job`` is a function that reads it, and its first frame.
 
     With ``P = Y/|Y|`` and beta = H U / S, X stays a positive multiple of Y/|Y|: no phase moves, |X|/beta is
     |Y|, and the sweep *is* the sparse Euclidean update on |Y|. The phases are pinned there: where S > |Y|
     the point is a saddle, which rounding errors left to themselves leave after some hundred sweeps.
+
+    Returns the error and the penalty of each frame [shape=(n_iter, frames) or (n_iter, 1)]; unless ``results`` is
+    "curves", U and F besides, and for "phases" Y/|Y|, the phase [shape=(K, frames)] of every component.
     """
-    H64, G = H.astype(np.float64), gram(H)
-    for frames, Y_block in frame_blocks(Y, EUCLIDEAN_BLOCK):
-        V = np.abs(Y_block).astype(np.float64)
+    read, _ = job
+    with one_blas_thread():
+        Y = read()
+        V = np.abs(Y).astype(np.float64)
         scale = power_of_two(V.max())
         V /= scale
         start = np.broadcast_to(V.sum(axis=0) / H.shape[1], (H.shape[1], V.shape[1]))
-        U, distance, penalty = _euclidean_updates(V, H64, G, start, n_iter, weight * scale ** (p - 2), p)
+        U, distance, penalty = _euclidean_updates(V, H, G, start, n_iter, weight * scale ** (p - 2), p)
+        curves = 2 * distance * scale**2, penalty * scale**p
+        if results == "curves":
+            return curves
         U *= scale
-        phase = unit_phase(Y_block)
-        F = ((H64 @ U) * phase).astype(phase.dtype)
-        P = np.broadcast_to(phase, (H.shape[1], *phase.shape))
-        yield frames, U.astype(phase.real.dtype), P, F, 2 * distance * scale**2, penalty * scale**p
+        phase = unit_phase(Y)
+        F = ((H @ U) * phase).astype(phase.dtype)
+        U = U.astype(phase.real.dtype)
+    return (*curves, U, F, phase) if results == "phases" else (*curves, U, F)
 
 
-def _moving_sweeps(Y, H, n_iter, weight, p, seed, block):
-    """Sweeps from random phases, block by block, in the precision of Y; the frames of a block go to all cores.
+def _moving_block(job, *, H, G, n_iter, weight, p, seed, results):
+    """Sweeps of one block from random phases, in the precision of Y; its frames go to all cores.
 
     Every frame is brought to a magnitude of about one by a power of two, which is exact, so that the kernel's
-    guards against division by zero hold for recordings of any level.
+    guards against division by zero hold for recordings of any level. H is (L, K) here; ``job``, ``results`` and what
+    is returned are as for :func:`_pinned_block`, with P [shape=(L, K, frames)] for "phases".
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    n_components, n_threads = H.shape[1], available_cores()
-    complex_type = Y.dtype.newbyteorder("=")
-    real_type = complex_type.type(0).real.dtype
-    block = block or max(n_threads, PHASE_BLOCK_BYTES // (H.size * complex_type.itemsize))
-    Ht = np.ascontiguousarray(H.T, dtype=real_type)  # (L, K)
-    G = gram(H).astype(real_type)
+    read, first_frame = job
+    Y = read()
+    n_frames, n_threads = Y.shape[1], available_cores()
+    scale = power_of_two(np.abs(Y).max(axis=0))  # (frames,)
+    unit = scale.astype(H.dtype)
+    Yt = np.ascontiguousarray((Y / unit).T)  # (frames, K)
+    U = np.repeat(np.abs(Yt).sum(axis=1, keepdims=True) / H.dtype.type(len(H)), len(H), axis=1)
+    P = np.empty((n_frames, *H.shape), Y.dtype)
+    F = np.empty_like(Yt)
+    error, penalty = np.empty((2, n_frames, n_iter))
+    lam = (weight * scale ** (p - 2)).astype(H.dtype)  # the same weight, in each frame's own unit
+
     kernel = compiled(_sweep_frames)
     stop = np.zeros(1, bool)  # tells the threads that nobody waits for them any more
+    shares = np.linspace(0, n_frames, n_threads + 1).astype(int)
     with ThreadPoolExecutor(n_threads) as pool, _set_at_the_end(stop):
-        for frames, Y_block in frame_blocks(Y, block):
-            n_frames = Y_block.shape[1]
-            scale = power_of_two(np.abs(Y_block).max(axis=0))  # (frames,)
-            unit = scale.astype(real_type)
-            Yt = np.ascontiguousarray((Y_block / unit).T)  # (frames, K)
-            U = np.repeat(np.abs(Yt).sum(axis=1, keepdims=True) / real_type.type(n_components), n_components, axis=1)
-            P = np.empty((n_frames, *Ht.shape), complex_type)
-            F = np.empty_like(Yt)
-            error, penalty = np.empty((2, n_frames, n_iter))
-            lam = (weight * scale ** (p - 2)).astype(real_type)  # the same weight, in each frame's own unit
-
-            shares = np.linspace(0, n_frames, n_threads + 1).astype(int)
-            jobs = []
-            for first, last in itertools.pairwise(shares):
-                arrays = (array[first:last] for array in (Yt, U, P, F, error, penalty, lam))
-                jobs.append(
-                    pool.submit(_start_and_sweep, kernel, stop, seed, frames.start + int(first), Ht, G, p, *arrays)
-                )
-            for job in jobs:
-                job.result()  # an error in a thread is raised here
-            yield (
-                frames,
-                U.T * unit,
-                P.transpose(1, 2, 0),
-                F.T * unit,
-                error.T * scale**2,
-                penalty.T * scale**p,
+        threads = []
+        for first, last in itertools.pairwise(shares):
+            arrays = (array[first:last] for array in (Yt, U, P, F, error, penalty, lam))
+            threads.append(
+                pool.submit(_start_and_sweep, kernel, stop, seed, first_frame + int(first), H, G, p, *arrays)
             )
+        for thread in threads:
+            thread.result()  # an error in a thread is raised here
+    curves = error.T * scale**2, penalty.T * scale**p
+    if results == "curves":
+        return curves
+    model = U.T * unit, F.T * unit
+    return (*curves, *model, P.transpose(1, 2, 0)) if results == "phases" else (*curves, *model)
 
 
 @contextmanager
@@ -716,17 +764,23 @@ def read_frames(Y, frames):
 
 def frame_blocks(Y, size):
     """Yield ``(frames, Y[:, frames])`` for consecutive slices of ``size`` frames."""
-    for start in range(0, Y.shape[1], size):
-        frames = slice(start, min(start + size, Y.shape[1]))
+    for frames in frame_slices(Y.shape[1], size):
         yield frames, read_frames(Y, frames)
+
+
+def frame_slices(n_frames, size):
+    """Yield consecutive slices of ``size`` frames, the last one shorter."""
+    for start in range(0, n_frames, size):
+        yield slice(start, min(start + size, n_frames))
 
 
 def energy(Y):
     """``sum |Y|^2`` in double precision; not finite where a value of Y is not."""
     total = 0.0
-    for _, block in frame_blocks(Y, EUCLIDEAN_BLOCK):
-        parts = block.ravel(order="K").view(block.real.dtype).astype(np.float64)
-        total += float(np.vdot(parts, parts))
+    with one_blas_thread():
+        for _, block in frame_blocks(Y, EUCLIDEAN_BLOCK):
+            parts = block.ravel(order="K").view(block.real.dtype).astype(np.float64)
+            total += float(np.vdot(parts, parts))
     return total
 
 
