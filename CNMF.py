@@ -19,6 +19,7 @@ import figures
 import notes
 import options
 import outputs
+import phase
 import results
 import utils
 
@@ -27,9 +28,10 @@ def parse_args(parser, argv):
     options.add_decomposition(parser)
     parser.add_argument(
         "--phase-init",
-        choices=("mixture", "random"),
+        choices=("mixture", "random", "sinusoidal"),
         default="mixture",
-        help="start of the phases: the mixture's, where they stay, or uniformly random (default: %(default)s)",
+        help="start of the phases: the mixture's, where they stay; uniformly random; or those of notes that are "
+        "smoothed through time, which are held (default: %(default)s)",
     )
     parser.add_argument(
         "--sparsity",
@@ -46,9 +48,11 @@ def main(argv=None):
     parser = options.parser(__doc__, __file__)
     args = parse_args(parser, argv)
     try:
-        H = utils.load_basis(args.basis)
-        info = notes.load_basis_info(args.basis, H.shape)
-        params = audio.transform(info, args.sr, len(H))
+        templates = utils.load_basis(args.basis)
+        info = notes.load_basis_info(args.basis, templates.shape)
+        params = audio.transform(info, args.sr, len(templates))
+        if args.phase_init == "sinusoidal":
+            rotation = phase.load_rotation(args.basis, templates.shape)
         results.check_options(args, params)
     except utils.InputError as error:
         parser.error(str(error))
@@ -59,27 +63,40 @@ def main(argv=None):
         with outputs.reserved_folder(out_dir) as workspace:
             Y, y = audio.open_spectrogram(path, params, workspace)
             utils.check_complex(Y, path)
-            utils.check_bins(Y, H, path, args.basis)
-            n_tensors = 1 if args.no_phase else 1 + H.shape[1]
+            utils.check_bins(Y, templates, path, args.basis)
+            n_tensors = 1 if args.no_phase else 1 + templates.shape[1]
             outputs.check_space(out_dir, n_tensors * Y.size * Y.itemsize, "--no-phase leaves out the largest file")
-            blocks = utils.complex_nmf_blocks(
-                Y,
-                H,
-                args.n_iter,
-                sparsity=args.sparsity,
-                phase_init=args.phase_init,
-                seed=args.seed,
-                thr=args.thr,
-                tol=args.tol,
-                with_phase=args.stems or not args.no_phase,
-                progress=options.progress_bar("frame", args.quiet),
-            )
+            H, strength = results.adapted_basis(Y, templates, args)
+            columns = results.note_columns(H, info)
+            options_of_both = {
+                "sparsity": args.sparsity,
+                "seed": args.seed,
+                "thr": args.thr,
+                "tol": args.tol,
+                "progress": options.progress_bar("frame", args.quiet),
+            }
+            if args.phase_init == "sinusoidal":
+                blocks = phase.sinusoidal_blocks(
+                    *(Y, H, rotation, columns, args.n_iter),
+                    strength=strength,
+                    with_phase=not args.no_phase,
+                    **options_of_both,
+                )
+            else:
+                blocks = utils.complex_nmf_blocks(
+                    *(Y, H, args.n_iter),
+                    phase_init=args.phase_init,
+                    with_phase=args.stems or not args.no_phase,
+                    **options_of_both,
+                )
             with outputs.output_folder(workspace) as folder:
                 done = []  # U and curves of each block
                 blocks = write_components(folder, blocks, done, Y, H, with_phase=not args.no_phase)
                 if args.stems:
-                    columns = results.note_columns(H, info)
-                    parts = audio.component_notes(Y, H, blocks, columns)
+                    if args.phase_init == "sinusoidal":
+                        parts = (X for *_, X in blocks)
+                    else:
+                        parts = audio.component_notes(Y, H, blocks, columns)
 
                     def sounding():
                         U = np.concatenate([U for U, *_ in done], axis=1)
@@ -116,7 +133,7 @@ def write_components(folder, blocks, done, Y, H, *, with_phase):
             shape = (H.shape[1], *Y.shape)
             write_P = files.enter_context(utils.frame_writer(folder / "phase_calc.npy", shape, dtype))
         for block in blocks:
-            _, U, P, F, error, cost = block
+            _, U, P, F, error, cost, *_ = block
             done.append((U, error, cost))
             write_F(F)
             if with_phase:

@@ -37,9 +37,9 @@ def main(argv=None):
     )
     args = options.parse(parser, argv)
     try:
-        H = utils.load_basis(args.basis)
-        info = notes.load_basis_info(args.basis, H.shape)
-        params = audio.transform(info, args.sr, len(H))
+        templates = utils.load_basis(args.basis)
+        info = notes.load_basis_info(args.basis, templates.shape)
+        params = audio.transform(info, args.sr, len(templates))
         results.check_options(args, params)
     except utils.InputError as error:
         parser.error(str(error))
@@ -47,9 +47,10 @@ def main(argv=None):
     def decompose(path, out_dir):
         with outputs.reserved_folder(out_dir) as workspace:
             Y, y = audio.open_spectrogram(path, params, workspace)
-            utils.check_bins(Y, H, path, args.basis)
+            utils.check_bins(Y, templates, path, args.basis)
             if args.stems:
                 utils.check_complex(Y, path)
+            H, _ = results.adapted_basis(Y, templates, args)
             progress = options.progress_bar("frame", args.quiet)
             U, cost = utils.nmf(
                 Y, H, args.n_iter, loss=args.loss, seed=args.seed, thr=args.thr, tol=args.tol, progress=progress

@@ -22,6 +22,7 @@ import figures
 import notes
 import options
 import outputs
+import phase
 import utils
 
 LOWEST_SR = 1000  # Hz; below it hardly a note of the piano can be measured
@@ -68,11 +69,13 @@ def main(argv=None):
                 for path in tqdm(files, "Templates", unit="note", disable=args.quiet or None, delay=2)
             ]
             learnt.sort(key=lambda note: note[0]["f0"])
-            H = np.column_stack([spectra for _, spectra, _ in learnt]).astype(np.float32)
+            H = np.column_stack([spectra for _, spectra, *_ in learnt]).astype(np.float32)
+            rotation = np.column_stack([rotation for _, _, rotation, _ in learnt]).repeat(args.states, axis=1)
             columns = [column for column, *_ in learnt for _ in range(args.states)]
             info = {"sr": args.sr, "n_fft": args.n_fft, "hop": args.hop_length, "window": "hann", "columns": columns}
             with outputs.output_folder(workspace) as folder:
                 np.save(folder / "fixed_basis.npy", H)
+                np.save(folder / "fixed_basis_rotation.npy", rotation)
                 (folder / "fixed_basis.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
                 figures.plot_basis(folder / "fixed_basis_spectrogram.png", H, info)
                 params = {"sr": args.sr, "n_fft": args.n_fft, "hop": args.hop_length}
@@ -89,7 +92,7 @@ def main(argv=None):
 
 
 def learn_note(path, args):
-    """Description of the note in one template, its spectra [shape=(K, states)], and the error that they leave."""
+    """Description of the note in a template, its spectra [shape=(K, states)], its rotation, and the error left."""
     y = audio.load(path, args.sr)
     if not y.any():
         raise utils.InputError(f"{path}: got silence, expected one note")
@@ -99,17 +102,18 @@ def learn_note(path, args):
         raise utils.InputError(f"{path}: got a sound without a pitch and a name without a note, expected one note")
     if midi is None:
         midi = notes.nearest_midi(f0, args.c3)
-    Y = np.abs(audio.stft(y, n_fft=args.n_fft, hop=args.hop_length))
+    Y = audio.stft(y, n_fft=args.n_fft, hop=args.hop_length)
     try:
         start = utils.harmonic_gmm(
             f0, sr=args.sr, n_fft=args.n_fft, n_peaks=args.n_peaks, damping=args.damping, variance=args.variance
         )
     except utils.InputError as error:
         raise utils.InputError(f"{path}: {error}") from None
-    spectra = utils.learn_spectra(Y, np.repeat(start[:, None], args.states, axis=1), args.n_iter)
+    spectra = utils.learn_spectra(np.abs(Y), np.repeat(start[:, None], args.states, axis=1), args.n_iter)
     utils.check_basis(spectra, path)
     error = utils.nmf(Y, spectra, args.n_iter)[1][-1] / utils.cost_scale(Y)
-    return {"file": path.name, "note": notes.note_name(midi), "f0": round(f0, 3)}, spectra, error
+    column = {"file": path.name, "note": notes.note_name(midi), "f0": round(f0, 3)}
+    return column, spectra, phase.measure_rotation(Y), error
 
 
 if __name__ == "__main__":

@@ -67,6 +67,13 @@ def add_decomposition(parser):
         help="stop when an iteration lowers the cost by less than this fraction of it (default: never)",
     )
     parser.add_argument(
+        "--adapt",
+        type=strength,
+        metavar="S",
+        help="adapt the basis to the recording first; S > 0 is how firmly its templates hold it back (10: little is "
+        "changed), auto chooses it (default: the basis stays as it is)",
+    )
+    parser.add_argument(
         "--notes",
         action="store_true",
         help="write notes.csv, notes.mid and spectrogram.png as well, which a sound always gets",
@@ -118,6 +125,11 @@ def not_negative(text):
     if value < 0:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a number of at least 0")
     return value
+
+
+def strength(text):
+    """An argparse type for the strength of a prior: "auto" or a finite number above zero."""
+    return text if text == "auto" else positive(float)(text)
 
 
 def seed(text):

@@ -211,7 +211,7 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=
         ):
             U[:, frames] = U_block
             U[:, frames] *= dtype.type(scale / level)
-            cost = _add_frames(cost, distance * scale**degree)
+            cost = add_frames(cost, distance * scale**degree)
             if not np.isfinite(cost).all():
                 raise InputError(
                     f"spectrogram and basis: got values too far from 1 for {dtype}, expected a moderate level"
@@ -477,8 +477,8 @@ def complex_nmf_blocks(
         jobs = ((functools.partial(read_frames, Y, frames), frames.start) for frames in frame_slices(Y.shape[1], size))
         for frames, found in zip(frame_slices(Y.shape[1], size), map(work, jobs), strict=True):
             frame_error, frame_penalty, *model = found
-            error = _add_frames(error, frame_error)
-            cost = _add_frames(cost, frame_error + 2 * weight * frame_penalty)
+            error = add_frames(error, frame_error)
+            cost = add_frames(cost, frame_error + 2 * weight * frame_penalty)
             if not np.isfinite(cost).all():
                 raise InputError(
                     f"spectrogram and basis: got values too far from 1 for {Y.dtype}, expected a moderate level"
@@ -784,7 +784,7 @@ def energy(Y):
     return total
 
 
-def _add_frames(total, values):
+def add_frames(total, values):
     """Add ``values`` [shape=(n, M)] to ``total`` [shape=(n,)] frame by frame: the same sum for any block size."""
     return np.add.accumulate(np.column_stack([total, values]), axis=1)[:, -1]
 

@@ -32,9 +32,11 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import audio  # noqa: E402  after the path to it
+import adapt  # noqa: E402  after the path to it
+import audio  # noqa: E402
 import make_init_H  # noqa: E402
 import notes  # noqa: E402
+import phase  # noqa: E402
 import utils  # noqa: E402
 
 SR = 22050
@@ -53,42 +55,60 @@ class Setting(NamedTuple):
 
     name: str
     states: int | None  # columns of the basis for each note; None for an oracle that needs no basis
-    separate: Callable  # from Y, H, columns of each note, true spectrograms to blocks of spectrograms of those notes
+    separate: Callable  # from Y, a Basis, true spectrograms to blocks of spectrograms of those notes
     n_fft: int = N_FFT
     oracle: bool = False
+
+
+class Basis(NamedTuple):
+    """What make_init_H.py learns."""
+
+    H: np.ndarray
+    columns: dict  # of each note
+    rotation: np.ndarray
 
 
 # --- Ways of taking a recording apart -----------------------------------------------------------------
 
 
-def model_parts(Y, H, columns, truth, *, phase_init):
+def model_parts(Y, basis, truth, *, phase_init):
     """``sum_{l in n} H U P`` of a complex NMF; from the mixture phase, P = Y/|Y|, this is the plain model."""
-    for _, U, P, *_ in utils.complex_nmf_blocks(Y, H, N_ITER, phase_init=phase_init):
-        yield (sum(np.outer(H[:, l], U[l]) * P[l] for l in columns[note]) for note in truth)
+    for _, U, P, *_ in utils.complex_nmf_blocks(Y, basis.H, N_ITER, phase_init=phase_init):
+        yield (sum(np.outer(basis.H[:, l], U[l]) * P[l] for l in basis.columns[note]) for note in truth)
 
 
-def components(Y, H, columns, truth, *, phase_init):
+def components(Y, basis, truth, *, phase_init):
     """``sum_{l in n} X``, the parts of the model and their shares of what it leaves."""
-    blocks = utils.complex_nmf_blocks(Y, H, N_ITER, phase_init=phase_init)
-    return audio.component_notes(Y, H, blocks, {note: columns[note] for note in truth})
+    blocks = utils.complex_nmf_blocks(Y, basis.H, N_ITER, phase_init=phase_init)
+    return audio.component_notes(Y, basis.H, blocks, {note: basis.columns[note] for note in truth})
 
 
-def masked(Y, H, columns, truth, *, loss, mask, n_iter=N_ITER):
+def masked(Y, basis, truth, *, loss, mask, strength=None):
     """The notes' shares of Y by NMF."""
-    return audio.masked_notes(Y, H, utils.nmf(Y, H, n_iter, loss=loss)[0], columns, truth, mask=mask)
+    H = basis.H if strength is None else adapt.adapt_basis(Y, basis.H, strength)[0]
+    return audio.masked_notes(Y, H, utils.nmf(Y, H, N_ITER, loss=loss)[0], basis.columns, truth, mask=mask)
 
 
-def model_with_true_phases(Y, H, columns, truth, *, loss):
+def smoothed(Y, basis, truth, *, strength=None):
+    """The notes smoothed through time, with sinusoidal phases."""
+    H, strength = (basis.H, None) if strength is None else adapt.adapt_basis(Y, basis.H, strength)
+    wanted = [list(basis.columns).index(note) for note in truth]
+    for *_, X in phase.sinusoidal_blocks(Y, H, basis.rotation, basis.columns, N_ITER, strength=strength):
+        yield X[wanted]
+
+
+def model_with_true_phases(Y, basis, truth, *, loss):
     """NMF's magnitude model of each note, with the phases of its true spectrogram."""
-    U, _ = utils.nmf(Y, H, N_ITER, loss=loss)
-    yield [H[:, columns[note]] @ U[columns[note]] * utils.unit_phase(X) for note, X in truth.items()]
+    U, _ = utils.nmf(Y, basis.H, N_ITER, loss=loss)
+    parts = {note: basis.H[:, basis.columns[note]] @ U[basis.columns[note]] for note in truth}
+    yield [parts[note] * utils.unit_phase(X) for note, X in truth.items()]
 
 
-def true_magnitudes(Y, H, columns, truth):
+def true_magnitudes(Y, basis, truth):
     yield [np.abs(X) * utils.unit_phase(Y) for X in truth.values()]
 
 
-def true_masks(Y, H, columns, truth, *, mask):
+def true_masks(Y, basis, truth, *, mask):
     """The notes' shares of Y by their true magnitudes: every note its own basis, one frame at a time."""
     for m in range(Y.shape[1]):
         A = np.stack([np.abs(X[:, m]) for X in truth.values()], axis=1)  # (K, notes)
@@ -100,11 +120,22 @@ def true_masks(Y, H, columns, truth, *, mask):
 LOSSES = {"Euclidean": "frobenius", "KL": "kullback-leibler", "IS": "itakura-saito"}
 
 
-def nmf_settings(names, states, n_fft=N_FFT):
+def nmf_settings(names, states, n_fft=N_FFT, strength=None):
+    adapted = ", adapted" if strength else ""
     return [
-        Setting(f"NMF, {name}, {mask} mask", n, partial(masked, loss=LOSSES[name], mask=mask.lower()), n_fft)
+        Setting(
+            f"NMF, {name}, {mask} mask{adapted}",
+            n,
+            partial(masked, loss=LOSSES[name], mask=mask.lower(), strength=strength),
+            n_fft,
+        )
         for name, mask, n in itertools.product(names, ("ratio", "Wiener"), states)
     ]
+
+
+def smoothed_settings(states, n_fft, strength=None):
+    name = f"CNMF, sinusoidal{', adapted' if strength else ''}"
+    return [Setting(name, n, partial(smoothed, strength=strength), n_fft) for n in states]
 
 
 PLAIN = Setting("CNMF, mixture phase: H U Y/abs(Y)", 1, partial(model_parts, phase_init="mixture"))
@@ -116,6 +147,13 @@ SETTINGS = [
     *nmf_settings(["IS"], (1, 3)),
     *nmf_settings(["KL"], (1, 2, 3), 4096),
     *nmf_settings(["KL"], (1, 2, 3), 8192),
+    *nmf_settings(["KL"], (2,), 8192, "auto"),
+    *smoothed_settings((1, 2, 3), 2048),
+    *smoothed_settings((2, 3), 4096),
+    *smoothed_settings((2, 3), 8192),
+    *smoothed_settings((2,), 2048, "auto"),
+    *smoothed_settings((2,), 4096, "auto"),
+    *smoothed_settings((1, 2, 3), 8192, "auto"),
     *(
         Setting(f"CNMF, random start: {part}", states, partial(separate, phase_init="random"))
         for (part, separate), states in itertools.product({"H U P": model_parts, "X": components}.items(), (1, 3))
@@ -128,23 +166,22 @@ SETTINGS = [
         for n in (1, 3)
     ),
 ]
-RECOMMENDED = {  # by what the templates are to the recording: name, states, n_fft
-    "whatever the piano": ("NMF, KL, ratio mask", 2, 8192),
-    "where the templates are of the recording's own piano": ("NMF, KL, Wiener mask", 3, 8192),
-}
+RECOMMENDED = "CNMF, sinusoidal, adapted", 2, 8192  # name, states, n_fft
+RIVAL = "NMF, KL, Wiener mask"  # with the basis as it is, and as many states as suit it best
 
 
 # --- What is measured ---------------------------------------------------------------------------------
 
 
 def learn_basis(n_fft, states, templates=ROOT / "basis_wav_piano"):
-    """Basis, and columns of each note."""
+    """Learn a :class:`Basis` from templates."""
     with tempfile.TemporaryDirectory() as folder:
         options = {"--n-fft": n_fft, "--hop-length": n_fft // 4, "--states": states, "-o": folder}
         make_init_H.main([str(templates), "--quiet", *(str(word) for option in options.items() for word in option)])
         basis = Path(folder) / "fixed_basis.npy"
         H = np.array(utils.load_basis(basis))
-        return H, notes.columns_of_notes(notes.load_basis_info(basis, H.shape))
+        columns = notes.columns_of_notes(notes.load_basis_info(basis, H.shape))
+        return Basis(H, columns, phase.load_rotation(basis, H.shape))
 
 
 def read_piece(folder):
@@ -157,7 +194,7 @@ def separate(setting, y, stems, basis):
     """What a setting takes the notes of ``stems`` for [shape=(notes, n)]."""
     transform = {"n_fft": setting.n_fft, "hop": setting.n_fft // 4}
     Y, truth = audio.stft(y, **transform), {note: audio.stft(s, **transform) for note, s in stems.items()}
-    blocks = setting.separate(Y, *basis, truth)
+    blocks = setting.separate(Y, basis, truth)
     return np.concatenate(
         [np.stack(pieces) for pieces in audio.overlap_add(blocks, Y.shape[1], len(y), **transform)], axis=1
     )
@@ -216,28 +253,37 @@ def median_sdr(scores, key, i):
     return np.median(scores[key][i][0])
 
 
-def medians_table(scores):
-    """Median SDR of every example on both pianos."""
+def sdr_table(scores):
+    """Median and mean SDR of every example on both pianos."""
     header = [f"{example}, {piano}" for example, piano in scores]
-    return table(header, lambda i: [f"{median_sdr(scores, key, i):.1f}" for key in scores])
+    return table(header, lambda i: [f"{np.median(s[i][0]):.1f} / {np.mean(s[i][0]):.1f}" for s in scores.values()])
 
 
 def recommendation(scores):
-    """Sentences on the recommended settings: what they gain on every example, in median SDR."""
-    lines = []
+    """What the recommended setting has on every example, in mean and median SDR, beside what else there is."""
+    chosen = next(i for i, s in enumerate(SETTINGS) if (s.name, s.states, s.n_fft) == RECOMMENDED)
     plain = SETTINGS.index(PLAIN)
-    for purpose, which in RECOMMENDED.items():
-        i = next(i for i, s in enumerate(SETTINGS) if (s.name, s.states, s.n_fft) == which)
-        gains = ", ".join(
-            f"{example} {piano} {median_sdr(scores, (example, piano), i):.2f} dB "
-            f"({median_sdr(scores, (example, piano), i) - median_sdr(scores, (example, piano), plain):+.2f})"
-            for example, piano in scores
-        )
-        name, states, n_fft = which
-        lines.append(
-            f"- **{purpose}: {name}, {states} states, n_fft {n_fft}**; median SDR, and above the first row: {gains}"
-        )
-    return "\n".join(lines)
+    rows = [["", "recommended", "KL and Wiener mask, at its best", "plain model"]]
+    for key, values in scores.items():
+
+        def cell(i, values=values):
+            return f"{np.mean(values[i][0]):.2f} / {np.median(values[i][0]):.2f}"
+
+        rivals = [i for i, s in enumerate(SETTINGS) if s.name == RIVAL]
+        best = max(rivals, key=lambda i, values=values: np.mean(values[i][0]))
+        states = f" ({SETTINGS[best].states} states, n_fft {SETTINGS[best].n_fft})"
+        rows.append([", ".join(key), cell(chosen), cell(best) + states, cell(plain)])
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    name, states, n_fft = RECOMMENDED
+    return "\n".join(
+        [
+            f"**Recommended: {name}, {states} states, n_fft {n_fft}.** Mean and median SDR over the notes, in dB:",
+            "",
+            lines[0],
+            "|---|---|---|---|",
+            *lines[1:],
+        ]
+    )
 
 
 def draw(path, scores):
@@ -299,12 +345,12 @@ def main():
     for key in itertools.product(examples, PIANOS):
         y, stems = read_piece(ROOT.joinpath("examples", *key))
         scores[key] = [
-            measure(setting, y, stems, bases.get((setting.n_fft, setting.states), (None, None)), key[0] == MAIN_EXAMPLE)
+            measure(setting, y, stems, bases.get((setting.n_fft, setting.states)), key[0] == MAIN_EXAMPLE)
             for setting in tqdm(SETTINGS, " ".join(key))
         ]
     texts = {
         "README.md": f"{recommendation(scores)}\n\n{figures_table(scores)}",
-        "benchmarks/README.md": medians_table(scores),
+        "benchmarks/README.md": sdr_table(scores),
     }
     for path, text in texts.items():
         print(f"\n{text}")

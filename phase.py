@@ -1,0 +1,421 @@
+"""Phases that the notes of a piano could have: complex NMF whose phases follow from one frame to the next.
+
+In every bin, a partial that sounds goes on turning at its own rate while it dies away. So each note n is taken there
+for a random process with the variance that NMF gives it and the rotation that its template shows,
+
+    x_m = r_m x_(m-1) + w_m,   r_m = rho min(1, a_m / a_(m-1)) e^(j omega),   E|w_m|^2 = a_m^2 - |r_m|^2 a_(m-1)^2,
+
+with a_m = sum_l H_kl U_lm over the note's states, and rho and omega the size and the angle of the template's rotation.
+What goes on keeps its phase; what newly appears has any. The notes add up to the mixture, Y_m = sum_n x_m, and what is
+wanted is their mean given all of Y: X_n = C_n (sum_n C_n)^(-1) Y with the covariances C_n over frames. That is the
+Wiener filter, and its mask where rho = 0. The Kalman filter and the smoother of Bryson and Frazier [2]_ work it
+out frame by frame, with all correlations between notes; no bin depends on another.
+
+References
+----------
+.. [1] R. Badeau and M. D. Plumbley, "Multichannel high-resolution NMF for modeling convolutive mixtures of
+       non-stationary signals in the time-frequency domain", IEEE/ACM TASLP 22(11), 2014: notes as such processes.
+.. [2] G. J. Bierman, "Fixed interval smoothing with discrete measurements", Int. J. Control 18(1), 1973.
+"""
+
+import functools
+from collections import deque
+
+import numpy as np
+
+import utils
+
+BLOCK, CONTEXT = 64, 16  # frames smoothed at a time, and frames before and after that they are smoothed with
+N_TRACKED = 10  # notes of a bin, the strongest of a block, that keep a phase there; the rest are Wiener-filtered
+COHERENCE = 0.97  # the largest rho: a template is steadier than the same note in a recording
+SILENT = 1e-4  # of the loudest activation in a frame, 80 dB below it: where phases are held, what is less is zero
+TEMPLATE_DB = -40.0  # frames of a template, relative to its loudest, that its rotation is measured on
+TRUST = 0.1  # in the templates' rotations for each unit of the strength of adaptation
+
+
+def measure_rotation(Y):
+    """How a note's spectrum turns from one frame to the next, measured on its template.
+
+    ``r_k = sum_m Y_m conj(Y_(m-1)) / sqrt(sum_m |Y_m|^2 sum_m |Y_(m-1)|^2)``, from the loudest frame on, down to
+    ``TEMPLATE_DB``: the phase advance per hop omega and how reliable it is, rho, in one complex number.
+
+    Parameters
+    ----------
+    Y : np.ndarray [shape=(K, M), complex]
+        Spectrogram of one note.
+
+    Returns
+    -------
+    np.ndarray [shape=(K,), complex64]
+        ``rho e^(j omega)``, 0 <= rho <= 1.
+    """
+    loudness = np.sum(np.abs(Y) ** 2, axis=0)
+    first = int(np.argmax(loudness))
+    quiet = np.flatnonzero(loudness[first:] < loudness[first] * 10 ** (TEMPLATE_DB / 10))
+    Y = Y[:, first : first + quiet[0] if len(quiet) else None].astype(np.complex128)
+    return _rotation(*_correlations(Y)).astype(np.complex64)
+
+
+def _correlations(X):
+    """``sum_m X_m conj(X_(m-1))``, ``sum_m |X_m|^2`` and ``sum_m |X_(m-1)|^2`` over the frames, the last axis."""
+    now, before = X[..., 1:], X[..., :-1]
+    return np.stack([np.sum(a * b.conj(), axis=-1) for a, b in ((now, before), (now, now), (before, before))])
+
+
+def _rotation(cross, now, before):
+    return cross / np.maximum(np.sqrt(now.real * before.real), np.finfo(np.float64).tiny)
+
+
+def load_rotation(basis, shape):
+    """Read the rotations that ``make_init_H.py`` writes beside a basis, ``..._rotation.npy``.
+
+    Parameters
+    ----------
+    basis : str or Path
+        Of the basis, a ``.npy`` file.
+    shape : tuple
+        Of the basis, (K, L), which the rotations must have too.
+
+    Returns
+    -------
+    np.ndarray [shape=(K, L), complex64]
+
+    Raises
+    ------
+    InputError
+        If the file is missing or holds anything else.
+    """
+    from pathlib import Path
+
+    path = Path(basis).with_name(f"{Path(basis).stem}_rotation.npy")
+    rotation = np.array(utils.load_spectrogram(path))
+    utils.check_complex(rotation, path)
+    if rotation.shape != tuple(shape):
+        raise utils.InputError(f"{path}: got rotations of shape {rotation.shape}, expected {tuple(shape)}, the basis'")
+    if np.abs(rotation).max() > 1 + 1e-6:
+        raise utils.InputError(f"{path}: got rotations of up to {np.abs(rotation).max():g}, expected at most 1")
+    return rotation.astype(np.complex64)
+
+
+def adapted_rotation(Y, H, U, rotation, columns, strength, *, map=map):
+    """Rotations of another piano: the templates' own, corrected by what the recording's notes show.
+
+    The notes are taken from the recording by Wiener masks, their rotations r' measured as a template's are, and
+    ``(r' + t r) / (1 + t)`` taken for theirs, ``t = TRUST strength``: where the templates fit they are trusted.
+
+    Parameters
+    ----------
+    Y, H, U : np.ndarray [shape=(K, M), complex], [shape=(K, L)], [shape=(L, M)]
+        Recording, basis and activations.
+    rotation : np.ndarray [shape=(K, L), complex]
+        Of the templates.
+    columns : dict
+        Columns of each note, see :func:`notes.columns_of_notes`.
+    strength : float
+        With which the basis keeps to its templates, see :func:`adapt.adapt_basis`.
+    map : callable
+        As for :func:`utils.nmf`.
+
+    Returns
+    -------
+    np.ndarray [shape=(K, L), complex64]
+    """
+    U = U / (U.max() or 1)
+    work = functools.partial(_correlations_block, H=H, columns=list(columns.values()))
+    jobs = (
+        (functools.partial(utils.read_frames, Y, frames), U[:, frames])
+        for frames in utils.frame_slices(Y.shape[1], BLOCK)
+    )
+    total = sum(map(work, jobs))
+    found = np.empty(rotation.shape, np.complex128)
+    for l, r in zip(columns.values(), _rotation(*total), strict=True):
+        found[:, l] = r[:, None]
+    trust = TRUST * strength
+    return ((found + trust * rotation) / (1 + trust)).astype(np.complex64)
+
+
+def _correlations_block(job, *, H, columns):
+    read, U = job
+    Y = read()
+    with utils.one_blas_thread():
+        A = [(H[:, l] @ U[l]) ** 2 for l in columns]
+    share = Y / np.maximum(sum(A), np.finfo(U.dtype).tiny)
+    return np.stack([_correlations((a * share).astype(np.complex128)) for a in A], axis=1)  # (3, notes, K)
+
+
+def sinusoidal_blocks(
+    Y,
+    H,
+    rotation,
+    columns,
+    n_iter,
+    *,
+    p=1.2,
+    sparsity=1e-5,
+    seed=0,
+    strength=None,
+    thr=None,
+    tol=None,
+    with_phase=True,
+    progress=None,
+    map=map,
+):
+    """Complex NMF whose phases are those of smoothed notes, one block of frames after another.
+
+    1. NMF with the Kullback-Leibler divergence, ``n_iter`` iterations, tells how much of each note there is.
+    2. Every note is smoothed through time in every bin, see the top of this module. P is its phase.
+    3. Activations are refined with P held, by ``n_iter`` sweeps of Kameoka's complex NMF: X = H U P + beta (Y - F),
+       ``U <- U max(0, sum_k H Re(X conj(P)) / beta) / (H^T S + weight p U^(p-1))``, which lowers its objective.
+
+    Frames are smoothed ``BLOCK`` at a time, with ``CONTEXT`` more on both sides, so that memory does not grow with
+    the recording. The objective, ``thr`` and ``tol`` are those of :func:`utils.complex_nmf_blocks`, and so is
+    what is not told here.
+
+    Parameters
+    ----------
+    Y : np.ndarray [shape=(K, M), complex]
+        Spectrogram; may be a memory map.
+    H : np.ndarray [shape=(K, L), float, >= 0]
+        Basis.
+    rotation : np.ndarray [shape=(K, L), complex]
+        Of each column, at most 1; that of a note's first column counts.
+    columns : dict
+        Columns of each note, see :func:`notes.columns_of_notes`.
+    n_iter : int
+        Iterations of NMF, and sweeps.
+    strength : float, optional
+        With which H was adapted, see :func:`adapted_rotation`; None where it was not.
+
+    Yields
+    ------
+    frames, U, P, F, error, cost
+        As from :func:`utils.complex_nmf_blocks`.
+    X : np.ndarray [shape=(notes, K, frames), complex64]
+        The smoothed notes; they sum to Y.
+
+    Raises
+    ------
+    InputError
+        As from :func:`utils.complex_nmf_blocks`.
+    """
+    utils.check_basis(H)
+    utils.check_spectrogram(Y)
+    utils.check_complex(Y)
+    utils.check_bins(Y, H)
+    n_frames, E = Y.shape[1], utils.energy(Y)
+    weight = utils.sparsity_weight(E, n_frames, H.shape[1], p, sparsity)
+    passes = 1 if thr is None and tol is None else 2
+    note_of = np.empty(H.shape[1], int)
+    for n, l in enumerate(columns.values()):
+        note_of[l] = n
+
+    def count(n, _):
+        if progress:
+            progress(n, (1 + passes) * n_frames)
+
+    def run(U, rotation, n_iter, results):
+        error, cost = np.zeros((2, n_iter))
+        work = functools.partial(
+            _sinusoidal_block,
+            H=H,
+            rotation=rotation[:, [l[0] for l in columns.values()]],
+            note_of=note_of,
+            n_iter=n_iter,
+            weight=weight,
+            p=p,
+            results=results,
+        )
+        blocks = list(utils.frame_slices(n_frames, BLOCK))
+        with_context = [slice(max(b.start - CONTEXT, 0), min(b.stop + CONTEXT, n_frames)) for b in blocks]
+        jobs = (
+            (
+                functools.partial(utils.read_frames, Y, wide),
+                U[:, wide],
+                block.start - wide.start,
+                block.stop - wide.start,
+            )
+            for block, wide in zip(blocks, with_context, strict=True)
+        )
+        for frames, (frame_error, frame_penalty, *model) in zip(blocks, map(work, jobs), strict=True):
+            error = utils.add_frames(error, frame_error)
+            cost = utils.add_frames(cost, frame_error + 2 * weight * frame_penalty)
+            count(frames.stop - frames.start, None)
+            yield frames, model, error, cost
+
+    def blocks():
+        U, _ = utils.nmf(Y, H, n_iter, loss="kullback-leibler", seed=seed, progress=count, map=map)
+        adapted = rotation if strength is None else adapted_rotation(Y, H, U, rotation, columns, strength, map=map)
+        n_done = n_iter
+        if passes == 2:
+            *_, error, cost = deque(run(U, adapted, n_iter, "curves"), maxlen=1).pop()
+            n_done, _ = utils.stopping_iteration(cost, utils.normalised(error, E), thr, tol)
+        for frames, (U_block, F, X), error, cost in run(U, adapted, n_done, "model"):
+            P = utils.unit_phase(X)[note_of] if with_phase else None
+            yield frames, U_block, P, F, error, cost, X
+
+    return blocks()
+
+
+def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, p, results):
+    """Smooth one block and refine its activations; ``job`` reads it with its context, U for it, and its limits there.
+
+    Returns the error and the penalty of each frame [shape=(n_iter, frames)], and unless ``results`` is "curves", U,
+    F and X.
+    """
+    read, U, first, last = job
+    Y = read()
+    scale = utils.power_of_two(np.abs(Y).max())
+    Y, U = Y / Y.real.dtype.type(scale), U / scale
+    X = smoothed_notes(Y, H, U, rotation, note_of)[:, :, first:last]
+    Y, U = Y[:, first:last], U[:, first:last]
+    P = utils.unit_phase(X)
+    refined, F = np.zeros_like(U), np.zeros_like(Y)
+    error, penalty = np.zeros((2, n_iter, U.shape[1]))
+    kernel = utils.compiled(_held_sweeps)
+    lam = weight * scale ** (p - 2)
+    with utils.one_blas_thread():
+        for m in range(U.shape[1]):
+            y = np.concatenate([Y[:, m].real, Y[:, m].imag]).astype(np.float64)
+            error[:, m] = y @ y
+            active = np.flatnonzero(U[:, m] > SILENT * U[:, m].max())
+            if len(active):
+                h, phase = H[:, active].astype(np.float64), P[note_of[active], :, m].T
+                D = np.concatenate([h * phase.real, h * phase.imag])  # (2K, active): F is D @ u
+                u = U[active, m]
+                kernel(D.T @ y, D.T @ D, h.T @ h, u, lam, p, error[:, m], penalty[:, m])
+                refined[active, m] = u
+                f = D @ u
+                F[:, m] = f[: len(H)] + 1j * f[len(H) :]
+    curves = error * scale**2, penalty * scale**p
+    if results == "curves":
+        return curves
+    return (*curves, (refined * scale).astype(Y.real.dtype), F * Y.dtype.type(scale), X * X.dtype.type(scale))
+
+
+def _held_sweeps(A, B, G, u, weight, p, error, penalty):
+    """Sweeps of one frame with its phases held; numba compiles this.
+
+    With D_l = H_l P_l, the parts of the model: A = Re(D^H Y) and B = Re(D^H D), so that |Y - F|^2 = |Y|^2 - 2 A u +
+    u B u; G = H^T H, so that H^T S = G u. u is updated in place; ``error``, which comes with |Y|^2, and ``penalty``
+    are filled in.
+    """
+    tiny = np.finfo(np.float64).tiny
+    for i in range(len(error)):
+        above, below = A - B @ u, G @ u
+        for l in range(len(u)):
+            if u[l] > tiny:
+                numerator = max(0.0, below[l] + above[l])
+                u[l] = u[l] * numerator / (below[l] + weight * p * u[l] ** (p - 1) + tiny)
+        error[i] = max(0.0, error[i] - np.sum(u * (2 * A - B @ u)))
+        for l in range(len(u)):
+            penalty[i] += u[l] ** p if u[l] > 0 else 0.0
+
+
+def smoothed_notes(Y, H, U, rotation, note_of):
+    """Mean of every note given the whole mixture, see the top of this module.
+
+    Parameters
+    ----------
+    Y : np.ndarray [shape=(K, M), complex]
+        Mixture, at a magnitude of about one.
+    H, U : np.ndarray [shape=(K, L)], [shape=(L, M)]
+        Basis and activations.
+    rotation : np.ndarray [shape=(K, N), complex]
+        Of each note, at most 1.
+    note_of : np.ndarray [shape=(L,), int]
+        Note that each column belongs to, from 0 to N - 1.
+
+    Returns
+    -------
+    np.ndarray [shape=(N, K, M), complex64]
+        They sum to Y.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    X = np.empty((rotation.shape[1], *Y.shape), np.complex64)
+    size = np.abs(rotation).astype(np.float64)
+    rotation = rotation * (np.minimum(size, COHERENCE) / np.maximum(size, np.finfo(np.float64).tiny))
+    Y, H, U = Y.astype(np.complex128), H.astype(np.float64), U.astype(np.float64)
+    kernel = utils.compiled(_smooth_bins)
+    n_threads = utils.available_cores()
+    shares = [slice(k, k + 32) for k in range(0, len(Y), 32)]
+    with ThreadPoolExecutor(n_threads) as pool:
+        for _ in pool.map(lambda k: kernel(Y[k], H[k], U, rotation[k], note_of, N_TRACKED, X[:, k]), shares):
+            pass  # an error in a thread is raised here
+    return X
+
+
+def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, X):
+    """Smooth all notes in some bins; numba compiles this. X is written in place, the rest is as above.
+
+    x is the state, the strongest notes, and V its covariance. An innovation e of variance s moves x by g e with
+    g = V 1 / s; back in time, z = (sum_n C_n)^(-1) Y comes from them, and X_n = C_n z from its sums ahead and behind.
+    """
+    n_notes, n_bins, n_frames = X.shape
+    n = min(n_tracked, n_notes)
+    r, g = np.zeros((2, n_frames, n), np.complex128)
+    innovation, z = np.zeros((2, n_frames), np.complex128)
+    ahead = np.zeros((n_frames, n), np.complex128)
+    variance = np.zeros((n_notes, n_frames))
+    for k in range(n_bins):
+        variance[:] = 0.0
+        for l in range(len(note_of)):
+            for m in range(n_frames):
+                variance[note_of[l], m] += H[k, l] * U[l, m]
+        variance[:] = variance**2
+        energy = variance.sum(axis=1)
+        floor = 1e-12 * energy.sum() / n_frames + 1e-200  # keeps what is divided by from zero
+        variance += floor
+        order = np.argsort(-energy)
+        tracked, rest = order[:n], order[n:]
+
+        x, V = np.zeros(n, np.complex128), np.zeros((n, n), np.complex128)
+        for m in range(n_frames):
+            s, e = 0.0, Y[k, m]
+            for i in range(n):
+                now, before = variance[tracked[i], m], variance[tracked[i], max(m - 1, 0)]
+                r[m, i] = rotation[k, tracked[i]] * min(1.0, np.sqrt(now / before)) if m else 0.0
+                x[i] *= r[m, i]
+                for j in range(i):
+                    V[i, j] *= r[m, i] * np.conj(r[m, j])
+                    V[j, i] = np.conj(V[i, j])
+                kept = r[m, i].real ** 2 + r[m, i].imag ** 2
+                V[i, i] = kept * V[i, i].real + now - kept * before
+                e -= x[i]
+            for note in rest:
+                s += variance[note, m]
+            for i in range(n):
+                g[m, i] = V[i].sum()
+                s += g[m, i].real
+            innovation[m] = e / s
+            for i in range(n):
+                x[i] += g[m, i] * innovation[m]
+                for j in range(n):
+                    V[i, j] -= g[m, i] * np.conj(g[m, j]) / s
+            g[m] /= s
+
+        x[:] = 0.0
+        for m in range(n_frames - 1, -1, -1):  # x is now the sum of z ahead, turned back to this frame
+            z[m] = innovation[m]
+            for i in range(n):
+                z[m] -= np.conj(g[m, i]) * x[i]
+            for i in range(n):
+                ahead[m, i] = x[i] + z[m]
+                x[i] = np.conj(r[m, i]) * ahead[m, i]
+
+        x[:] = 0.0
+        for m in range(n_frames):  # x is now what the frames before give, turned on to this one
+            total, left = 0.0, Y[k, m]
+            for note in range(n_notes):
+                total += variance[note, m]
+            for note in rest:
+                X[note, k, m] = variance[note, m] * z[m]
+                left -= variance[note, m] * z[m]
+            for i in range(n):
+                x[i] *= r[m, i]
+                value = x[i] + variance[tracked[i], m] * ahead[m, i]
+                x[i] += variance[tracked[i], m] * z[m]
+                X[tracked[i], k, m] = value
+                left -= value
+            for note in range(n_notes):  # rounding, shared out, so that the notes sum to Y
+                X[note, k, m] += variance[note, m] / total * left
