@@ -8,8 +8,11 @@ for a random process with the variance that NMF gives it and the rotation that i
 with a_m = sum_l H_kl U_lm over the note's states, and rho and omega the size and the angle of the template's rotation.
 What goes on keeps its phase; what newly appears has any. The notes add up to the mixture, Y_m = sum_n x_m, and what is
 wanted is their mean given all of Y: X_n = C_n (sum_n C_n)^(-1) Y with the covariances C_n over frames. That is the
-Wiener filter, and its mask where rho = 0. The Kalman filter and the smoother of Bryson and Frazier [2]_ work it
-out frame by frame, with all correlations between notes; no bin depends on another.
+Wiener filter, and its mask where rho = 0. The Kalman filter and the smoother of Bryson and Frazier [2]_ work it out
+frame by frame, with all correlations between notes; no bin depends on another.
+
+Where |Y| is above sum_n a_n, the model cannot tell why. The excess is taken for noise, so that it says nothing of other
+frames, and is shared out by the notes' variances.
 
 References
 ----------
@@ -362,6 +365,7 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, X):
         for l in range(len(note_of)):
             for m in range(n_frames):
                 variance[note_of[l], m] += H[k, l] * U[l, m]
+        model = variance.sum(axis=0)
         variance[:] = variance**2
         energy = variance.sum(axis=1)
         floor = 1e-12 * energy.sum() / n_frames + 1e-200  # keeps what is divided by from zero
@@ -384,6 +388,7 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, X):
                 e -= x[i]
             for note in rest:
                 s += variance[note, m]
+            s += max(0.0, np.abs(Y[k, m]) - model[m]) ** 2
             for i in range(n):
                 g[m, i] = V[i].sum()
                 s += g[m, i].real
