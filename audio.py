@@ -321,6 +321,15 @@ def component_notes(Y, H, blocks, columns):
         yield split(utils.read_frames(Y, frames), U, P, F)
 
 
+def erase_time(path):
+    """Zero the time of writing, which libsndfile puts into the PEAK chunk of a WAV file of floating-point samples."""
+    with open(path, "r+b") as file:
+        chunk = file.read(256).find(b"PEAK")  # name, size, version, time, of four bytes each
+        if chunk >= 0:
+            file.seek(chunk + 12)
+            file.write(bytes(4))
+
+
 def write_stems(folder, y, files, blocks, n_frames, sounding, *, n_fft, hop, sr, y_sr, subtype):
     """Write the sound of each note, and what is left of the recording: together they are the recording.
 
@@ -401,5 +410,7 @@ def write_stems(folder, y, files, blocks, n_frames, sounding, *, n_fft, hop, sr,
     error = energy = 0.0
     for block, total in totals([*kept, folder / "residual.wav"]):
         error, energy = error + np.sum((block - total) ** 2), energy + np.sum(block**2)
+    for path in (*kept, folder / "residual.wav"):
+        erase_time(path)
     floor = np.finfo(np.float64).tiny
     return 10 * np.log10((error + floor) / (energy + floor)), clipped
