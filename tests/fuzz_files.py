@@ -5,6 +5,7 @@ The first byte says which reader gets the rest: a spectrogram, a basis, its desc
 
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import atheris
@@ -30,10 +31,8 @@ def read(data):
     name, reader = list(READERS.items())[data[0] % len(READERS) if data else 0]
     path = FOLDER / name
     path.write_bytes(data[1:])
-    try:
+    with suppress(utils.InputError):
         reader(path)
-    except utils.InputError:
-        pass
 
 
 if __name__ == "__main__":
