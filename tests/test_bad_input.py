@@ -72,9 +72,9 @@ def named(name, make):
     return write
 
 
-def recording(name, make, **options):
+def recording(name, make, sr=SR, **options):
     """A preparation that writes the samples ``make(rng)`` as ``name``, beside the basis."""
-    return lambda folder, rng: soundfile.write(folder / name, make(rng), options.pop("sr", SR), **options)
+    return lambda folder, rng: soundfile.write(folder / name, make(rng), sr, **options)
 
 
 def cut_recording(name, n_bytes, **options):
@@ -87,12 +87,12 @@ def cut_recording(name, n_bytes, **options):
     return write
 
 
-def described(**changes):
+def described(column=(), **changes):
     """A preparation that changes the description of the basis; ``column`` changes its first column."""
 
     def write(folder, _):
         info = json.loads((folder / "basis.json").read_text())
-        info["columns"][0] |= changes.pop("column", {})
+        info["columns"][0] |= dict(column)
         (folder / "basis.json").write_text(json.dumps(info | changes))
 
     return write
