@@ -108,7 +108,7 @@ def load_basis_info(basis, shape):
         names = [NOTE.fullmatch(column["note"]) for column in info["columns"]]
         audible = all(0 < float(column["f0"]) < math.inf for column in info["columns"])
         valid = min(sr, hop) > 0 and sr <= HIGHEST_SR and hop <= n_fft and None not in names and audible
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         valid = False
     if not valid:
         raise InputError(
