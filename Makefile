@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(abspath $(VENV))/bin/python
 
-.PHONY: demo test images bench clean
+.PHONY: demo test images bench fuzz audit clean
 
 demo: $(VENV)/user
 	mkdir -p demo
@@ -25,6 +25,17 @@ images: $(VENV)/dev
 
 bench: $(VENV)/dev
 	$(RUN) benchmarks/speed.py
+
+fuzz: $(VENV)/dev
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-fuzz.txt
+	$(RUN) tests/fuzz_files.py -max_total_time=110 -timeout=20 -rss_limit_mb=4096
+
+audit: $(VENV)/dev
+	$(RUN) -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.7,<3'
+	@$(RUN) -m pip_audit --progress-spinner off -r requirements.txt 2>&1 | tee $(VENV)/audit.txt; \
+		if grep -qi "could not be audited\|connection\|timed out" $(VENV)/audit.txt; \
+		then echo "make audit: the database could not be asked about every package"; \
+		else ! grep -q "^Found [1-9]" $(VENV)/audit.txt; fi
 
 clean:
 	rm -rf $(VENV) demo

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+import notes
 import utils
 from utils import InputError
 
@@ -51,8 +52,10 @@ def read_blocks(path, sr):
     import soundfile
     import soxr
 
+    utils.check_file(path, "a sound file")
     n_samples = 0
     try:
+        check_wav_length(path)
         with soundfile.SoundFile(path) as file:
             resampler = soxr.ResampleStream(file.samplerate, sr, 1, dtype="float32")
             for block in file.blocks(SAMPLES, dtype="float32", always_2d=True):
@@ -71,6 +74,15 @@ def read_blocks(path, sr):
         raise InputError(f"{path}: got no samples, expected a sound")
 
 
+def check_wav_length(path):
+    """Raise :class:`InputError` where a WAV file is shorter than its header says, which libsndfile passes over."""
+    with open(path, "rb") as file:
+        header = file.read(8)
+    expected, n_bytes = int.from_bytes(header[4:], "little") + 8, Path(path).stat().st_size
+    if header[:4] == b"RIFF" and n_bytes + 1 < expected < 2**32 - 2**16:  # what writes to a pipe knows no length
+        raise InputError(f"{path}: got {n_bytes} bytes, expected the {expected} of its header (is the file cut short?)")
+
+
 def load(path, sr):
     """Read a whole audio file into memory; see :func:`read_blocks`."""
     return np.concatenate(list(read_blocks(path, sr)))
@@ -82,6 +94,8 @@ def load_mapped(path, sr, folder):
     with open(copy, "wb") as file:
         for block in read_blocks(path, sr):
             file.write(block.tobytes())
+    if copy.stat().st_size == 0:
+        raise InputError(f"{path}: got a sound that is shorter than one sample at {sr} Hz, expected a longer one")
     return np.memmap(copy, np.float32, "r")
 
 
@@ -143,12 +157,14 @@ def transform(info, sr, n_bins):
     Raises
     ------
     InputError
-        If the description names another ``sr``.
+        If the description names another ``sr``, or it is out of reason.
     """
     if info is not None:
         if sr not in (None, info["sr"]):
             raise InputError(f"--sr: got {sr} Hz, expected the {info['sr']} Hz that the basis was made for")
         return {key: info[key] for key in ("sr", "n_fft", "hop")}
+    if sr is not None and sr > notes.HIGHEST_SR:
+        raise InputError(f"--sr: got {sr} Hz, expected at most {notes.HIGHEST_SR} Hz")
     n_fft = 2 * (n_bins - 1)
     return {"sr": sr, "n_fft": n_fft, "hop": max(n_fft // 4, 1)} if sr else None
 
@@ -179,8 +195,7 @@ def open_spectrogram(path, params, folder):
     """
     if Path(path).suffix.lower() == ".npy" or not is_audio(path):
         return utils.load_spectrogram(path), None
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file, expected a spectrogram (.npy) or a sound")
+    utils.check_file(path, "a spectrogram (.npy) or a sound")
     if params is None:
         raise InputError(f"{path}: got a sound, expected fixed_basis.json beside the basis (or --sr) to go with it")
     y = load_mapped(path, params["sr"], folder)
@@ -321,6 +336,15 @@ def component_notes(Y, H, blocks, columns):
         yield split(utils.read_frames(Y, frames), U, P, F)
 
 
+def erase_time(path):
+    """Zero the time of writing, which libsndfile puts into the PEAK chunk of a WAV file of floating-point samples."""
+    with open(path, "r+b") as file:
+        chunk = file.read(256).find(b"PEAK")  # name, size, version, time, of four bytes each
+        if chunk >= 0:
+            file.seek(chunk + 12)
+            file.write(bytes(4))
+
+
 def write_stems(folder, y, files, blocks, n_frames, sounding, *, n_fft, hop, sr, y_sr, subtype):
     """Write the sound of each note, and what is left of the recording: together they are the recording.
 
@@ -401,5 +425,7 @@ def write_stems(folder, y, files, blocks, n_frames, sounding, *, n_fft, hop, sr,
     error = energy = 0.0
     for block, total in totals([*kept, folder / "residual.wav"]):
         error, energy = error + np.sum((block - total) ** 2), energy + np.sum(block**2)
+    for path in (*kept, folder / "residual.wav"):
+        erase_time(path)
     floor = np.finfo(np.float64).tiny
     return 10 * np.log10((error + floor) / (energy + floor)), clipped

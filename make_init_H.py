@@ -26,6 +26,7 @@ import phase
 import utils
 
 LOWEST_SR = 1000  # Hz; below it hardly a note of the piano can be measured
+LARGEST_N_FFT = 2**20  # samples, the best part of a minute
 
 
 def parse_args(parser, argv):
@@ -45,10 +46,10 @@ def parse_args(parser, argv):
     parser.add_argument("templates", type=Path, metavar="DIR", help="folder of single-note audio files")
     options.add_output(parser)
     args = options.parse(parser, argv)
-    if args.sr < LOWEST_SR:
-        parser.error(f"--sr: got {args.sr}, expected at least {LOWEST_SR} Hz")
-    if args.n_fft % 2:
-        parser.error(f"--n-fft: got {args.n_fft}, expected an even number")
+    if not LOWEST_SR <= args.sr <= notes.HIGHEST_SR:
+        parser.error(f"--sr: got {args.sr}, expected {LOWEST_SR} to {notes.HIGHEST_SR} Hz")
+    if args.n_fft % 2 or args.n_fft > LARGEST_N_FFT:
+        parser.error(f"--n-fft: got {args.n_fft}, expected an even number, at most {LARGEST_N_FFT}")
     if args.hop_length > args.n_fft:
         parser.error(f"--hop-length: got {args.hop_length}, expected at most --n-fft, {args.n_fft}")
     return args

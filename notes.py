@@ -21,6 +21,7 @@ NOTE = re.compile(r"(?<![A-Za-z0-9])([A-Ga-g])([#s♯b♭]?)(-1|\d)(?![A-Za-z0-9
 MIDI_NUMBER = re.compile(r"^(\d{2,3})(?=[ _.-])|(?<=[ _.-])(\d{2,3})$")
 PIANO = range(21, 109)  # A0 to C8
 LOWEST_HZ, HIGHEST_HZ = 27.5, 4186.0  # A0 and C8
+HIGHEST_SR = 10**6  # Hz; a file that asks for more would fill the disk
 PITCHED_SHARE = 0.5  # of the frames that a template's pitch is measured on
 THRESHOLD_DB = -20.0  # relative to the loudest activation; below it, notes that nobody played outnumber soft ones
 ATTACK_DB = 6.0  # rise within one STFT window that is a new note: twice the activation; partials beat more slowly
@@ -106,8 +107,8 @@ def load_basis_info(basis, shape):
         sr, n_fft, hop = (operator.index(info[key]) for key in ("sr", "n_fft", "hop"))
         names = [NOTE.fullmatch(column["note"]) for column in info["columns"]]
         audible = all(0 < float(column["f0"]) < math.inf for column in info["columns"])
-        valid = 0 < min(sr, n_fft, hop) <= max(sr, n_fft, hop) < 2**31 and None not in names and audible
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        valid = min(sr, hop) > 0 and sr <= HIGHEST_SR and hop <= n_fft and None not in names and audible
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         valid = False
     if not valid:
         raise InputError(

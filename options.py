@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from outputs import VERSION
-from utils import InputError
+from utils import InputError, one_blas_thread
 
 
 def parser(doc, file):
@@ -211,7 +211,8 @@ def report(message, quiet=False):
 def run(main):
     """Run a script: Ctrl-C ends it with status 130, a plain kill with 143, a full disk with one line and 1.
 
-    All three unwind the script, which leaves no unfinished file behind.
+    All three unwind the script, which leaves no unfinished file behind. BLAS gets one thread: with more, it adds up
+    in another order, and results would depend on the machine's number of cores.
     """
 
     def terminate(signum, frame):
@@ -219,7 +220,8 @@ def run(main):
 
     signal.signal(signal.SIGTERM, terminate)
     try:
-        return main()
+        with one_blas_thread():
+            return main()
     except KeyboardInterrupt:
         report("interrupted; nothing incomplete is left")
         return 128 + signal.SIGINT

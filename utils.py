@@ -34,7 +34,7 @@ import itertools
 import math
 import os
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -635,10 +635,19 @@ def compiled(kernel):
     import numba  # only moving phases need it, and it takes longer to import than NMF.py to run
 
     options = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "afn", "nsz"}}
-    try:
-        return numba.njit(cache=True, **options)(kernel)
-    except RuntimeError:  # no writable cache directory
-        return numba.njit(**options)(kernel)
+    with suppress(RuntimeError):  # no writable cache directory
+        function = numba.njit(cache=True, **options)(kernel)  # reads nothing before it is called
+        if is_private(function.stats.cache_path):
+            return function
+    return numba.njit(**options)(kernel)
+
+
+def is_private(folder):
+    """Whether this user alone can write to ``folder``: whoever else could might leave code there to be run."""
+    if not hasattr(os, "getuid"):  # Windows
+        return True
+    status = os.stat(folder)
+    return status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
@@ -861,13 +870,22 @@ def load_basis(path):
     return H
 
 
+def check_file(path, expected):
+    """Raise :class:`InputError` unless ``path`` is an ordinary file; one that is not could be waited for, for ever."""
+    path = Path(path)
+    try:
+        if not path.exists():
+            raise InputError(f"{path}: no such file, expected {expected}")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from None
+    if not path.is_file():
+        raise InputError(f"{path}: got a folder or a special file, expected {expected}")
+
+
 def _open_npy(path):
     """Map a 2-D float or complex ``.npy`` file, after its header has been held against the file's size."""
+    check_file(path, "a .npy file")
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file, expected a .npy file")
-    if not path.is_file():
-        raise InputError(f"{path}: got a folder or a special file, expected a .npy file")
     try:
         with open(path, "rb") as file:
             first_version = np.lib.format.read_magic(file) == (1, 0)

@@ -1,7 +1,10 @@
 """What a user can get wrong: status 2, one line that names it, and nothing written."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -43,7 +46,60 @@ def noise(rng):
     return 0.1 * rng.standard_normal(2 * SR)
 
 
+def header(shape, descr="<c8", n_bytes=64):
+    """A preparation that writes a spec.npy of 100 bytes or so whose header claims ``shape``."""
+
+    def write(folder, _):
+        with open(folder / "spec.npy", "wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+            file.write(bytes(n_bytes))
+
+    return write
+
+
+def code(folder, _):
+    text = b"{'descr': '<f8', 'fortran_order': False, 'shape': (__import__('os').mkdir('run'), 1)}\n"
+    (folder / "spec.npy").write_bytes(b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text)
+
+
+def named(name, make):
+    """A preparation that saves ``make(rng)`` under a name that may be bytes."""
+
+    def write(folder, rng):
+        with open(os.path.join(os.fsencode(folder), os.fsencode(name)), "wb") as file:
+            np.save(file, make(rng))
+
+    return write
+
+
+def recording(name, make, sr=SR, **options):
+    """A preparation that writes the samples ``make(rng)`` as ``name``, beside the basis."""
+    return lambda folder, rng: soundfile.write(folder / name, make(rng), sr, **options)
+
+
+def cut_recording(name, n_bytes, **options):
+    """The same of two seconds of noise, cut to the first ``n_bytes``."""
+
+    def write(folder, rng):
+        soundfile.write(folder / name, noise(rng), SR, **options)
+        (folder / name).write_bytes((folder / name).read_bytes()[:n_bytes])
+
+    return write
+
+
+def described(column=(), **changes):
+    """A preparation that changes the description of the basis; ``column`` changes its first column."""
+
+    def write(folder, _):
+        info = json.loads((folder / "basis.json").read_text())
+        info["columns"][0] |= dict(column)
+        (folder / "basis.json").write_text(json.dumps(info | changes))
+
+    return write
+
+
 RUN = ["spec.npy", "3", "basis.npy"]
+NO_DESCRIPTION = "basis.json: got no description"
 # what is wrong: (scripts, arguments, preparation of the folder, what the line on stderr holds)
 TABLE = {
     # the spectrogram
@@ -94,6 +150,121 @@ TABLE = {
         RUN,
         save("spec.npy", lambda rng: np.ones((K, M))),
         "spec.npy: got real values (float64), expected a complex spectrogram",
+    ),
+    "structured": (
+        BOTH,
+        RUN,
+        save("spec.npy", lambda rng: np.ones((K, M), [("a", float)])),
+        "spec.npy: got an array of",
+    ),
+    "whole numbers": (BOTH, RUN, save("spec.npy", lambda rng: np.ones((K, M), int)), "spec.npy: got an array of int64"),
+    "truth values": (BOTH, RUN, save("spec.npy", lambda rng: np.ones((K, M), bool)), "spec.npy: got an array of bool"),
+    "0-D": (BOTH, RUN, save("spec.npy", lambda rng: np.array(1j)), "spec.npy: got an array of shape ()"),
+    "no bins": (
+        BOTH,
+        RUN,
+        save("spec.npy", lambda rng: np.ones((0, M)) + 0j),
+        "got an array of shape (0, 6)",
+    ),
+    "npz": (
+        BOTH,
+        ["spec.npz", "3", "basis.npy"],
+        lambda folder, rng: np.savez(folder / "spec.npz", Y=spectrogram(rng)),
+        "spec.npz: got no readable .npy header",
+    ),
+    "2^60 values claimed": (BOTH, RUN, header((2**30, 2**30)), f"got 64 bytes of data, expected {2**63}"),
+    "more than 2^64 claimed": (BOTH, RUN, header((2**62, 2**62)), "got 64 bytes of data, expected"),
+    "1 GB claimed": (BOTH, RUN, header((K, 10**9 // K)), "got 64 bytes of data, expected 7999999"),
+    "code in the header": (BOTH, RUN, code, "spec.npy: got no readable .npy header"),
+    "pipe": (
+        BOTH,
+        ["p.npy", "3", "basis.npy"],
+        lambda folder, _: os.mkfifo(folder / "p.npy"),
+        "p.npy: got a folder or",
+    ),
+    "audio pipe": (BOTH, ["p.wav", "3", "basis.npy"], lambda folder, _: os.mkfifo(folder / "p.wav"), "p.wav: got a f"),
+    "dangling link": (
+        BOTH,
+        ["l.npy", "3", "basis.npy"],
+        lambda folder, _: (folder / "l.npy").symlink_to("nowhere"),
+        "l.npy: no such file",
+    ),
+    "link to itself": (
+        BOTH,
+        ["l.npy", "3", "basis.npy"],
+        lambda folder, _: (folder / "l.npy").symlink_to("l.npy"),
+        "l.npy: no such file",
+    ),
+    "long name": (BOTH, ["x" * 300 + ".npy", "3", "basis.npy"], None, "xxx.npy: cannot be read (File name too long)"),
+    "name with NUL": (BOTH, ["a\0b.npy", "3", "basis.npy"], None, "b.npy: no such file"),
+    "name with a space": (
+        BOTH,
+        ["a b.npy", "3", "basis.npy"],
+        named("a b.npy", lambda rng: np.ones(3)),
+        "a b.npy: got an array of shape (3,)",
+    ),
+    "name with a newline": (
+        BOTH,
+        ["a\nb.npy", "3", "basis.npy"],
+        named("a\nb.npy", lambda rng: np.ones(3)),
+        "a b.npy: got an array of shape (3,)",
+    ),
+    "name that is no UTF-8": (
+        BOTH,
+        [os.fsdecode(b"\xff.npy"), "3", "basis.npy"],
+        named(b"\xff.npy", lambda rng: np.ones(3)),
+        "\\udcff.npy: got an array of shape (3,)",
+    ),
+    # a recording
+    "missing recording": (BOTH, ["none.wav", "3", "basis.npy"], None, "none.wav: no such file"),
+    "folder as recording": (
+        BOTH,
+        ["x.wav", "3", "basis.npy"],
+        lambda folder, _: (folder / "x.wav").mkdir(),
+        "x.wav: got a folder",
+    ),
+    "recording cut in its header": (
+        BOTH,
+        ["x.wav", "3", "basis.npy"],
+        cut_recording("x.wav", 30),
+        "x.wav: got 30 bytes, expected the 88244 of its header",
+    ),
+    "recording cut in its data": (
+        BOTH,
+        ["x.wav", "3", "basis.npy"],
+        cut_recording("x.wav", 5000),
+        "x.wav: got 5000 bytes, expected the 88244 of its header (is the file cut short?)",
+    ),
+    "FLAC cut in its header": (
+        BOTH,
+        ["x.flac", "3", "basis.npy"],
+        cut_recording("x.flac", 30),
+        "cannot be read as audio",
+    ),
+    "FLAC cut in its data": (BOTH, ["x.flac", "3", "basis.npy"], cut_recording("x.flac", 20000), "x.flac: "),
+    "recording without samples": (
+        BOTH,
+        ["x.wav", "3", "basis.npy"],
+        recording("x.wav", lambda rng: np.zeros(0)),
+        "x.wav: got no samples",
+    ),
+    "shorter than a sample": (
+        BOTH,
+        ["x.wav", "3", "basis.npy"],
+        recording("x.wav", lambda rng: np.ones(1), sr=192000),
+        "x.wav: got a sound that is shorter than one sample at 22050 Hz",
+    ),
+    "NaN in a recording": (
+        BOTH,
+        ["x.wav", "3", "basis.npy"],
+        recording("x.wav", lambda rng: np.full(SR, np.nan), subtype="FLOAT"),
+        "x.wav: got samples that are not finite",
+    ),
+    "recording without a description": (
+        BOTH,
+        ["x.wav", "3", "bare.npy"],
+        lambda folder, rng: (recording("x.wav", noise)(folder, rng), np.save(folder / "bare.npy", np.ones((K, L)))),
+        "x.wav: got a sound, expected fixed_basis.json beside the basis",
     ),
     # the basis
     "missing basis": (BOTH, ["spec.npy", "3", "none.npy"], None, "none.npy: no such file"),
@@ -150,6 +321,49 @@ TABLE = {
         "basis.json: got a description of a basis of shape (9, 0), expected (9, 2)",
     ),
     "no description": (BOTH, RUN, lambda folder, _: (folder / "basis.json").write_text("{"), "basis.json: got no desc"),
+    **{
+        f"description {name}": (BOTH, RUN, described(**changes), NO_DESCRIPTION)
+        for name, changes in {
+            "without a rate": {"sr": None},
+            "of rate 0": {"sr": 0},
+            "of rate 2 GHz": {"sr": 2**31},
+            "of rate 1e999": {"sr": float("inf")},
+            "hop beyond n_fft": {"hop": 17},
+            "hop of text": {"hop": "4"},
+            "columns of text": {"columns": "C4"},
+            "note up the tree": {"column": {"note": "../../x"}},
+            "absolute note": {"column": {"note": "/etc/passwd"}},
+            "note with NUL": {"column": {"note": "C4\0"}},
+            "note with newline": {"column": {"note": "C4\n"}},
+            "note of a number": {"column": {"note": 60}},
+            "f0 negative": {"column": {"f0": -1}},
+            "f0 of 400 digits": {"column": {"f0": 10**400}},
+        }.items()
+    },
+    "description nested deeply": (
+        BOTH,
+        RUN,
+        lambda folder, _: (folder / "basis.json").write_text("[" * 10**5),
+        NO_DESCRIPTION,
+    ),
+    "description that is no UTF-8": (
+        BOTH,
+        RUN,
+        lambda folder, _: (folder / "basis.json").write_bytes(b"\xff"),
+        NO_DESCRIPTION,
+    ),
+    "description is a folder": (
+        BOTH,
+        RUN,
+        lambda folder, _: ((folder / "basis.json").unlink(), (folder / "basis.json").mkdir()),
+        NO_DESCRIPTION,
+    ),
+    "basis half put in place": (
+        BOTH,
+        RUN,
+        lambda folder, _: (folder / ".done-0123456789abcdef").mkdir(),
+        "basis.npy: got results that a run half put in place",
+    ),
     # numbers
     **{
         f"{text} iterations": (BOTH, ["spec.npy", text, "basis.npy"], None, f"N_ITER: got '{text}', expected a")
@@ -160,6 +374,29 @@ TABLE = {
         for option in ("-thr", "--tol", "--seed")
         for text in ("-1", "nan", "inf", "-inf", "small")
     },
+    "stems without a rate": (
+        BOTH,
+        ["spec.npy", "3", "bare.npy", "--stems"],
+        lambda folder, _: np.save(folder / "bare.npy", np.ones((K, L))),
+        "--stems: got no sampling rate",
+    ),
+    "unknown subtype": (
+        BOTH,
+        [*RUN, "--stems", "--subtype", "PCM_17"],
+        None,
+        "--subtype: got 'PCM_17', expected",
+    ),
+    "another rate": (BOTH, [*RUN, "--sr", "8000"], None, "--sr: got 8000 Hz, expected the 22050 Hz"),
+    "rate of 2 GHz": (
+        BOTH,
+        ["spec.npy", "3", "bare.npy", "--sr", "2000000000"],
+        lambda folder, _: np.save(folder / "bare.npy", np.ones((K, L))),
+        "--sr: got 2000000000 Hz, expected at most",
+    ),
+    "--top-db": (BOTH, [*RUN, "--top-db", "-1"], None, "--top-db: got '-1', expected"),
+    "unknown loss": ((NMF,), [*RUN, "--loss", "l1"], None, "--loss: invalid choice: 'l1'"),
+    "unknown mask": ((NMF,), [*RUN, "--mask", "hard"], None, "--mask: invalid choice: 'hard'"),
+    "two inputs of one name": (BOTH, ["spec.npy", *RUN], None, "SPEC: got two inputs called spec"),
     "-thr negative apart": (BOTH, [*RUN, "-thr", "-1e-4"], None, "-thr: "),
     "seed 1.5": (BOTH, [*RUN, "--seed", "1.5"], None, "--seed: got '1.5', expected a whole number"),
     "sparsity": ((CNMF,), [*RUN, "--sparsity", "-1"], None, "--sparsity: got '-1', expected"),
@@ -213,6 +450,8 @@ TABLE = {
         for option, text in (
             ("--sr", "0"),
             ("--sr", "50"),
+            ("--sr", "2000000000"),
+            ("--n-fft", "1000000000"),
             ("--n-fft", "1023"),
             ("--n-fft", "many"),
             ("--hop-length", "4096"),
@@ -234,8 +473,8 @@ CASES = [
 
 
 def contents(folder):
-    """Every path below ``folder`` with its bytes, None for a folder."""
-    return {str(path): None if path.is_dir() else path.read_bytes() for path in sorted(folder.rglob("*"))}
+    """Every path below ``folder`` with its bytes, None for what is no file."""
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
 
 
 @pytest.fixture
@@ -274,3 +513,69 @@ def test_the_inputs_that_the_table_spoils_are_good(folder, capsys):
         script.main(RUN)
     make_init_H.main(["notes"])
     assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "sr"),
+    [
+        ("one sample", lambda rng: np.ones(1), SR),
+        ("8 channels", lambda rng: 0.1 * rng.standard_normal((4000, 8)), SR),
+        ("8 kHz", lambda rng: 0.1 * rng.standard_normal(4000), 8000),
+        ("192 kHz", lambda rng: 0.1 * rng.standard_normal(9000), 192000),
+        ("DC", lambda rng: np.full(4000, 0.5), SR),
+        ("silence", lambda rng: np.zeros(4000), SR),
+        ("clipping", lambda rng: np.sign(rng.standard_normal(4000)), SR),
+    ],
+)
+@pytest.mark.parametrize("script", BOTH)
+def test_an_odd_recording_is_taken_apart_all_the_same(folder, rng, script, name, make, sr):
+    soundfile.write(f"{name}.wav", make(rng), sr, subtype="FLOAT")
+    script.main([f"{name}.wav", "3", "basis.npy", "--stems", "-o", "out", "--quiet"])
+    assert np.isfinite(np.load("out/activation_calc.npy")).all()
+    assert np.isfinite(np.load("out/cost.npy")).all()
+    assert np.isfinite(soundfile.read("out/stems/residual.wav")[0]).all()
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8", "<f2", "<c8", ">c8", "<c16", ">c16"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_any_byte_order_and_layout_give_the_same_activations(folder, rng, dtype, order):
+    Y = np.asarray(rng.integers(1, 9, (K, M)), dtype, order=order)
+    np.save("spec.npy", Y)
+    NMF.main([*RUN, "-o", "got", "--quiet"])
+    np.save("spec.npy", Y.real.astype(np.float64))
+    NMF.main([*RUN, "-o", "expected", "--quiet"])
+    got, expected = (np.load(f"{name}/activation_calc.npy") for name in ("got", "expected"))
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "message"),
+    [
+        ("spec.npy", RUN, "spec.npy: cannot be read (Permission denied)"),
+        ("basis.npy", RUN, "basis.npy: cannot be read (Permission denied)"),
+        ("basis.json", RUN, NO_DESCRIPTION),
+        ("x.wav", ["x.wav", *RUN[1:]], "x.wav: cannot be read as audio"),
+        ("out", [*RUN, "-o", "out"], "out: cannot be written to (Permission denied)"),
+    ],
+)
+def test_what_may_not_be_read_or_written_is_named(folder, root, rng, spoil, arguments, message):
+    soundfile.write("x.wav", noise(rng), SR)
+    (folder / "out").mkdir()
+    for path in (folder, *folder.parents):  # an ordinary user must get there
+        if path != path.parent and path.owner() == folder.owner() and len(path.parts) > 2:
+            path.chmod(path.stat().st_mode | 0o755)
+    (folder / spoil).chmod(0)
+    before = sorted(folder.rglob("*"))
+    user = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+    environment = os.environ | {"HOME": str(folder / "none"), "MPLCONFIGDIR": str(folder / "none")}
+    command = [sys.executable, root / "NMF.py", *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **user)
+    except PermissionError:
+        pytest.skip("an ordinary user cannot run Python here")
+    if "can't open file" in done.stderr or "No module" in done.stderr or "Permission denied: '/" in done.stderr:
+        pytest.skip("an ordinary user cannot run Python here")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert message in line
+    assert sorted(folder.rglob("*")) == before

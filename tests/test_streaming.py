@@ -113,3 +113,27 @@ def test_no_place_to_keep_compiled_code_is_no_error(tmp_path, root, problem):
     environment = {**os.environ, **nowhere, "PYTHONDONTWRITEBYTECODE": "1"}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
     np.testing.assert_array_equal(np.load(tmp_path / "U.npy"), run(Y, H)[0])
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "private"), [(0o755, 0, True), (0o775, 0, False), (0o757, 0, False), (0o755, 1, False)]
+)
+def test_compiled_code_is_read_from_a_folder_of_ones_own_alone(tmp_path, root, mode, owner, private):
+    if owner and os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    cache = tmp_path / "cache"
+    code = "import utils; f = utils.compiled(utils._sweep_frames); print(type(f._cache).__name__, f.stats.cache_path)"
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
+
+    def run_it():
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout.split()
+
+    kind, folder = run_it()
+    assert kind == "FunctionCache"
+    os.chmod(folder, mode)
+    if owner:
+        os.chown(folder, owner, -1)
+    assert (run_it()[0] == "FunctionCache") == private

@@ -1,0 +1,106 @@
+"""The same input, seed and version give the same bytes, run.json and pictures included."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+import audio
+import CNMF
+import make_init_H
+import NMF
+import outputs
+
+K, L, M = 513, 20, 600  # enough for BLAS to share out
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, root):
+    folder = tmp_path_factory.mktemp("same")
+    rng = np.random.default_rng(1)
+    np.save(folder / "basis.npy", rng.random((K, L)).astype(np.float32))
+    Y = rng.standard_normal((K, M)) + 1j * rng.standard_normal((K, M))
+    np.save(folder / "spec.npy", Y.astype(np.complex64))
+    (folder / "notes").mkdir()
+    (folder / "notes" / "C4.wav").write_bytes((root / "basis_wav_piano" / "060_C4.wav").read_bytes())
+    return folder
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["make_init_H.py", "notes", "--states", "2"],
+        ["NMF.py", "spec.npy", "4", "basis.npy", "--notes", "--sr", "22050", "--stems"],
+        ["NMF.py", "spec.npy", "4", "basis.npy", "--loss", "kullback-leibler"],
+        ["NMF.py", "spec.npy", "4", "basis.npy", "--loss", "itakura-saito"],
+        ["CNMF.py", "spec.npy", "4", "basis.npy", "--notes", "-thr", "1e-9"],
+        ["CNMF.py", "spec.npy", "2", "basis.npy", "--phase-init", "random", "--no-phase", "--seed", "3"],
+    ],
+    ids=" ".join,
+)
+def test_neither_cores_nor_the_compile_cache_change_a_byte(files, root, tmp_path, command):
+    script, *arguments = command
+    results = []
+    for out, cores, threads in (("cold", {min(os.sched_getaffinity(0))}, "1"), ("warm", None, "3")):
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": threads}
+        if "random" in arguments:  # others compile nothing of ours, and librosa's functions take long
+            environment["NUMBA_CACHE_DIR"] = str(tmp_path / "cache")
+        subprocess.run(
+            [sys.executable, root / script, *arguments, "-o", tmp_path / out, "--quiet"],
+            cwd=files,
+            env=environment,
+            preexec_fn=lambda cores=cores: cores and os.sched_setaffinity(0, cores),
+            check=True,
+        )
+        results.append(contents(tmp_path / out))
+        time.sleep(1.1)  # a time that is written into a file would be another one
+    cold, warm = results
+    assert cold == warm
+    assert "run.json" in cold
+
+
+@pytest.mark.parametrize("script", [make_init_H, NMF, CNMF])
+def test_version_is_that_of_the_suite(capsys, script):
+    with pytest.raises(SystemExit) as end:
+        script.main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"{script.__name__}.py {outputs.VERSION}\n"
+
+
+def test_the_record_traces_a_result_to_its_inputs(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(files)
+    arguments = [str(files / "spec.npy"), "9", "basis.npy", "--tol", "0.5", "--sr", "8000", "--seed", "5"]
+    CNMF.main([*arguments, "-o", str(tmp_path), "--show", "--quiet"])
+    text = (tmp_path / "run.json").read_text()
+    got = json.loads(text)
+    assert got["command"] == ["CNMF.py", "spec.npy", *arguments[1:]]
+    assert str(files) not in text
+    assert str(tmp_path) not in text
+    assert [entry["file"] for entry in got["inputs"]] == ["spec.npy", "basis.npy"]
+    assert got["stft"] == {"sr": 8000, "n_fft": 1024, "hop": 256, "window": "hann"}
+    assert (got["seed"], got["stopped_by"]) == (5, "tolerance")
+    assert got["iterations"] == len(np.load(tmp_path / "cost.npy"))
+    Y, F = np.load("spec.npy"), np.load(tmp_path / "reconst.npy")
+    error = np.sum(np.abs(Y - F) ** 2) / np.sum(np.abs(Y) ** 2)
+    assert got["normalised_error"] == pytest.approx(error, rel=1e-4)
+    assert sorted([*got["outputs"], "run.json"]) == sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_the_record_of_a_basis_tells_how_well_each_note_fits(files, tmp_path):
+    make_init_H.main([str(files / "notes"), "-o", str(tmp_path)])
+    got = json.loads((tmp_path / "run.json").read_text())
+    y, sr = soundfile.read(files / "notes" / "C4.wav")
+    assert sr == 22050
+    V = np.abs(audio.stft(y.astype(np.float32))).astype(np.float64)
+    largest = np.linalg.svd(V, compute_uv=False)[0]  # of all matrices of rank one, the nearest
+    assert got["normalised_error"] == [pytest.approx(1 - largest**2 / np.sum(V**2), abs=1e-3)]
+    assert got["command"] == ["make_init_H.py", "notes"]
