@@ -52,10 +52,10 @@ def main(argv=None):
         results.check_options(args, params)
     except utils.InputError as error:
         parser.error(str(error))
-    if args.phase_init != "mixture" and not args.quiet:
+    if args.phase_init != "mixture" and not args.quiet and not args.dask:
         options.announce_compilation()
 
-    def decompose(path, out_dir):
+    def decompose(path, out_dir, map):
         with tempfile.TemporaryDirectory() as workspace:
             Y, y = audio.open_spectrogram(path, params, workspace)
             utils.check_complex(Y, path)
@@ -73,6 +73,7 @@ def main(argv=None):
                 tol=args.tol,
                 with_phase=args.stems or not args.no_phase,
                 progress=options.progress_bar("frame", args.quiet),
+                map=map,
             )
             with utils.output_folder(out_dir) as folder:
                 done = []  # U and curves of each block

@@ -44,7 +44,7 @@ def main(argv=None):
     except utils.InputError as error:
         parser.error(str(error))
 
-    def decompose(path, out_dir):
+    def decompose(path, out_dir, map):
         with tempfile.TemporaryDirectory() as workspace:
             Y, y = audio.open_spectrogram(path, params, workspace)
             utils.check_bins(Y, H, path, args.basis)
@@ -52,7 +52,15 @@ def main(argv=None):
                 utils.check_complex(Y, path)
             progress = options.progress_bar("frame", args.quiet)
             U, cost = utils.nmf(
-                Y, H, args.n_iter, loss=args.loss, seed=args.seed, thr=args.thr, tol=args.tol, progress=progress
+                Y,
+                H,
+                args.n_iter,
+                loss=args.loss,
+                seed=args.seed,
+                thr=args.thr,
+                tol=args.tol,
+                progress=progress,
+                map=map,
             )
             error = utils.normalised(cost, utils.cost_scale(Y, args.loss))
             _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
