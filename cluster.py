@@ -79,7 +79,7 @@ def connected(address):
         pool = ThreadPoolExecutor(RECORDINGS)
         stack.callback(pool.shutdown, cancel_futures=True)
         client = stack.enter_context(_client(address, distributed))
-        _check_workers(client, address)
+        _check_workers(client)
 
         def map_inputs(function, jobs):
             def in_turn(job):
@@ -145,7 +145,7 @@ def _check_versions(worker, got):
             raise InputError(f"--dask: got {found} on worker {worker}, expected {version}, as on this machine")
 
 
-def _check_workers(client, address):
+def _check_workers(client):
     """Hold the versions of all workers against this process', and give them the suite where they lack it."""
     from distributed.diagnostics.plugin import UploadFile
 
@@ -224,6 +224,8 @@ def _map_blocks(client, address, turn, function, jobs):
             f"--dask: {error.allowed_failures + 1} workers of {address} ended at one block, the last of them "
             f"{error.last_worker.address}; did they run out of memory?"
         ) from None
+    except ImportError as error:  # a worker that joined late, where none of the others had to be given the suite
+        raise InputError(f"--dask: {error} on a worker, expected the same packages as on this machine") from None
     except (CancelledError, CommClosedError, TimeoutError):
         raise ConnectionError(f"--dask: lost the scheduler at {address}") from None
 

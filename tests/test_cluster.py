@@ -270,6 +270,23 @@ def test_few_blocks_are_under_way_at_once(dask):
         assert list(found) == []
 
 
+def test_a_worker_that_joined_late_is_held_to_the_same_versions(dask):
+    from distributed import Client
+
+    def work(*args):
+        import cluster
+
+        return cluster._work(*args)
+
+    expected = cluster.environment()
+    payload, job = pickle.dumps(math.prod), pickle.dumps((6, 7))
+    with cluster.connected(dask), Client(dask, set_as_default=False) as client:
+        assert client.submit(work, payload, job, expected).result() == (True, 42)
+        future = client.submit(work, payload, job, expected | {"numba": "0.0.1"})
+        with pytest.raises(utils.InputError, match=r"got numba .* on worker tcp://.*, expected 0\.0\.1"):
+            future.result()
+
+
 def test_frames_are_sent_by_name_where_they_lie_in_a_file(files):
     Y = utils.load_spectrogram(files / "spec.npy")
     frames = functools.partial(utils.read_frames, Y, slice(100, 600))
