@@ -73,6 +73,7 @@ def connected(address):
         if name.startswith("distributed"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what has to be said is said in one line below
     dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"})  # a block is meant to be sent
+    dask.config.set({"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"})  # for local
     turn = threading.Lock()  # this process works on one recording at a time, while others wait for their blocks
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore", distributed.versions.VersionMismatchWarning)  # _check_workers tells it
@@ -187,6 +188,7 @@ def _map_blocks(client, address, turn, function, jobs):
     As a task of its own, and not as scattered data, it can be had again when the worker that holds it is lost.
     """
     from distributed import KilledWorker
+    from distributed.client import ClosedClientError
     from distributed.comm import CommClosedError
 
     def work(*args):  # travels as code: the scheduler, which looks at every task, need not have the suite
@@ -197,6 +199,13 @@ def _map_blocks(client, address, turn, function, jobs):
     def submit(job, *, shared, **options):
         job = pickle.dumps(tuple(_portable(item, shared) for item in job), protocol=4)
         return client.submit(work, payload, job, environment(), pure=False, **options)
+
+    def wanted():
+        """How many blocks to have under way: two for each thread; workers come and go."""
+        try:
+            return 2 + 2 * sum(client.nthreads().values())
+        except OSError:  # told from those of the jobs, which read files
+            raise CancelledError from None
 
     def result(job, future):
         nonlocal shared
@@ -213,7 +222,7 @@ def _map_blocks(client, address, turn, function, jobs):
         shared, pending, in_flight = True, deque(), 1
         for i, job in enumerate(jobs):
             if i % in_flight == 0:
-                in_flight = 2 + 2 * sum(client.nthreads().values())  # workers come and go
+                in_flight = wanted()
             pending.append((job, submit(job, shared=shared)))
             while len(pending) >= in_flight:
                 yield result(*pending.popleft())
@@ -226,7 +235,7 @@ def _map_blocks(client, address, turn, function, jobs):
         ) from None
     except ImportError as error:  # a worker that joined late, where none of the others had to be given the suite
         raise InputError(f"--dask: {error} on a worker, expected the same packages as on this machine") from None
-    except (CancelledError, CommClosedError, TimeoutError):
+    except (CancelledError, ClosedClientError, CommClosedError, TimeoutError):
         raise ConnectionError(f"--dask: lost the scheduler at {address}") from None
 
 
