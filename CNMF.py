@@ -56,17 +56,17 @@ def main(argv=None):
         results.check_options(args, params)
     except utils.InputError as error:
         parser.error(str(error))
-    if args.phase_init != "mixture" and not args.quiet:
+    if args.phase_init != "mixture" and not args.quiet and not args.dask:
         options.announce_compilation()
 
-    def decompose(path, out_dir):
+    def decompose(path, out_dir, map):
         with outputs.reserved_folder(out_dir) as workspace:
             Y, y = audio.open_spectrogram(path, params, workspace)
             utils.check_complex(Y, path)
             utils.check_bins(Y, templates, path, args.basis)
             n_tensors = 1 if args.no_phase else 1 + templates.shape[1]
             outputs.check_space(out_dir, n_tensors * Y.size * Y.itemsize, "--no-phase leaves out the largest file")
-            H, strength = results.adapted_basis(Y, templates, args)
+            H, strength = results.adapted_basis(Y, templates, args, map)
             columns = results.note_columns(H, info)
             options_of_both = {
                 "sparsity": args.sparsity,
@@ -74,6 +74,7 @@ def main(argv=None):
                 "thr": args.thr,
                 "tol": args.tol,
                 "progress": options.progress_bar("frame", args.quiet),
+                "map": map,
             }
             if args.phase_init == "sinusoidal":
                 blocks = phase.sinusoidal_blocks(

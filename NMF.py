@@ -44,16 +44,24 @@ def main(argv=None):
     except utils.InputError as error:
         parser.error(str(error))
 
-    def decompose(path, out_dir):
+    def decompose(path, out_dir, map):
         with outputs.reserved_folder(out_dir) as workspace:
             Y, y = audio.open_spectrogram(path, params, workspace)
             utils.check_bins(Y, templates, path, args.basis)
             if args.stems:
                 utils.check_complex(Y, path)
-            H, _ = results.adapted_basis(Y, templates, args)
+            H, _ = results.adapted_basis(Y, templates, args, map)
             progress = options.progress_bar("frame", args.quiet)
             U, cost = utils.nmf(
-                Y, H, args.n_iter, loss=args.loss, seed=args.seed, thr=args.thr, tol=args.tol, progress=progress
+                Y,
+                H,
+                args.n_iter,
+                loss=args.loss,
+                seed=args.seed,
+                thr=args.thr,
+                tol=args.tol,
+                progress=progress,
+                map=map,
             )
             error = utils.normalised(cost, utils.cost_scale(Y, args.loss))
             _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)

@@ -6,6 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
+import cluster
 from outputs import VERSION
 from utils import InputError, one_blas_thread
 
@@ -103,6 +104,12 @@ def add_decomposition(parser):
         metavar="HZ",
         help="sampling rate of the basis, where no .json beside it tells",
     )
+    parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="have the work done by the workers of the Dask scheduler at ADDRESS, such as tcp://host:8786, or by one "
+        "on each core of this machine (local)",
+    )
     parser.add_argument("--seed", type=seed, default=0, help="of the random start (default: %(default)s)")
     add_output(parser)
 
@@ -152,19 +159,28 @@ def _number(text, kind):
 
 
 def for_each_input(parser, args, work):
-    """Call ``work(path, folder)`` for each input; a bad one does not stop the others and is reported at the end."""
+    """Call ``work(path, folder, map)`` for each input; a bad one does not stop the others and is reported at the end.
+
+    ``map`` is what the work on blocks of frames goes through, the builtin or, with ``--dask``, a cluster's.
+    """
     folders = [args.out_dir / Path(path).stem for path in args.inputs] if len(args.inputs) > 1 else [args.out_dir]
     for folder in folders:
         if folders.count(folder) > 1:
             parser.error(f"SPEC: got two inputs called {folder.name}, expected different names for their folders")
-    errors = []
-    for path, folder in zip(args.inputs, folders, strict=True):
+
+    def complaint(job):
         try:
-            work(path, folder)
+            work(*job, map_blocks)
         except InputError as error:
-            errors.append(" ".join(str(error).split()))
+            return str(error)
+
+    try:
+        with cluster.connected(args.dask) as (map_blocks, map_inputs):
+            errors = list(filter(None, map_inputs(complaint, zip(args.inputs, folders, strict=True))))
+    except InputError as error:
+        errors = [str(error)]
     if errors:
-        parser.exit(2, "".join(f"{parser.prog}: error: {error}\n" for error in errors))
+        parser.exit(2, "".join(f"{parser.prog}: error: {' '.join(error.split())}\n" for error in errors))
 
 
 def progress_bar(unit, quiet):

@@ -35,14 +35,14 @@ def write_notes(folder, Y, U, model, info):
     figures.plot_spectrogram(folder / "spectrogram.png", Y, model, info)
 
 
-def adapted_basis(Y, H, args):
+def adapted_basis(Y, H, args, map):
     """Basis for a recording, as ``--adapt`` says, and the strength with which it was adapted, or None."""
     if args.adapt is None:
         return H, None
     import adapt
 
     progress = options.progress_bar("frame", args.quiet)
-    H, strength = adapt.adapt_basis(Y, H, args.adapt, seed=args.seed, progress=progress)
+    H, strength = adapt.adapt_basis(Y, H, args.adapt, seed=args.seed, progress=progress, map=map)
     options.report(f"basis adapted with S = {strength:.3g}", args.quiet)
     return H, strength
 

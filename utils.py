@@ -35,6 +35,7 @@ import math
 import os
 from collections import deque
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,7 @@ U_FLOOR = 1e-30  # of activations while they are updated, in units of the loudes
 CLOSE_FIT = 1e-3  # normalised error below which a residual is worked out in double precision
 IS_FLOOR = 1e-7  # what the Itakura-Saito divergence takes silence for, in the same units: 140 dB below the loudest
 EUCLIDEAN_BLOCK = 512  # frames; smaller products take BLAS longer a frame, larger ones leave a core's cache
+core_limit = ContextVar("core_limit", default=None)  # of whoever works on other blocks at the same time
 PHASE_BLOCK_BYTES = 2**26  # phases of one block of frames; the peak memory is a few times this
 
 
@@ -611,7 +613,9 @@ def _start_and_sweep(kernel, stop, seed, first, H, G, p, Y, U, P, F, error, pena
 
 
 def available_cores():
-    """Number of processor cores that this process may use."""
+    """Number of processor cores that the work on a block may use: ``core_limit``, or all that this process may."""
+    if core_limit.get():
+        return core_limit.get()
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 

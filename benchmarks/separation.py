@@ -323,16 +323,16 @@ def chart_label(setting):
     return setting.name + states + (f", n_fft {setting.n_fft}" if setting.n_fft != N_FFT else "")
 
 
-def put_between_markers(path, text):
+def put_between_markers(path, text, begin=BEGIN, end=END):
     """Replace what stands between the markers of ``path``."""
     after, n = re.subn(
-        rf"({BEGIN}\n).*?({END})",
+        rf"({begin}\n).*?({end})",
         lambda match: f"{match[1]}\n{text}\n\n{match[2]}",
         path.read_text(encoding="utf-8"),
         flags=re.DOTALL,
     )
     if n != 1:
-        raise SystemExit(f"{path}: got {n} pairs of markers, expected one, {BEGIN} and {END}")
+        raise SystemExit(f"{path}: got {n} pairs of markers, expected one, {begin} and {end}")
     path.write_text(after, encoding="utf-8")
 
 

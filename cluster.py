@@ -1,0 +1,307 @@
+"""Blocks of frames, and whole recordings, to the workers of a Dask cluster.
+
+``connected`` gives two stand-ins for the builtin ``map``: one for blocks of frames, whose work is done by the
+workers, and one for recordings, of which this process has several in hand so that no worker waits. Both are lazy
+and yield results in the order of the jobs, so what is computed from them does not depend on who computed what.
+
+All of Dask that the suite uses is used here, and is imported only when it is asked for.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import logging
+import os
+import pickle
+import platform
+import threading
+import warnings
+from collections import deque
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+
+import utils
+from utils import InputError
+
+PACKAGES = ("numpy", "numba", "llvmlite", "threadpoolctl", "distributed")  # of the same version on every machine
+RECORDINGS = 8  # in hand at once, at most: each has a working copy on this machine's disk
+SECONDS = 10  # for which a scheduler, and its first worker, are waited for
+
+
+class _UnseenError(Exception):
+    """The worker does not see the file that frames are to be read from, or sees another one."""
+
+
+@contextmanager
+def connected(address):
+    """Connect to a Dask cluster.
+
+    Parameters
+    ----------
+    address : str or None
+        Of the scheduler, ``tcp://host:8786``; ``local`` starts one worker for each core of this machine, and None
+        does all the work in this process.
+
+    Yields
+    ------
+    map_blocks, map_inputs : callable
+        With the contract of the builtin ``map``. ``map_blocks(function, jobs)`` calls a picklable function on
+        workers; each job is a tuple, in which ``functools.partial(utils.read_frames, Y, frames)`` stands for frames
+        that are read on the worker. ``map_inputs(function, jobs)`` calls the function in threads of this process.
+
+    Raises
+    ------
+    InputError
+        If Dask is not installed, no scheduler or worker answers, or a worker has other versions than this process.
+    ConnectionError
+        From the maps, if the scheduler is lost.
+    """
+    if address is None:
+        yield map, map
+        return
+    try:
+        import dask
+        import distributed
+    except ImportError as error:
+        raise InputError(
+            f"--dask: got no Dask ({error}), expected it to be installed: pip install -r requirements-dask.txt"
+        ) from None
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("distributed"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what has to be said is said in one line below
+    dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"})  # a block is meant to be sent
+    dask.config.set({"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"})  # for local
+    turn = threading.Lock()  # this process works on one recording at a time, while others wait for their blocks
+    with ExitStack() as stack, warnings.catch_warnings():
+        warnings.simplefilter("ignore", distributed.versions.VersionMismatchWarning)  # _check_workers tells it
+        pool = ThreadPoolExecutor(RECORDINGS)
+        stack.callback(pool.shutdown, cancel_futures=True)
+        client = stack.enter_context(_client(address, distributed))
+        _check_workers(client)
+
+        def map_inputs(function, jobs):
+            def in_turn(job):
+                with turn:
+                    return function(job)
+
+            return pool.map(in_turn, jobs)
+
+        yield functools.partial(_map_blocks, client, address, turn), map_inputs
+
+
+@contextmanager
+def _client(address, distributed):
+    """A client of the scheduler at ``address``, which has at least one worker."""
+    try:
+        with ExitStack() as stack:
+            if address == "local":
+                cluster = distributed.LocalCluster(
+                    n_workers=utils.available_cores(),
+                    threads_per_worker=1,
+                    dashboard_address="127.0.0.1:0",
+                    silence_logs=logging.CRITICAL,
+                )
+                address = stack.enter_context(cluster)
+            client = distributed.Client(address, timeout=SECONDS, set_as_default=False)
+            stack.callback(client.close, timeout=SECONDS)
+            client.wait_for_workers(1, timeout=SECONDS)
+            opened = stack.pop_all()
+    except TimeoutError:
+        raise InputError(
+            f"--dask: got no worker at {address} in {SECONDS} s, expected one (start it with: dask worker {address})"
+        ) from None
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(
+            f"--dask: got no scheduler at {address} ({error}), expected one (start it with: dask scheduler)"
+        ) from None
+    with opened:
+        yield client
+
+
+# --- Versions ---------------------------------------------------------------------------------------
+
+
+@functools.cache
+def environment():
+    """What has to be the same on every machine: a dict from name to version; that of the suite is a hash."""
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in PACKAGES:
+        found[name] = importlib.metadata.version(name)
+    found["this suite"] = hashlib.sha256(b"".join(path.read_bytes() for path in _modules())).hexdigest()[:12]
+    return found
+
+
+def _modules():
+    return sorted(Path(__file__).parent.glob("*.py"))
+
+
+def _check_versions(worker, got):
+    """Raise :class:`InputError` if a worker has other versions, ``got``, than this process."""
+    for name, version in environment().items():
+        if name in got and got[name] != version:
+            found = f"{name} {got[name]}" if got[name] else f"no {name}"
+            raise InputError(f"--dask: got {found} on worker {worker}, expected {version}, as on this machine")
+
+
+def _check_workers(client):
+    """Hold the versions of all workers against this process', and give them the suite where they lack it."""
+    from distributed.diagnostics.plugin import UploadFile
+
+    def suite():  # these two travel as code: the worker need not have this module
+        try:
+            import cluster
+
+            return cluster.environment()["this suite"]
+        except Exception:
+            return None
+
+    def forget(names):
+        import importlib
+        import sys
+
+        for name in names:
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+
+    for worker, versions in client.get_versions(packages=PACKAGES)["workers"].items():
+        packages = versions["packages"]
+        _check_versions(worker, packages | {"python": ".".join(packages["python"].split(".")[:2])})
+    expected = environment()["this suite"]
+    if any(got != expected for got in client.run(suite).values()):
+        for path in _modules():
+            client.register_plugin(UploadFile(str(path), load=False), name=f"piano {path.name}")
+        client.run(forget, [path.stem for path in _modules()])
+    for worker, got in client.run(suite).items():
+        _check_versions(worker, {"this suite": got})
+
+
+# --- Blocks -----------------------------------------------------------------------------------------
+
+
+def _map_blocks(client, address, turn, function, jobs):
+    """Yield ``function(job)`` of each job, done by workers, in order; few of them are under way at once.
+
+    The function, with the arrays that are bound to it, goes to the cluster once; workers hand it on to each other.
+    As a task of its own, and not as scattered data, it can be had again when the worker that holds it is lost.
+    """
+    from distributed import KilledWorker
+    from distributed.client import ClosedClientError
+    from distributed.comm import CommClosedError
+
+    def work(*args):  # travels as code: the scheduler, which looks at every task, need not have the suite
+        import cluster
+
+        return cluster._work(*args)
+
+    def submit(job, *, shared, **options):
+        job = pickle.dumps(tuple(_portable(item, shared) for item in job), protocol=4)
+        return client.submit(work, payload, job, environment(), pure=False, **options)
+
+    def wanted():
+        """How many blocks to have under way: two for each thread; workers come and go."""
+        try:
+            return 2 + 2 * sum(client.nthreads().values())
+        except OSError:  # told from those of the jobs, which read files
+            raise CancelledError from None
+
+    def result(job, future):
+        nonlocal shared
+        with _others_turn(turn):
+            seen, block = future.result()
+            if not seen:
+                shared = False
+                seen, block = submit(job, shared=False, priority=1).result()
+        return block
+
+    try:
+        # In-band pickles of protocol 4 unpickle into arrays that are aligned and writable, as they are here.
+        payload = client.submit(bytes, pickle.dumps(function, protocol=4), pure=False)
+        shared, pending, in_flight = True, deque(), 1
+        for i, job in enumerate(jobs):
+            if i % in_flight == 0:
+                in_flight = wanted()
+            pending.append((job, submit(job, shared=shared)))
+            while len(pending) >= in_flight:
+                yield result(*pending.popleft())
+        while pending:
+            yield result(*pending.popleft())
+    except KilledWorker as error:
+        raise ConnectionError(
+            f"--dask: {error.allowed_failures + 1} workers of {address} ended at one block, the last of them "
+            f"{error.last_worker.address}; did they run out of memory?"
+        ) from None
+    except ImportError as error:  # a worker that joined late, where none of the others had to be given the suite
+        raise InputError(f"--dask: {error} on a worker, expected the same packages as on this machine") from None
+    except (CancelledError, ClosedClientError, CommClosedError, TimeoutError):
+        raise ConnectionError(f"--dask: lost the scheduler at {address}") from None
+
+
+@contextmanager
+def _others_turn(turn):
+    """Context in which other recordings have their turn, if this one has it: ``map_blocks`` can be used by itself."""
+    had = turn.locked()
+    if had:
+        turn.release()
+    try:
+        yield
+    finally:
+        if had:
+            turn.acquire()
+
+
+def _portable(item, shared):
+    """What is sent in place of ``item``: where its frames are, if they are in a file, or the frames themselves."""
+    if not (isinstance(item, functools.partial) and item.func is utils.read_frames):
+        return item
+    Y, frames = item.args
+    block = utils.read_frames(Y, frames)
+    if not (shared and isinstance(Y, np.memmap)):
+        return functools.partial(np.asarray, block)
+    order = "F" if Y.flags.f_contiguous else "C"
+    path = os.path.abspath(Y.filename)
+    return functools.partial(read_shared, path, Y.dtype, Y.offset, Y.shape, order, frames, _digest(block))
+
+
+def read_shared(path, dtype, offset, shape, order, frames, digest):
+    """Read a slice of frames that has this SHA-256 from an array in a file, or raise :class:`_UnseenError`.
+
+    The hash is that of the frames and not of the file: a worker reads no more than what it works on.
+    """
+    try:
+        block = utils.read_frames(np.memmap(path, dtype, "r", offset, shape, order), frames)
+    except (OSError, ValueError):
+        raise _UnseenError from None
+    if _digest(block) != digest:
+        raise _UnseenError
+    return block
+
+
+def _digest(block):
+    return hashlib.sha256(block.ravel(order="K").view(np.uint8)).digest()
+
+
+def _work(payload, job, expected):
+    """On the worker: ``(True, function(job))``, or ``(False, None)`` where it does not see the frames.
+
+    A worker may have joined since the others were checked. A thread of it takes one core.
+    """
+    if environment() != expected:
+        from distributed import get_worker
+
+        name, got = next((name, got) for name, got in environment().items() if got != expected.get(name))
+        raise InputError(f"--dask: got {name} {got} on worker {get_worker().address}, expected {expected.get(name)}")
+    utils.core_limit.set(1)
+    _limit_blas()
+    try:
+        return True, pickle.loads(payload)(pickle.loads(job))
+    except _UnseenError:
+        return False, None
+
+
+@functools.cache
+def _limit_blas():
+    """One BLAS thread for good: threads that set and restore it by turns would undo one another's limit."""
+    return utils.one_blas_thread()

@@ -1,0 +1,297 @@
+"""A Dask cluster of real processes: the same bytes as without one, and clean ends when parts of it fall away."""
+
+import functools
+import json
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+pytest.importorskip("distributed")
+
+import cluster
+import utils
+
+K, L, M = 1025, 60, 1200  # three blocks where phases stay, three in short.npy where they move
+N_ITER = "300"  # of a run that something happens to
+DASK = Path(sys.executable).with_name("dask")
+
+
+@contextmanager
+def process(*command, **options):
+    """A process that is gone at the end, with what it started."""
+    with subprocess.Popen(command, text=True, start_new_session=True, **options) as started:
+        try:
+            yield started
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(started.pid, signal.SIGKILL)
+
+
+@contextmanager
+def scheduler(folder):
+    """``dask scheduler`` on a free port of this machine; yields its process and its address."""
+    file = folder / "scheduler.json"
+    arguments = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file)
+    with (
+        open(folder / "log", "w") as log,
+        process(DASK, "scheduler", *arguments, cwd=folder, stderr=log) as started,
+    ):
+        yield started, json.loads(wait_for(lambda: file.exists() and file.read_text()))["address"]
+
+
+@contextmanager
+def worker(address, folder, *options, **environment):
+    """``dask worker`` with one thread in a folder of its own, which is not that of the suite; yields its process."""
+    folder.mkdir()
+    arguments = ("--nthreads", "1", "--no-dashboard", "--local-directory", folder, *options)
+    with (
+        open(folder / "log", "w") as log,
+        process(DASK, "worker", address, *arguments, cwd=folder, env=os.environ | environment, stderr=log) as started,
+    ):
+        yield started
+
+
+def wait_for(condition):
+    """The first value of ``condition()`` that is true."""
+    end = time.monotonic() + 60
+    while not (value := condition()):
+        assert time.monotonic() < end, "waited for a minute"
+        time.sleep(0.02)
+    return value
+
+
+def wait_for_workers(address, n):
+    from distributed import Client
+
+    with Client(address, set_as_default=False) as client:
+        client.wait_for_workers(n, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Folder with two bases and with spectrograms, one of them spoilt."""
+    folder = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(7)
+    H = rng.random((K, L), dtype=np.float32)
+    Y = (H @ rng.random((L, M), dtype=np.float32)) * np.exp(2j * np.pi * rng.random((K, M)))
+    np.save(folder / "basis.npy", H / H.sum(axis=0))
+    np.save(folder / "few.npy", H[:, :3] / H[:, :3].sum(axis=0))
+    np.save(folder / "spec.npy", Y.astype(np.complex64))
+    np.save(folder / "long.npy", np.tile(Y, 4).astype(np.complex64))
+    np.save(folder / "short.npy", np.asfortranarray(Y[:, :300].astype(np.complex64)))
+    np.save(folder / "spoilt.npy", np.where(np.arange(M) == 1000, np.nan, Y).astype(np.complex64))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dask(tmp_path_factory):
+    """Address of a scheduler with two workers, one of which has its own idea of the suite and of spec.npy."""
+    folder = tmp_path_factory.mktemp("cluster")
+    (folder / "old").mkdir()
+    for name in ("cluster.py", "utils.py"):
+        (folder / "old" / name).write_text("EUCLIDEAN_BLOCK = 100\n")
+    with (
+        scheduler(folder) as (_, address),
+        worker(address, folder / "plain"),
+        worker(address, folder / "astray", "--no-nanny", PYTHONPATH=str(folder / "old")),
+    ):
+        wait_for_workers(address, 2)
+        np.save(folder / "astray" / "spec.npy", np.ones((K, M), np.complex64))
+        yield address
+
+
+def run(root, folder, *arguments, **environment):
+    """Run a script to its end; returns it with its status and what it said."""
+    command = [sys.executable, root / arguments[0], *arguments[1:]]
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def results(folder):
+    """What a run wrote: the bytes of each file, and the samples of a sound, whose header holds the time of day."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".wav":
+            found[str(path.relative_to(folder))] = soundfile.read(path, dtype="float32")[0].tobytes()
+        elif path.is_file():
+            found[str(path.relative_to(folder))] = path.read_bytes()
+    return found
+
+
+RUNS = {
+    "frobenius": ("NMF.py", "spec.npy", "30", "basis.npy", "--tol", "0.01"),
+    "kullback-leibler": ("NMF.py", "spec.npy", "10", "basis.npy", "--loss", "kullback-leibler"),
+    "itakura-saito": ("NMF.py", "spec.npy", "10", "basis.npy", "--loss", "itakura-saito", "--seed", "5"),
+    "mixture phase": ("CNMF.py", "spec.npy", "20", "basis.npy", "-thr", "0.01", "--no-phase"),
+    "mixture phase, stems": ("CNMF.py", "spec.npy", "5", "few.npy", "--stems", "--sr", "22050"),
+    "random phases": ("CNMF.py", "short.npy", "3", "basis.npy", "--phase-init", "random"),
+    "random phases, stems": (
+        *("CNMF.py", "short.npy", "3", "few.npy", "--stems", "--sr", "22050"),
+        *("--phase-init", "random", "--no-phase"),
+    ),
+    "a file that the workers do not see": ("NMF.py", "/proc/self/cwd/spec.npy", "5", "basis.npy"),
+}
+
+
+@pytest.mark.parametrize("arguments", RUNS.values(), ids=RUNS)
+def test_the_same_bytes_as_without(root, files, dask, tmp_path, arguments):
+    alone, spread = (
+        run(root, files, *arguments, "-o", tmp_path / name, *options)
+        for name, options in (("alone", ()), ("spread", ("--dask", dask)))
+    )
+    assert (alone.returncode, alone.stderr) == (spread.returncode, spread.stderr)
+    assert alone.returncode == 0
+    expected, got = results(tmp_path / "alone"), results(tmp_path / "spread")
+    assert len(expected) >= 5
+    assert [name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name)] == []
+
+
+def test_a_corpus_with_a_bad_file(root, files, dask, tmp_path):
+    arguments = ("CNMF.py", "spec.npy", "spoilt.npy", "short.npy", "5", "basis.npy", "--no-phase", "--quiet")
+    alone = run(root, files, *arguments, "-o", tmp_path / "alone")
+    spread = run(root, files, *arguments, "-o", tmp_path / "spread", "--dask", dask)
+    assert (spread.returncode, spread.stderr) == (alone.returncode, alone.stderr)
+    assert spread.returncode == 2
+    assert spread.stderr.startswith("CNMF.py: error: spoilt.npy: got (nan")
+    assert len(spread.stderr.splitlines()) == 1
+    assert results(tmp_path / "alone") == results(tmp_path / "spread")
+    assert {path.name for path in (tmp_path / "spread").iterdir()} == {"spec", "short"}
+
+
+@contextmanager
+def under_way(root, files, tmp_path, address):
+    """A run that has written its first block of ten; yields its process and its folder."""
+    out = tmp_path / "spread"
+    command = (sys.executable, root / "CNMF.py", "long.npy", N_ITER, "basis.npy", "--no-phase", "--dask", address)
+    with process(*command, "-o", out, cwd=files, stderr=subprocess.PIPE) as started:
+        wait_for(lambda: started.poll() is not None or any(f.stat().st_size > 2e6 for f in out.glob(".*/reconst.npy")))
+        yield started, out
+
+
+def test_a_killed_worker_costs_only_time(root, files, dask, tmp_path):
+    with worker(dask, tmp_path / "short-lived", "--no-nanny") as third:
+        wait_for_workers(dask, 3)
+        with under_way(root, files, tmp_path, dask) as (started, out):
+            assert started.poll() is None
+            third.kill()
+            _, said = started.communicate(timeout=120)
+            assert (started.returncode, len(said.splitlines())) == (0, 1), said
+    run(root, files, "CNMF.py", "long.npy", N_ITER, "basis.npy", "--no-phase", "-o", tmp_path / "alone")
+    assert results(out) == results(tmp_path / "alone")
+
+
+def test_a_lost_scheduler_ends_the_run(root, files, tmp_path):
+    with scheduler(tmp_path) as (lost, address), worker(address, tmp_path / "worker"):
+        with under_way(root, files, tmp_path, address) as (started, out):
+            assert started.poll() is None
+            os.killpg(lost.pid, signal.SIGKILL)
+            _, said = started.communicate(timeout=60)
+        assert started.returncode == 1
+        assert said == f"CNMF.py: error: --dask: lost the scheduler at {address}\n"
+        assert not out.exists()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_leaves_nothing(root, files, dask, tmp_path, number, status):
+    with under_way(root, files, tmp_path, dask) as (started, out):
+        started.send_signal(number)
+        _, said = started.communicate(timeout=60)
+    assert started.returncode == status
+    assert said == ("interrupted; nothing was written\n" if number == signal.SIGINT else "")
+    assert not out.exists()
+
+
+def test_workers_of_this_machine(root, files, tmp_path):
+    arguments = ("NMF.py", "spec.npy", "5", "basis.npy", "--quiet", "-o")
+    assert run(root, files, *arguments, tmp_path / "alone").returncode == 0
+    spread = run(root, files, *arguments, tmp_path / "spread", "--dask", "local")
+    assert (spread.returncode, spread.stderr) == (0, "")
+    assert results(tmp_path / "alone") == results(tmp_path / "spread")
+
+
+@pytest.mark.parametrize(("version", "found"), [("0.0.1", "numba 0.0.1"), (None, "no numba")])
+def test_a_worker_with_other_packages_is_named(root, files, dask, tmp_path, version, found):
+    metadata = tmp_path / "numba-0.0.1.dist-info"
+    metadata.mkdir()
+    lines = [f"Metadata-Version: 2.1\nName: numba\nVersion: {version}\n"] if version else []
+    (metadata / "METADATA").write_text("".join(lines))
+    with worker(dask, tmp_path / "other", "--no-nanny", "--name", "other", PYTHONPATH=str(tmp_path)):
+        wait_for_workers(dask, 3)
+        done = run(root, files, "NMF.py", "spec.npy", "5", "basis.npy", "-o", tmp_path / "out", "--dask", dask)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    expected = cluster.environment()["numba"]
+    assert f"NMF.py: error: --dask: got {found} on worker tcp://127.0.0.1:" in done.stderr
+    assert done.stderr.endswith(f", expected {expected}, as on this machine\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_dask_it_is_said_what_to_install(root, files, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['dask'] = sys.modules['distributed'] = None\n")
+    arguments = ("CNMF.py", "spec.npy", "5", "basis.npy", "--no-phase", "-o", tmp_path / "out")
+    done = run(root, files, *arguments, "--dask", "local", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "pip install -r requirements-dask.txt" in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert run(root, files, *arguments, PYTHONPATH=str(tmp_path)).returncode == 0
+
+
+def test_a_scheduler_that_is_not_there_is_named(root, files, tmp_path):
+    arguments = ("NMF.py", "spec.npy", "5", "basis.npy", "-o", tmp_path / "out", "--dask", "tcp://127.0.0.1:1")
+    done = run(root, files, *arguments)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "got no scheduler at tcp://127.0.0.1:1" in done.stderr
+
+
+def test_few_blocks_are_under_way_at_once(dask):
+    asked = []
+
+    def jobs():
+        for i in range(40):
+            asked.append(i)
+            yield i, i
+
+    with cluster.connected(dask) as (map_blocks, _):
+        found = map_blocks(math.prod, jobs())
+        assert asked == []
+        for i in range(40):
+            assert next(found) == i**2
+            assert len(asked) <= i + 1 + 2 + 2 * 2  # two workers of one thread each
+        assert list(found) == []
+
+
+def test_a_worker_that_joined_late_is_held_to_the_same_versions(dask):
+    from distributed import Client
+
+    def work(*args):
+        import cluster
+
+        return cluster._work(*args)
+
+    expected = cluster.environment()
+    payload, job = pickle.dumps(math.prod), pickle.dumps((6, 7))
+    with cluster.connected(dask), Client(dask, set_as_default=False) as client:
+        assert client.submit(work, payload, job, expected).result() == (True, 42)
+        future = client.submit(work, payload, job, expected | {"numba": "0.0.1"})
+        with pytest.raises(utils.InputError, match=r"got numba .* on worker tcp://.*, expected 0\.0\.1"):
+            future.result()
+
+
+def test_frames_are_sent_by_name_where_they_lie_in_a_file(files):
+    Y = utils.load_spectrogram(files / "spec.npy")
+    frames = functools.partial(utils.read_frames, Y, slice(100, 600))
+    by_name, by_value = (cluster._portable(frames, shared) for shared in (True, False))
+    assert len(pickle.dumps(by_name)) < 1000
+    assert len(pickle.dumps(by_value)) > 8 * K * 500
+    for portable in (by_name, by_value):
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(portable))(), Y[:, 100:600])
