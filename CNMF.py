@@ -117,7 +117,7 @@ def main(argv=None):
                 if args.notes or y is not None:
                     F = utils.load_spectrogram(folder / "reconst.npy")
                     results.write_notes(folder, Y, U, lambda frames: utils.read_frames(F, frames), info)
-                results.write_record(folder, path, params, args, cost, reason, error)
+                results.write_record(folder, path, params, args, cost, reason, error, strength)
         options.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
         if args.show:
             figures.show(out_dir / name for name in ("learning_curve_CNMF.png", "activation.png"))

@@ -50,7 +50,7 @@ def main(argv=None):
             utils.check_bins(Y, templates, path, args.basis)
             if args.stems:
                 utils.check_complex(Y, path)
-            H, _ = results.adapted_basis(Y, templates, args, map)
+            H, strength = results.adapted_basis(Y, templates, args, map)
             progress = options.progress_bar("frame", args.quiet)
             U, cost = utils.nmf(
                 Y,
@@ -77,7 +77,7 @@ def main(argv=None):
                     files = results.sounding_notes(U, columns, args.top_db)
                     blocks = audio.masked_notes(Y, H, U, columns, files, mask=args.mask)
                     results.write_stems(folder, path, Y, y, files, blocks, lambda: files, params, args, workspace)
-                results.write_record(folder, path, params, args, cost, reason, error)
+                results.write_record(folder, path, params, args, cost, reason, error, strength)
         options.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
         if args.show:
             figures.show(out_dir / name for name in ("learning_curve_NMF.png", "activation.png"))

@@ -58,7 +58,7 @@ def adapt_basis(Y, H, strength="auto", *, seed=0, progress=None, map=map):
 
     U, _ = utils.nmf(Y, H, N_SWEEPS, loss="kullback-leibler", seed=seed, progress=count, map=map)
     if not U.any():
-        return H, np.inf if strength == "auto" else strength
+        return H, np.finfo(np.float64).max if strength == "auto" else strength
     scale = utils.power_of_two(U.max())
     U = (U / scale).astype(np.float64) * level[:, None]
     template = H.astype(np.float64) / level

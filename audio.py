@@ -125,7 +125,7 @@ def stft_blocks(y, *, n_fft=2048, hop=512):
     for start in range(0, n_frames, FRAMES):
         stop = min(start + FRAMES, n_frames)
         first, last = start * hop - n_fft // 2, (stop - 1) * hop + n_fft - n_fft // 2
-        samples = np.asarray(y[max(first, 0) : last], np.float32)
+        samples = utils.read_frames(y, slice(max(first, 0), last)).astype(np.float32, copy=False)
         before = max(-first, 0)
         samples = np.pad(samples, (before, last - first - before - len(samples)))
         yield librosa.stft(samples, n_fft=n_fft, hop_length=hop, center=False)
@@ -416,7 +416,7 @@ def write_stems(folder, y, files, blocks, n_frames, sounding, *, n_fft, hop, sr,
         with ExitStack() as stack:
             sounds = [stack.enter_context(soundfile.SoundFile(path)) for path in paths]
             for start in range(0, len(y), SAMPLES):
-                block = np.asarray(y[start : start + SAMPLES], np.float64)
+                block = utils.read_frames(y, slice(start, start + SAMPLES)).astype(np.float64)
                 yield block, sum((sound.read(len(block), fill_value=0) for sound in sounds), np.zeros(len(block)))
 
     with create("residual.wav") as residual:

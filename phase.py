@@ -23,6 +23,7 @@ References
 
 import functools
 from collections import deque
+from pathlib import Path
 
 import numpy as np
 
@@ -69,8 +70,13 @@ def _rotation(cross, now, before):
     return cross / np.maximum(np.sqrt(now.real * before.real), np.finfo(np.float64).tiny)
 
 
+def rotation_path(basis):
+    """Where the rotations of a basis, a ``.npy`` file, lie: beside it, ``..._rotation.npy``."""
+    return Path(basis).with_name(f"{Path(basis).stem}_rotation.npy")
+
+
 def load_rotation(basis, shape):
-    """Read the rotations that ``make_init_H.py`` writes beside a basis, ``..._rotation.npy``.
+    """Read the rotations that ``make_init_H.py`` writes beside a basis.
 
     Parameters
     ----------
@@ -88,9 +94,9 @@ def load_rotation(basis, shape):
     InputError
         If the file is missing or holds anything else.
     """
-    from pathlib import Path
-
-    path = Path(basis).with_name(f"{Path(basis).stem}_rotation.npy")
+    path = rotation_path(basis)
+    if not path.exists():
+        raise utils.InputError(f"{path}: no such file, expected the rotations that make_init_H.py writes with a basis")
     rotation = np.array(utils.load_spectrogram(path))
     utils.check_complex(rotation, path)
     if rotation.shape != tuple(shape):

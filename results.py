@@ -7,6 +7,7 @@ import figures
 import notes
 import options
 import outputs
+import phase
 from utils import InputError
 
 
@@ -88,9 +89,13 @@ def write_stems(folder, path, Y, y, files, blocks, sounding, params, args, works
     options.report(f"{n_stems} stems and a residual, which sum to the recording to {null:.0f} dB", args.quiet)
 
 
-def write_record(folder, path, params, args, cost, reason, error):
+def write_record(folder, path, params, args, cost, reason, error, strength):
     """Write run.json: what NMF.py or CNMF.py read, was told, and came to; see :func:`outputs.write_record`."""
     description = Path(args.basis).with_suffix(".json")
     inputs = [path, args.basis, *([description] if description.exists() else [])]
+    if vars(args).get("phase_init") == "sinusoidal":
+        inputs.append(phase.rotation_path(args.basis))
     ending = {"iterations": len(cost), "stopped_by": reason, "normalised_error": float(error[-1])}
+    if strength is not None:
+        ending = {"adapted_with": strength, **ending}
     outputs.write_record(folder, args.script, args.command, inputs, seed=args.seed, stft=params, **ending)

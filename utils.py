@@ -32,6 +32,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import mmap
 import os
 from collections import deque
 from contextlib import contextmanager, suppress
@@ -766,13 +767,13 @@ def read_frames(Y, frames):
     """A slice of frames of a spectrogram, in the machine's byte order; not to be changed.
 
     A memory map is opened anew and copied from: pages that were read once would count as resident memory for as
-    long as their map lives.
+    long as their map lives. Y may be a sound as well, [shape=(n,)].
     """
     dtype = Y.dtype.newbyteorder("=")
-    if not isinstance(Y, np.memmap):
-        return np.asarray(Y[:, frames], dtype)
+    if not (isinstance(Y, np.memmap) and isinstance(Y.base, mmap.mmap)):  # a view of a map does not know where it is
+        return np.asarray(Y[..., frames], dtype)
     order = "F" if Y.flags.f_contiguous else "C"
-    return np.array(np.memmap(Y.filename, Y.dtype, "r", Y.offset, Y.shape, order)[:, frames], dtype)
+    return np.array(np.memmap(Y.filename, Y.dtype, "r", Y.offset, Y.shape, order)[..., frames], dtype)
 
 
 def frame_blocks(Y, size):

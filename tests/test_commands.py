@@ -30,7 +30,13 @@ NMF_FILES = [
     "run.json",
 ]
 CNMF_FILES = sorted([*NMF_FILES[:4], "learning_curve_CNMF.png", "phase_calc.npy", "reconst.npy", "run.json"])
-BASIS_FILES = ["fixed_basis.json", "fixed_basis.npy", "fixed_basis_spectrogram.png", "run.json"]
+BASIS_FILES = [
+    "fixed_basis.json",
+    "fixed_basis.npy",
+    "fixed_basis_rotation.npy",
+    "fixed_basis_spectrogram.png",
+    "run.json",
+]
 
 
 @pytest.fixture
