@@ -328,9 +328,10 @@ def component_notes(Y, H, blocks, columns):
     """
 
     def split(Y, U, P, F):
-        residual_share = (Y - F) / np.maximum(H @ U, np.finfo(U.dtype).tiny)  # beta (Y - F) = H U (Y - F) / S
+        S, residual = np.maximum(H @ U, np.finfo(U.dtype).tiny), Y - F
         for note in columns.values():
-            yield sum(np.outer(H[:, l], U[l]) * (P[l] + residual_share) for l in note)
+            A = [np.outer(H[:, l], U[l]) for l in note]
+            yield sum(a * P[l] + a / S * residual for l, a in zip(note, A, strict=True))  # a / S is never above one
 
     for frames, U, P, F, *_ in blocks:
         yield split(utils.read_frames(Y, frames), U, P, F)

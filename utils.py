@@ -735,8 +735,9 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
             F[m, k] = complex(F_re[k], F_im[k])
         for l in range(n_components):
             for k in range(n_bins):  # where all cancels, P has been zero, which has no phase
-                known = P_re[l, k] ** 2 + P_im[l, k] ** 2 > tiny
-                P[m, l, k] = complex(P_re[l, k], P_im[l, k]) if known else complex(one, zero)
+                size = np.sqrt(P_re[l, k] ** 2 + P_im[l, k] ** 2)  # less than one where Q was hardly above ``tiny``
+                known = size * size > tiny
+                P[m, l, k] = complex(P_re[l, k] / size, P_im[l, k] / size) if known else complex(one, zero)
 
 
 # --- Reading and writing ----------------------------------------------------------------------------

@@ -209,12 +209,6 @@ TABLE = {
         named("a\nb.npy", lambda rng: np.ones(3)),
         "a b.npy: got an array of shape (3,)",
     ),
-    "name that is no UTF-8": (
-        BOTH,
-        [os.fsdecode(b"\xff.npy"), "3", "basis.npy"],
-        named(b"\xff.npy", lambda rng: np.ones(3)),
-        "\\udcff.npy: got an array of shape (3,)",
-    ),
     # a recording
     "missing recording": (BOTH, ["none.wav", "3", "basis.npy"], None, "none.wav: no such file"),
     "folder as recording": (
@@ -579,3 +573,13 @@ def test_what_may_not_be_read_or_written_is_named(folder, root, rng, spoil, argu
     (line,) = done.stderr.splitlines()
     assert message in line
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("script", BOTH)
+def test_a_name_that_is_no_utf_8_is_told_in_a_sentence(folder, root, script):
+    named(b"\xff.npy", lambda rng: np.ones(3))(folder, None)
+    command = [sys.executable, root / f"{script.__name__}.py", b"\xff.npy", "3", "basis.npy"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "\\udcff.npy: got an array of shape (3,)" in line

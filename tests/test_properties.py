@@ -28,7 +28,7 @@ def problems(draw, kind="fc"):
 
 def falls(cost, scale):
     """Whether a curve never rises, by more than rounding in single precision, of what there was to explain."""
-    return (np.diff(cost) <= 1e-6 * max(scale, cost[0]) + np.finfo(float).tiny).all()
+    return (np.diff(cost) <= 1e-5 * max(scale, cost[0]) + np.finfo(float).tiny).all()
 
 
 @pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler", "itakura-saito"])
@@ -60,8 +60,8 @@ def test_complex_nmf(phase_init, problem, n_iter):
         np.testing.assert_allclose(np.abs(P), 1, atol=1e-3)
         assert falls(cost, utils.energy(Y))
     columns = {l: [l] for l in range(H.shape[1])}
-    for (frames, *_), parts in zip(blocks, audio.component_notes(Y, H, blocks, columns), strict=True):
+    for (frames, U, *_), parts in zip(blocks, audio.component_notes(Y, H, blocks, columns), strict=True):
         total = sum(parts)
-        sounding = (H > 0).any(axis=1)  # a bin that no column holds belongs to no note
-        np.testing.assert_allclose(total[sounding], Y[sounding, frames], atol=1e-3 * max(np.abs(Y).max(), 1e-300))
+        sounding = H @ U > 1e-30  # where the model is silent, no note has a share
+        np.testing.assert_allclose(total[sounding], Y[:, frames][sounding], atol=1e-3 * max(np.abs(Y).max(), 1e-300))
     assert (Y.tobytes(), H.tobytes()) == before
