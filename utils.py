@@ -652,7 +652,7 @@ def is_private(folder):
     if not hasattr(os, "getuid"):  # Windows
         return True
     status = os.stat(folder)
-    return status.st_uid == os.getuid() and not status.st_mode & 0o022
+    return status.st_uid == os.getuid() and not status.st_mode & 0o002
 
 
 def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
