@@ -26,6 +26,7 @@ def parse(parser, argv):
     args = parser.parse_args(argv)
     silent = argparse.ArgumentParser(add_help=False)
     add_output(silent)
+    silent.add_argument("--dask")
     args.script, (_, args.command) = parser.prog, silent.parse_known_args(argv)
     return args
 

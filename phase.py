@@ -259,7 +259,7 @@ def sinusoidal_blocks(
             *_, error, cost = deque(run(U, adapted, n_iter, "curves"), maxlen=1).pop()
             n_done, _ = utils.stopping_iteration(cost, utils.normalised(error, E), thr, tol)
         for frames, (U_block, F, X), error, cost in run(U, adapted, n_done, "model"):
-            P = utils.unit_phase(X)[note_of] if with_phase else None
+            P = utils.unit_phase(X.astype(F.dtype, copy=False))[note_of] if with_phase else None
             yield frames, U_block, P, F, error, cost, X
 
     return blocks()

@@ -924,7 +924,7 @@ def frame_writer(path, shape, dtype):
     with open(path, "wb") as file:
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": True, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        yield lambda block: file.write(np.ascontiguousarray(block.T).data)
+        yield lambda block: file.write(np.ascontiguousarray(block.T, dtype).data)
 
 
 def plot_learning_curve(path, cost, reason):

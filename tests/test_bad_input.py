@@ -395,6 +395,30 @@ TABLE = {
     "seed 1.5": (BOTH, [*RUN, "--seed", "1.5"], None, "--seed: got '1.5', expected a whole number"),
     "sparsity": ((CNMF,), [*RUN, "--sparsity", "-1"], None, "--sparsity: got '-1', expected"),
     "phases": ((CNMF,), [*RUN, "--phase-init", "zero"], None, "--phase-init: invalid choice: 'zero'"),
+    "no rotations": (
+        (CNMF,),
+        [*RUN, "--phase-init", "sinusoidal"],
+        None,
+        "basis_rotation.npy: no such file, expected the rotations",
+    ),
+    **{
+        f"rotations {name}": (
+            (CNMF,),
+            [*RUN, "--phase-init", "sinusoidal"],
+            save("basis_rotation.npy", lambda rng, change=change: change(np.exp(1j * rng.random((K, L))))),
+            f"basis_rotation.npy: got {message}",
+        )
+        for name, change, message in (
+            ("too few", lambda r: r[:, 1:], f"rotations of shape ({K}, {L - 1}), expected ({K}, {L})"),
+            ("too large", lambda r: 2 * r, "rotations of up to 2, expected at most 1"),
+            ("real", lambda r: np.abs(r), "real values"),
+            ("not finite", lambda r: r * np.nan, "(nan"),
+        )
+    },
+    **{
+        f"adapt {text}": (BOTH, [*RUN, "--adapt", text], None, f"--adapt: got '{text}', expected")
+        for text in ("0", "-1", "nan", "inf", "much")
+    },
     "nothing": ((*BOTH, make_init_H), [], None, "the following arguments are required"),
     "too much": ((make_init_H,), ["templates", "x"], None, "unrecognized arguments: x"),
     "order": (BOTH, [*RUN, "x"], None, "N_ITER: got 'basis.npy', expected a whole number"),

@@ -86,6 +86,7 @@ def files(tmp_path_factory):
     Y = (H @ rng.random((L, M), dtype=np.float32)) * np.exp(2j * np.pi * rng.random((K, M)))
     np.save(folder / "basis.npy", H / H.sum(axis=0))
     np.save(folder / "few.npy", H[:, :3] / H[:, :3].sum(axis=0))
+    np.save(folder / "few_rotation.npy", (0.9 * np.exp(1j * rng.random((K, 3)))).astype(np.complex64))
     np.save(folder / "spec.npy", Y.astype(np.complex64))
     np.save(folder / "long.npy", np.tile(Y, 4).astype(np.complex64))
     np.save(folder / "short.npy", np.asfortranarray(Y[:, :300].astype(np.complex64)))
@@ -139,6 +140,9 @@ RUNS = {
     "random phases, stems": (
         *("CNMF.py", "short.npy", "3", "few.npy", "--stems", "--sr", "22050"),
         *("--phase-init", "random", "--no-phase"),
+    ),
+    "sinusoidal phases of an adapted basis": (
+        *("CNMF.py", "spec.npy", "3", "few.npy", "--phase-init", "sinusoidal", "--adapt", "auto", "--no-phase"),
     ),
     "a file that the workers do not see": ("NMF.py", "/proc/self/cwd/spec.npy", "5", "basis.npy"),
 }

@@ -213,9 +213,16 @@ def test_help_is_the_docstring(capsys, script):
 # --- CNMF.py ---
 
 
-@pytest.mark.parametrize("phase_init", ["mixture", "random"])
+def write_rotation(rng):
+    """What make_init_H.py writes beside fixed_basis.npy for sinusoidal phases."""
+    rotation = rng.random((K, L)) * np.exp(2j * np.pi * rng.random((K, L)))
+    np.save("fixed_basis_rotation.npy", rotation.astype(np.complex64))
+
+
+@pytest.mark.parametrize("phase_init", ["mixture", "random", "sinusoidal"])
 @pytest.mark.parametrize("dtype", [np.complex64, np.complex128, ">c8"])
-def test_cnmf_writes_its_files(files, phase_init, dtype):
+def test_cnmf_writes_its_files(files, rng, phase_init, dtype):
+    write_rotation(rng)
     Y = np.load("spec.npy").astype(dtype)
     np.save("spec.npy", Y)
     CNMF.main(["spec.npy", "20", "fixed_basis.npy", "-thr", "1e-9", "-o", "out", "--phase-init", phase_init])
@@ -234,6 +241,21 @@ def test_cnmf_writes_its_files(files, phase_init, dtype):
     assert cost[-1] == pytest.approx(np.sum(np.abs(Y - F) ** 2) + penalty, rel=1e-5)
     if phase_init == "mixture":
         np.testing.assert_allclose(P, np.tile(Y / np.abs(Y), (L, 1, 1)), atol=1e-6)
+
+
+@pytest.mark.parametrize("script", [NMF, CNMF])
+def test_an_adapted_basis_is_written_and_used(files, capsys, script):
+    script.main(["spec.npy", "50", "fixed_basis.npy", "-o", "fixed"])
+    script.main(["spec.npy", "50", "fixed_basis.npy", "-o", "adapted", "--adapt", "0.1"])
+    assert "basis adapted with S = 0.1" in capsys.readouterr().err
+    assert json.loads((files / "adapted" / "run.json").read_text())["adapted_with"] == 0.1
+    H, adapted = (array(files / name, "basis_calc") for name in ("fixed", "adapted"))
+    np.testing.assert_allclose(adapted.sum(axis=0), H.sum(axis=0), rtol=1e-5)
+    errors = [
+        np.sum((np.abs(np.load("spec.npy")) - h @ array(files / name, "activation_calc")) ** 2)
+        for h, name in ((H, "fixed"), (adapted, "adapted"))
+    ]
+    assert errors[1] < 0.9 * errors[0]
 
 
 def test_cnmf_without_phases(files):
