@@ -77,9 +77,10 @@ def read_blocks(path, sr):
 def check_wav_length(path):
     """Raise :class:`InputError` where a WAV file is shorter than its header says, which libsndfile passes over."""
     with open(path, "rb") as file:
-        header = file.read(8)
-    expected, n_bytes = int.from_bytes(header[4:], "little") + 8, Path(path).stat().st_size
-    if header[:4] == b"RIFF" and n_bytes + 1 < expected < 2**32 - 2**16:  # what writes to a pipe knows no length
+        header = file.read(12)
+    expected, n_bytes = int.from_bytes(header[4:8], "little") + 8, Path(path).stat().st_size
+    is_wav = header[:4] == b"RIFF" and header[8:] == b"WAVE"
+    if is_wav and n_bytes + 1 < expected < 2**32 - 2**16:  # what writes to a pipe knows no length
         raise InputError(f"{path}: got {n_bytes} bytes, expected the {expected} of its header (is the file cut short?)")
 
 
