@@ -60,18 +60,18 @@ def adapt_basis(Y, H, strength="auto", *, seed=0, progress=None, map=map):
     if not U.any():
         return H, np.finfo(np.float64).max if strength == "auto" else strength
     scale = utils.power_of_two(U.max())
-    U = (U / scale).astype(np.float64) * level[:, None]
+    U *= (level / scale).astype(U.dtype)[:, None]
     template = H.astype(np.float64) / level
     blocks = list(utils.frame_slices(n_frames, BLOCK))
 
     def counts(basis, *, fixed):
         """N [shape=(K, L)]; where the basis is not fixed, U has been updated before."""
-        work = functools.partial(_sweep_block, H=basis, scale=scale, fixed=fixed)
+        work = functools.partial(_sweep_block, H=basis.astype(U.dtype), scale=scale, fixed=fixed)
         jobs = ((functools.partial(utils.read_frames, Y, frames), U[:, frames]) for frames in blocks)
         N = 0.0
         for frames, (U_block, N_block) in zip(blocks, map(work, jobs), strict=True):
             U[:, frames] = U_block
-            N = N + N_block
+            N = N + N_block.astype(np.float64)
             if not fixed:
                 count(frames.stop - frames.start, None)
         return N
@@ -91,7 +91,7 @@ def _sweep_block(job, *, H, scale, fixed):
     """U, updated unless ``fixed``, and N of one block; ``job`` is a function that reads it, and its U."""
     read, U = job
     with utils.one_blas_thread():
-        V = np.abs(read()).astype(np.float64) / scale
+        V = np.abs(read()).astype(H.dtype, copy=False) / H.dtype.type(scale)
         if not fixed:
             U = U * (H.T @ (V / np.maximum(H @ U, utils.U_FLOOR)))
         return U, H * ((V / np.maximum(H @ U, utils.U_FLOOR)) @ U.T)

@@ -30,7 +30,8 @@ import numpy as np
 import utils
 
 BLOCK, CONTEXT = 64, 16  # frames smoothed at a time, and frames before and after that they are smoothed with
-N_TRACKED = 10  # notes of a bin, the strongest of a block, that keep a phase there; the rest are Wiener-filtered
+N_TRACKED = 10  # notes of a bin, the strongest of a block, that keep a phase there; the rest are Wiener-filtered,
+TRACKED_SHARE = 1e-4  # and so are those that have less of a bin's energy than this
 COHERENCE = 0.97  # the largest rho: a template is steadier than the same note in a recording
 SILENT = 1e-4  # of the loudest activation in a frame, 80 dB below it: where phases are held, what is less is zero
 TEMPLATE_DB = -40.0  # frames of a template, relative to its loudest, that its rotation is measured on
@@ -277,7 +278,6 @@ def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, p, results):
     Y, U = Y / Y.real.dtype.type(scale), U / scale
     X = smoothed_notes(Y, H, U, rotation, note_of)[:, :, first:last]
     Y, U = Y[:, first:last], U[:, first:last]
-    P = utils.unit_phase(X)
     refined, F = np.zeros_like(U), np.zeros_like(Y)
     error, penalty = np.zeros((2, n_iter, U.shape[1]))
     kernel = utils.compiled(_held_sweeps)
@@ -288,7 +288,7 @@ def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, p, results):
             error[:, m] = y @ y
             active = np.flatnonzero(U[:, m] > SILENT * U[:, m].max())
             if len(active):
-                h, phase = H[:, active].astype(np.float64), P[note_of[active], :, m].T
+                h, phase = H[:, active].astype(np.float64), utils.unit_phase(X[note_of[active], :, m]).T
                 D = np.concatenate([h * phase.real, h * phase.imag])  # (2K, active): F is D @ u
                 u = U[active, m]
                 kernel(D.T @ y, D.T @ D, h.T @ h, u, lam, p, error[:, m], penalty[:, m])
@@ -298,7 +298,8 @@ def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, p, results):
     curves = error * scale**2, penalty * scale**p
     if results == "curves":
         return curves
-    return (*curves, (refined * scale).astype(Y.real.dtype), F * Y.dtype.type(scale), X * X.dtype.type(scale))
+    X *= X.dtype.type(scale)
+    return (*curves, (refined * scale).astype(Y.real.dtype), F * Y.dtype.type(scale), X)
 
 
 def _held_sweeps(A, B, G, u, weight, p, error, penalty):
@@ -344,66 +345,73 @@ def smoothed_notes(Y, H, U, rotation, note_of):
     X = np.empty((rotation.shape[1], *Y.shape), np.complex64)
     size = np.abs(rotation).astype(np.float64)
     rotation = rotation * (np.minimum(size, COHERENCE) / np.maximum(size, np.finfo(np.float64).tiny))
-    Y, H, U = Y.astype(np.complex128), H.astype(np.float64), U.astype(np.float64)
+    Y, H, U = Y.astype(np.complex128), H.astype(np.float64), np.ascontiguousarray(U.T, np.float64)
     kernel = utils.compiled(_smooth_bins)
     n_threads = utils.available_cores()
     shares = [slice(k, k + 32) for k in range(0, len(Y), 32)]
     with ThreadPoolExecutor(n_threads) as pool:
-        for _ in pool.map(lambda k: kernel(Y[k], H[k], U, rotation[k], note_of, N_TRACKED, X[:, k]), shares):
+        for _ in pool.map(
+            lambda k: kernel(Y[k], H[k], U, rotation[k], note_of, N_TRACKED, TRACKED_SHARE, X[:, k]), shares
+        ):
             pass  # an error in a thread is raised here
     return X
 
 
-def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, X):
+def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, share, X):
     """Smooth all notes in some bins; numba compiles this. X is written in place, the rest is as above.
 
     x is the state, the strongest notes, and V its covariance. An innovation e of variance s moves x by g e with
     g = V 1 / s; back in time, z = (sum_n C_n)^(-1) Y comes from them, and X_n = C_n z from its sums ahead and behind.
     """
     n_notes, n_bins, n_frames = X.shape
-    n = min(n_tracked, n_notes)
-    r, g = np.zeros((2, n_frames, n), np.complex128)
+    r, g, ahead = np.zeros((3, n_frames, n_tracked), np.complex128)
     innovation, z = np.zeros((2, n_frames), np.complex128)
-    ahead = np.zeros((n_frames, n), np.complex128)
-    variance = np.zeros((n_notes, n_frames))
+    model, total, rest = np.zeros((3, n_frames))
+    variance = np.zeros((n_frames, n_notes))
+    s_before = 0.0
     for k in range(n_bins):
         variance[:] = 0.0
-        for l in range(len(note_of)):
-            for m in range(n_frames):
-                variance[note_of[l], m] += H[k, l] * U[l, m]
-        model = variance.sum(axis=0)
+        for m in range(n_frames):
+            for l in range(len(note_of)):
+                variance[m, note_of[l]] += H[k, l] * U[m, l]
+            model[m] = variance[m].sum()
         variance[:] = variance**2
-        energy = variance.sum(axis=1)
-        floor = 1e-12 * energy.sum() / n_frames + 1e-200  # keeps what is divided by from zero
-        variance += floor
-        order = np.argsort(-energy)
-        tracked, rest = order[:n], order[n:]
+        energy = variance.sum(axis=0)
+        variance += 1e-12 * energy.sum() / n_frames + 1e-200  # keeps what is divided by from zero
+        n = max(1, min(n_tracked, np.sum(energy > share * energy.sum())))
+        tracked = np.argsort(-energy)[:n]
+        for m in range(n_frames):
+            total[m] = rest[m] = variance[m].sum()
+            for note in tracked:
+                rest[m] -= variance[m, note]
+            rest[m] = max(0.0, rest[m])
 
         x, V = np.zeros(n, np.complex128), np.zeros((n, n), np.complex128)
         for m in range(n_frames):
-            s, e = 0.0, Y[k, m]
-            for i in range(n):
-                now, before = variance[tracked[i], m], variance[tracked[i], max(m - 1, 0)]
+            s, e = rest[m] + max(0.0, np.abs(Y[k, m]) - model[m]) ** 2, Y[k, m]
+            for i in range(n):  # what the frame before has told of V, how V goes on, and V 1, in one pass
+                now, before = variance[m, tracked[i]], variance[max(m - 1, 0), tracked[i]]
                 r[m, i] = rotation[k, tracked[i]] * min(1.0, np.sqrt(now / before)) if m else 0.0
                 x[i] *= r[m, i]
-                for j in range(i):
-                    V[i, j] *= r[m, i] * np.conj(r[m, j])
-                    V[j, i] = np.conj(V[i, j])
-                kept = r[m, i].real ** 2 + r[m, i].imag ** 2
-                V[i, i] = kept * V[i, i].real + now - kept * before
                 e -= x[i]
-            for note in rest:
-                s += variance[note, m]
-            s += max(0.0, np.abs(Y[k, m]) - model[m]) ** 2
+                g[m, i] = 0.0
+                for j in range(i):
+                    if m:
+                        V[i, j] -= g[m - 1, i] * np.conj(g[m - 1, j]) * s_before
+                    V[i, j] *= r[m, i] * np.conj(r[m, j])
+                    g[m, i] += V[i, j]
+                    g[m, j] += np.conj(V[i, j])
+                kept = r[m, i].real ** 2 + r[m, i].imag ** 2
+                told = (g[m - 1, i].real ** 2 + g[m - 1, i].imag ** 2) * s_before if m else 0.0
+                V[i, i] = kept * (V[i, i].real - told) + now - kept * before
+                g[m, i] += V[i, i]
             for i in range(n):
-                g[m, i] = V[i].sum()
                 s += g[m, i].real
             innovation[m] = e / s
             for i in range(n):
                 x[i] += g[m, i] * innovation[m]
-                for j in range(n):
-                    V[i, j] -= g[m, i] * np.conj(g[m, j]) / s
-            g[m] /= s
+                g[m, i] /= s
+            s_before = s
 
         x[:] = 0.0
         for m in range(n_frames - 1, -1, -1):  # x is now the sum of z ahead, turned back to this frame
@@ -416,17 +424,14 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, X):
 
         x[:] = 0.0
         for m in range(n_frames):  # x is now what the frames before give, turned on to this one
-            total, left = 0.0, Y[k, m]
-            for note in range(n_notes):
-                total += variance[note, m]
-            for note in rest:
-                X[note, k, m] = variance[note, m] * z[m]
-                left -= variance[note, m] * z[m]
+            left = Y[k, m] - rest[m] * z[m]
             for i in range(n):
                 x[i] *= r[m, i]
-                value = x[i] + variance[tracked[i], m] * ahead[m, i]
-                x[i] += variance[tracked[i], m] * z[m]
-                X[tracked[i], k, m] = value
-                left -= value
-            for note in range(n_notes):  # rounding, shared out, so that the notes sum to Y
-                X[note, k, m] += variance[note, m] / total * left
+                ahead[m, i] = x[i] + variance[m, tracked[i]] * ahead[m, i]
+                x[i] += variance[m, tracked[i]] * z[m]
+                left -= ahead[m, i]
+            left /= total[m]  # the noise's part, and rounding, shared out, so that the notes sum to Y
+            for note in range(n_notes):
+                X[note, k, m] = variance[m, note] * (z[m] + left)
+            for i in range(n):
+                X[tracked[i], k, m] = ahead[m, i] + variance[m, tracked[i]] * left

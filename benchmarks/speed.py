@@ -23,7 +23,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import oracle  # noqa: E402  after the path to it
+import adapt  # noqa: E402  after the path to it
+import audio  # noqa: E402
+import oracle  # noqa: E402
+import phase  # noqa: E402
 import utils  # noqa: E402
 
 K, L, M = 1025, 61, 474  # ten seconds of sound at the default STFT
@@ -133,6 +136,30 @@ def compare_nmf(rng, rounds=15, n_iter=200):
     print_table(f"Fixed-basis NMF, {n_iter} iterations, single precision", ("", "ms", "times the suite's"), rows)
 
 
+def compare_smoothing(rounds=3, n_iter=200):
+    """What sinusoidal phases and adaptation cost beside the Kullback-Leibler NMF that they start from."""
+    import separation
+
+    y = audio.load(ROOT / "examples" / "chorale" / "matched" / "mixture.flac", separation.SR)
+    rows = []
+    for n_fft, states in ((2048, 1), (8192, 2)):
+        Y = audio.stft(y, n_fft=n_fft, hop=n_fft // 4)
+        H, columns, rotation = separation.learn_basis(n_fft, states)
+        rivals = {
+            "NMF, Kullback-Leibler": lambda Y=Y, H=H: utils.nmf(Y, H, n_iter, loss="kullback-leibler"),
+            "sinusoidal phases, NMF included": lambda arguments=(Y, H, rotation, columns): list(
+                phase.sinusoidal_blocks(*arguments, n_iter, with_phase=False)
+            ),
+            "adaptation": lambda Y=Y, H=H: adapt.adapt_basis(Y, H),
+        }
+        times = take_turns(rivals.values(), rounds)
+        ratios = np.median(times / times[:, :1], axis=0)
+        for name, t, ratio in zip(rivals, np.median(times, axis=0), ratios, strict=True):
+            rows.append((name, f"{n_fft}", f"{states}", f"{t:.2f}", f"{ratio:.2f}"))
+    title = f"{len(y) / separation.SR:.0f} s of sound, {n_iter} iterations"
+    print_table(title, ("", "n_fft", "states", "s", "times NMF"), rows)
+
+
 def compare_start(rounds=7):
     """A whole run of NMF.py, two pictures drawn, against the bare imports that it cannot do without."""
     with tempfile.TemporaryDirectory() as folder:
@@ -203,6 +230,7 @@ def main():
         "growth": show_growth,  # first: a process starts with the peak memory of the one that starts it
         "sweep": lambda: compare_sweeps(np.random.default_rng(0)),
         "nmf": lambda: compare_nmf(np.random.default_rng(0)),
+        "smoothing": compare_smoothing,
         "start": compare_start,
     }
     parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="tables to make (default: all)")
