@@ -154,7 +154,8 @@ def test_the_same_bytes_as_without(root, files, dask, tmp_path, arguments):
         run(root, files, *arguments, "-o", tmp_path / name, *options)
         for name, options in (("alone", ()), ("spread", ("--dask", dask)))
     )
-    assert (alone.returncode, alone.stderr) == (spread.returncode, spread.stderr)
+    said = [line for line in alone.stderr.splitlines(keepends=True) if not line.startswith("compiling")]
+    assert (alone.returncode, "".join(said)) == (spread.returncode, spread.stderr)
     assert alone.returncode == 0
     expected, got = results(tmp_path / "alone"), results(tmp_path / "spread")
     assert len(expected) >= 5

@@ -54,7 +54,7 @@ def test_neither_cores_nor_the_compile_cache_change_a_byte(files, root, tmp_path
     results = []
     for out, cores, threads in (("cold", {min(os.sched_getaffinity(0))}, "1"), ("warm", None, "3")):
         environment = os.environ | {"OPENBLAS_NUM_THREADS": threads}
-        if "--phase-init" in arguments:  # others compile nothing of ours, and librosa's functions take long
+        if "random" in arguments:  # others compile nothing of ours, and librosa's functions take long
             environment["NUMBA_CACHE_DIR"] = str(tmp_path / "cache")
         subprocess.run(
             [sys.executable, root / script, *arguments, "-o", tmp_path / out, "--quiet"],
