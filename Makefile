@@ -26,16 +26,16 @@ images: $(VENV)/dev
 bench: $(VENV)/dev
 	$(RUN) benchmarks/speed.py
 
-fuzz: $(VENV)/dev
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-fuzz.txt
+fuzz: $(VENV)/fuzz
 	$(RUN) tests/fuzz_files.py -max_total_time=110 -timeout=20 -rss_limit_mb=4096
 
 audit: $(VENV)/dev
 	$(RUN) -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.7,<3'
-	@$(RUN) -m pip_audit --progress-spinner off -r requirements.txt 2>&1 | tee $(VENV)/audit.txt; \
-		if grep -qi "could not be audited\|connection\|timed out" $(VENV)/audit.txt; \
-		then echo "make audit: the database could not be asked about every package"; \
-		else ! grep -q "^Found [1-9]" $(VENV)/audit.txt; fi
+	@$(RUN) -m pip_audit --progress-spinner off -r requirements.txt > $(VENV)/audit.txt 2>&1; status=$$?; \
+		if grep -q "^Found [1-9]" $(VENV)/audit.txt; then cat $(VENV)/audit.txt; exit 1; \
+		elif grep -qi "could not be audited\|connection\|timed out" $(VENV)/audit.txt; \
+		then echo "make audit: the database could not be asked about every package, see $(VENV)/audit.txt"; \
+		else cat $(VENV)/audit.txt; exit $$status; fi
 
 clean:
 	rm -rf $(VENV) demo
@@ -46,6 +46,10 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/user: requirements.txt | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+$(VENV)/fuzz: requirements-fuzz.txt $(VENV)/dev
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 

@@ -648,7 +648,7 @@ def compiled(kernel):
 
 
 def is_private(folder):
-    """Whether this user alone can write to ``folder``: whoever else could might leave code there to be run."""
+    """Whether ``folder`` is this user's, and not for all to write to: they might leave code there to be run."""
     if not hasattr(os, "getuid"):  # Windows
         return True
     status = os.stat(folder)
@@ -660,9 +660,10 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
 
     One sweep is Kameoka's [2]_ with beta and X eliminated; with Q = S P + Y - F::
 
-        P <- Q / |Q|
+        P <- Q / |Q|,  or P where Q = 0
         U <- U * sum_k H |Q| / (H^T S + weight p U^(p-1))
 
+    Where Q = 0 the cost is the same for any phase; without one, F would lack that component from then on.
     A frame's state, L x K phases, stays in a core's cache for all its sweeps. A row l is updated and then added
     to the next F and S while it is still at hand, two rows at a time to halve the traffic of F and S.
     Everything is laid out frame first: Y, F (M, K); H (L, K); G = H^T H (L, L); U (M, L); P (M, L, K);
@@ -709,10 +710,11 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
                     for k in range(width):
                         Q_re, Q_im = S[k] * re_j[k] + D_re[k], S[k] * im_j[k] + D_im[k]
                         square = Q_re * Q_re + Q_im * Q_im
-                        inverse = one / np.sqrt(square + tiny)
+                        moved = one if square > tiny else zero
+                        inverse = moved / np.sqrt(max(square, tiny))
                         total += h_j[k] * (square * inverse)
-                        re_j[k] = Q_re * inverse
-                        im_j[k] = Q_im * inverse
+                        re_j[k] = Q_re * inverse + (one - moved) * re_j[k]
+                        im_j[k] = Q_im * inverse + (one - moved) * im_j[k]
                     total *= u[j] / below[j]
                     u[j] = total if total > tiny else zero
                 h_0, re_0, im_0, u_0 = h[l], P_re[l], P_im[l], u[l]
@@ -734,10 +736,8 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
         for k in range(n_bins):
             F[m, k] = complex(F_re[k], F_im[k])
         for l in range(n_components):
-            for k in range(n_bins):  # where all cancels, P has been zero, which has no phase
-                size = np.sqrt(P_re[l, k] ** 2 + P_im[l, k] ** 2)  # less than one where Q was hardly above ``tiny``
-                known = size * size > tiny
-                P[m, l, k] = complex(P_re[l, k] / size, P_im[l, k] / size) if known else complex(one, zero)
+            for k in range(n_bins):
+                P[m, l, k] = complex(P_re[l, k], P_im[l, k])
 
 
 # --- Reading and writing ----------------------------------------------------------------------------

@@ -10,25 +10,33 @@ hidden file.
 """
 
 import argparse
+import contextlib
 import hashlib
+import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import audio
+import CNMF
+import make_init_H
+import NMF
+import options
 
 ROOT = Path(__file__).resolve().parents[1]
 CHORALE = ROOT / "examples" / "chorale" / "matched" / "mixture.flac"
-N_NOTES = 3  # templates of the basis that is learnt over and over
-SECONDS = 4  # of the chorale
+SCRIPTS = {f"{script.__name__}.py": script for script in (make_init_H, NMF, CNMF)}
+N_NOTES = 2  # templates of the basis that is learnt over and over
+SECONDS = 1  # of each of them, and of the chorale
 MOVING = ["--phase-init", "random"]
 COMMANDS = {  # arguments of the earlier run, and of the one that is killed
     "make_init_H.py": (["notes", "--states", "2"], ["notes", "--n-iter", "20"]),
@@ -44,24 +52,34 @@ def prepare(folder):
     """Put templates, a basis and a spectrogram into ``folder``."""
     (folder / "notes").mkdir()
     for template in sorted((ROOT / "basis_wav_piano").glob("*.wav"))[24 : 24 + N_NOTES]:
-        shutil.copy(template, folder / "notes")
+        y, sr = soundfile.read(template)
+        soundfile.write(folder / "notes" / template.name, y[: SECONDS * sr], sr)
     y = audio.load(CHORALE, 22050)[: SECONDS * 22050]
     np.save(folder / "spec.npy", audio.stft(y))
     run(folder, "make_init_H.py", ["notes"], folder)
 
 
 def start(cwd, script, arguments, out):
-    command = [sys.executable, ROOT / script, *arguments, "--quiet", "-o", out]
-    return subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE, text=True)
+    """Start a command as a process of its own, all modules imported: the moments of its life are those of its work."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.chdir(cwd)
+            status = options.run(lambda: SCRIPTS[script].main([*arguments, "--quiet", "-o", str(out)]))
+        except SystemExit as end:
+            status = end.code
+        finally:
+            os._exit(status or 0)
+    return child
 
 
 def run(cwd, script, arguments, out):
     """Run a command to its end; returns how many seconds it took."""
     began = time.perf_counter()
-    with start(cwd, script, arguments, out) as process:
-        said = process.communicate()[1]
-    if process.returncode:
-        raise RuntimeError(f"{script} ended with {process.returncode}: {said}")
+    status = os.waitstatus_to_exitcode(os.waitpid(start(cwd, script, arguments, out), 0)[1])
+    if status:
+        raise RuntimeError(f"{script} ended with {status}")
     return time.perf_counter() - began
 
 
@@ -84,7 +102,8 @@ def campaign(folder, script, n_kills, rng):
         If one left anything else, or the run after it did not clean up.
     """
     earlier, later = COMMANDS[script]
-    run(folder, script, earlier, folder / f"{script} earlier")
+    with contextlib.chdir(folder):  # in this process, which then has imported and compiled everything
+        SCRIPTS[script].main([*earlier, "--quiet", "-o", f"{script} earlier"])
     shutil.copytree(folder / f"{script} earlier", folder / f"{script} later")
     seconds = run(folder, script, later, folder / f"{script} later")
     whole = {"earlier": digests(folder / f"{script} earlier"), "new": digests(folder / f"{script} later")}
@@ -92,10 +111,10 @@ def campaign(folder, script, n_kills, rng):
     for i in range(n_kills):
         out = folder / f"{script} {i}"
         shutil.copytree(folder / f"{script} earlier", out)
-        with start(folder, script, later, out) as process:
-            time.sleep(rng.uniform(0.2, 1.1) * seconds)  # the start is imports
-            process.kill()
-            process.communicate()
+        child = start(folder, script, later, out)
+        time.sleep(rng.uniform(0, 1.1) * seconds)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
         left = digests(out)
         state = next((name for name, files in whole.items() if left == files), "half")
         if state == "half" and "run.json" in left:

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import adapt
 import audio
+import phase
 import utils
 
 BOUNDED = settings(max_examples=40, deadline=None, derandomize=True)
@@ -26,9 +28,12 @@ def problems(draw, kind="fc"):
     return Y, (H * 10.0 ** draw(st.integers(-6, 6))).astype(draw(st.sampled_from([np.float32, np.float64])))
 
 
-def falls(cost, scale):
-    """Whether a curve never rises, by more than rounding in single precision, of what there was to explain."""
-    return (np.diff(cost) <= 1e-5 * max(scale, cost[0]) + np.finfo(float).tiny).all()
+def falls(cost, scale, dtype):
+    """Whether a curve never rises by more than rounding: some units in the last place of what is subtracted.
+
+    Largest rises found in thousands of problems: 1.3 units in single precision, 2 in double.
+    """
+    return (np.diff(cost) <= 16 * np.finfo(dtype).eps * max(scale, cost[0]) + np.finfo(float).tiny).all()
 
 
 @pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler", "itakura-saito"])
@@ -42,7 +47,7 @@ def test_nmf(loss, problem, n_iter):
     assert np.isfinite(U).all()
     assert (U >= 0).all()
     assert np.isfinite(cost).all()
-    assert falls(cost, utils.cost_scale(Y, loss))
+    assert falls(cost, utils.cost_scale(Y, loss), U.dtype)
     assert (Y.tobytes(), H.tobytes()) == before
 
 
@@ -53,15 +58,57 @@ def test_complex_nmf(phase_init, problem, n_iter):
     Y, H = problem
     before = Y.tobytes(), H.tobytes()
     blocks = list(utils.complex_nmf_blocks(Y, H, n_iter, phase_init=phase_init))
-    for _, U, P, F, _, cost in blocks:
+    eps = np.finfo(Y.dtype).eps
+    model = 0.0  # |Y - F| is rounded where F is large, and so are the parts of F that cancel one another
+    for frames, U, P, F, *_ in blocks:
         assert np.isfinite(U).all()
         assert (U >= 0).all()
         assert np.isfinite(F).all()
-        np.testing.assert_allclose(np.abs(P), 1, atol=1e-3)
-        assert falls(cost, utils.energy(Y))
+        np.testing.assert_allclose(np.abs(P), 1, atol=16 * eps)
+        S = H.astype(float) @ U
+        size = max(S.max(), np.abs(Y[:, frames]).max())
+        model += np.sum(S**2)
+        parts = np.einsum("kl,lm,lkm->km", H.astype(float), U, P)
+        np.testing.assert_allclose(F, parts, rtol=0, atol=16 * eps * size)
+    cost, in_double = blocks[-1][-1], phase_init == "mixture"  # whatever the spectrogram's precision
+    assert falls(cost, max(utils.energy(Y), model), np.float64 if in_double else Y.dtype)
     columns = {l: [l] for l in range(H.shape[1])}
     for (frames, U, *_), parts in zip(blocks, audio.component_notes(Y, H, blocks, columns), strict=True):
         total = sum(parts)
-        sounding = H @ U > 1e-30  # where the model is silent, no note has a share
-        np.testing.assert_allclose(total[sounding], Y[:, frames][sounding], atol=1e-3 * max(np.abs(Y).max(), 1e-300))
+        S = H.astype(float) @ U
+        sounding = S > 1e-30  # where the model is silent, no note has a share
+        size = max(S.max(), np.abs(Y[:, frames]).max())
+        np.testing.assert_allclose(total[sounding], Y[:, frames][sounding], rtol=0, atol=16 * eps * size)
+    assert (Y.tobytes(), H.tobytes()) == before
+
+
+@BOUNDED
+@given(problem=problems(kind="c"), level=st.integers(-9, 9), seed=st.integers(0, 2**32))
+def test_smoothed_notes(problem, level, seed):
+    Y, H = problem
+    Y = Y / Y.real.dtype.type(utils.power_of_two(np.abs(Y).max()))
+    rng = np.random.default_rng(seed)
+    U = 10.0**level * rng.random((H.shape[1], Y.shape[1])) * (rng.random((H.shape[1], 1)) < 0.7)
+    note_of = np.sort(rng.integers(H.shape[1], size=H.shape[1]))
+    rotation = rng.random((len(H), note_of.max() + 1)) * np.exp(2j * np.pi * rng.random((len(H), note_of.max() + 1)))
+    X = phase.smoothed_notes(Y, H, U, rotation, note_of)
+    assert X.shape == (note_of.max() + 1, *Y.shape)
+    assert np.isfinite(X).all()
+    np.testing.assert_allclose(X.sum(axis=0), Y, rtol=0, atol=1e-5 * np.abs(Y).max())
+
+
+@BOUNDED
+@given(problem=problems(), strength=st.sampled_from(["auto", 1e-3, 1.0, 1e6]))
+def test_adapted_basis(problem, strength):
+    Y, H = problem
+    assume((H > 0).sum(axis=0).min() > 1)  # a spectrum of one bin has nothing to adapt
+    before = Y.tobytes(), H.tobytes()
+    adapted, found = adapt.adapt_basis(Y, H, strength)
+    assert adapted.shape == H.shape
+    assert adapted.dtype == H.dtype
+    assert np.isfinite(adapted).all()
+    assert (adapted >= 0).all()
+    assert found > 0
+    assert strength in ("auto", found)
+    np.testing.assert_allclose(adapted.sum(axis=0), H.sum(axis=0), rtol=16 * np.finfo(H.dtype).eps)
     assert (Y.tobytes(), H.tobytes()) == before

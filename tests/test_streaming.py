@@ -81,7 +81,7 @@ def long_run(tmp_path, root, rng):
     np.save(tmp_path / "spec.npy", (rng.standard_normal((513, 3000)) + 0j).astype(np.complex64))
     command = [sys.executable, root / "CNMF.py", "spec.npy", "100000", "basis.npy", "--phase-init", "random"]
     process = subprocess.Popen([*command, "--no-phase"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not list(tmp_path.glob(".part-*/reconst.npy")):
+    while process.poll() is None and not list(tmp_path.glob(".part-*/results/reconst.npy")):
         time.sleep(0.05)
     yield process, tmp_path
     process.kill()
@@ -116,7 +116,7 @@ def test_no_place_to_keep_compiled_code_is_no_error(tmp_path, root, problem):
 
 
 @pytest.mark.parametrize(
-    ("mode", "owner", "private"), [(0o755, 0, True), (0o775, 0, False), (0o757, 0, False), (0o755, 1, False)]
+    ("mode", "owner", "private"), [(0o755, 0, True), (0o775, 0, True), (0o757, 0, False), (0o755, 1, False)]
 )
 def test_compiled_code_is_read_from_a_folder_of_ones_own_alone(tmp_path, root, mode, owner, private):
     if owner and os.geteuid() != 0:
