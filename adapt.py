@@ -16,6 +16,7 @@ import utils
 
 N_SWEEPS = 50  # with the basis fixed, and as many with it free; more change it little
 BLOCK = 256  # frames
+FIRMEST = 1e12  # what auto chooses at most: the templates then stay as they are, to rounding
 
 
 def adapt_basis(Y, H, strength="auto", *, seed=0, progress=None, map=map):
@@ -58,7 +59,7 @@ def adapt_basis(Y, H, strength="auto", *, seed=0, progress=None, map=map):
 
     U, _ = utils.nmf(Y, H, N_SWEEPS, loss="kullback-leibler", seed=seed, progress=count, map=map)
     if not U.any():
-        return H, np.finfo(np.float64).max if strength == "auto" else strength
+        return H, FIRMEST if strength == "auto" else strength
     scale = utils.power_of_two(U.max())
     U *= (level / scale).astype(U.dtype)[:, None]
     template = H.astype(np.float64) / level
@@ -78,7 +79,7 @@ def adapt_basis(Y, H, strength="auto", *, seed=0, progress=None, map=map):
 
     N = counts(template, fixed=True)
     if strength == "auto":
-        strength = 1 / max(divergence(N, template), np.finfo(np.float64).tiny)
+        strength = 1 / max(divergence(N, template), 1 / FIRMEST)
     prior = strength * N.sum() / (10 * H.shape[1]) * template
     adapted = template
     for _ in range(N_SWEEPS):
