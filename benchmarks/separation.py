@@ -167,7 +167,7 @@ SETTINGS = [
     ),
 ]
 RECOMMENDED = "CNMF, sinusoidal, adapted", 2, 8192  # name, states, n_fft
-RIVAL = "NMF, KL, Wiener mask"  # with the basis as it is, and as many states as suit it best
+RIVAL = "NMF, KL, Wiener mask"  # with the basis as it is, and the states and the n_fft that suit it best
 
 
 # --- What is measured ---------------------------------------------------------------------------------
@@ -271,8 +271,7 @@ def recommendation(scores):
 
         rivals = [i for i, s in enumerate(SETTINGS) if s.name == RIVAL]
         best = max(rivals, key=lambda i, values=values: np.mean(values[i][0]))
-        states = f" ({SETTINGS[best].states} states, n_fft {SETTINGS[best].n_fft})"
-        rows.append([", ".join(key), cell(chosen), cell(best) + states, cell(plain)])
+        rows.append([", ".join(key), cell(chosen), f"{cell(best)} ({chart_label(SETTINGS[best])})", cell(plain)])
     lines = [f"| {' | '.join(row)} |" for row in rows]
     name, states, n_fft = RECOMMENDED
     return "\n".join(
