@@ -18,7 +18,7 @@ demo: $(VENV)/user
 test: $(VENV)/dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto --dist loadfile
 
 images: $(VENV)/dev
 	$(RUN) tools/draw_images.py
