@@ -243,6 +243,7 @@ def run(main):
         report("interrupted; nothing incomplete is left")
         return 128 + signal.SIGINT
     except (OSError, MemoryError) as error:
-        hint = " (is the disk full?)" if isinstance(error, OSError) and error.errno is None else ""
+        lost = isinstance(error, ConnectionError)
+        hint = " (is the disk full?)" if isinstance(error, OSError) and error.errno is None and not lost else ""
         report(f"{Path(sys.argv[0]).name}: error: {error}{hint}")
         return 1
