@@ -18,7 +18,7 @@ demo: $(VENV)/user
 test: $(VENV)/dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m pytest --numprocesses auto --dist loadfile
+	$(RUN) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 images: $(VENV)/dev
 	$(RUN) tools/draw_images.py

@@ -1,5 +1,6 @@
 """What several test files share: random numbers, the recordings, and a basis that is learnt once."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 import make_init_H
 
 ROOT = Path(__file__).resolve().parents[1]
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # numba's cache breaks where two processes fill it at the same time
+    os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "numba" / worker)
 
 
 @pytest.fixture
