@@ -943,7 +943,7 @@ def plot_learning_curve(path, cost, reason):
 
     iterations = np.arange(1, len(cost) + 1)
     figure = Figure(figsize=(7, 4), dpi=100)
-    axes = figure.add_axes((0.14, 0.14, 0.82, 0.76))
+    axes = figure.add_axes((0.17, 0.14, 0.79, 0.76))
     axes.plot(iterations, cost, color="#31688e", linewidth=2)
     axes.plot(
         iterations[-1], cost[-1], "o", color="#c0392b", label=f"stopped at {len(cost)} by the {reason}: {cost[-1]:.3g}"
