@@ -1,7 +1,7 @@
 """Decompose a complex spectrogram, or a sound, with a basis that is held fixed, by Kameoka's complex NMF.
 
     python CNMF.py spec.npy 200 fixed_basis.npy -thr 1e-4
-    python CNMF.py song.flac 50 fixed_basis.npy --phase-init random --no-phase --stems -o song
+    python CNMF.py song.flac 200 fixed_basis.npy --phase-init sinusoidal --adapt auto --no-phase --stems -o song
 
 Writes basis_calc.npy (K, L), activation_calc.npy (L, M), phase_calc.npy (L, K, M), reconst.npy (K, M),
 cost.npy (one value an iteration), learning_curve_CNMF.png, activation.png and run.json; for a sound notes.csv,
@@ -11,6 +11,7 @@ notes.mid and spectrogram.png as well.
 import sys
 from collections import deque
 from contextlib import ExitStack
+from functools import partial
 
 import numpy as np
 
@@ -68,28 +69,20 @@ def main(argv=None):
             outputs.check_space(out_dir, n_tensors * Y.size * Y.itemsize, "--no-phase leaves out the largest file")
             H, strength = results.adapted_basis(Y, templates, args, map)
             columns = results.note_columns(H, info)
-            options_of_both = {
-                "sparsity": args.sparsity,
-                "seed": args.seed,
-                "thr": args.thr,
-                "tol": args.tol,
-                "progress": options.progress_bar("frame", args.quiet),
-                "map": map,
-            }
             if args.phase_init == "sinusoidal":
-                blocks = phase.sinusoidal_blocks(
-                    *(Y, H, rotation, columns, args.n_iter),
-                    strength=strength,
-                    with_phase=not args.no_phase,
-                    **options_of_both,
-                )
+                decomposition = partial(phase.sinusoidal_blocks, Y, H, rotation, columns, strength=strength)
             else:
-                blocks = utils.complex_nmf_blocks(
-                    *(Y, H, args.n_iter),
-                    phase_init=args.phase_init,
-                    with_phase=args.stems or not args.no_phase,
-                    **options_of_both,
-                )
+                decomposition = partial(utils.complex_nmf_blocks, Y, H, phase_init=args.phase_init)
+            blocks = decomposition(
+                n_iter=args.n_iter,
+                sparsity=args.sparsity,
+                seed=args.seed,
+                thr=args.thr,
+                tol=args.tol,
+                with_phase=not args.no_phase or (args.stems and args.phase_init != "sinusoidal"),
+                progress=options.progress_bar("frame", args.quiet),
+                map=map,
+            )
             with outputs.output_folder(workspace) as folder:
                 done = []  # U and curves of each block
                 blocks = write_components(folder, blocks, done, Y, H, with_phase=not args.no_phase)

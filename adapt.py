@@ -99,7 +99,20 @@ def _sweep_block(job, *, H, scale, fixed):
 
 
 def divergence(N, template):
-    """Kullback-Leibler divergence of the columns of N, as shares, from a template, averaged by their sums."""
+    """Kullback-Leibler divergence of the columns of N, as shares, from a template, averaged by their sums.
+
+    Parameters
+    ----------
+    N : np.ndarray [shape=(K, L), float, >= 0]
+        Not all zero; where it is above zero the template must be too.
+    template : np.ndarray [shape=(K, L), float, >= 0]
+        Columns sum to 1.
+
+    Returns
+    -------
+    float
+        In nats.
+    """
     share = N / np.maximum(N.sum(axis=0), np.finfo(np.float64).tiny)
     ratio = np.divide(share, template, out=np.ones_like(share), where=share > 0)
     return float(np.sum(N.sum(axis=0) * np.sum(share * np.log(ratio), axis=0)) / N.sum())

@@ -72,8 +72,8 @@ def add_decomposition(parser):
         "--adapt",
         type=strength,
         metavar="S",
-        help="adapt the basis to the recording first; S > 0 is how firmly its templates hold it back (10: little is "
-        "changed), auto chooses it (default: the basis stays as it is)",
+        help="adapt the basis to the recording first; S > 0 is how firmly its templates hold it back, auto "
+        "chooses it (default: the basis stays as it is)",
     )
     parser.add_argument(
         "--notes",

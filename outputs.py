@@ -24,7 +24,7 @@ RECORD = "run.json"
 OUTDATED = ".outdated.json"  # names of an earlier run's results that go when these come
 HEX = "[0-9a-f]" * 16
 # What a run writes or not, as it is told; where it does not, that of the same script's run before it goes.
-OPTIONAL = {"phase_calc.npy", "fixed_basis_phase.npy", "notes.csv", "notes.mid", "spectrogram.png", "stems"}
+OPTIONAL = {"phase_calc.npy", "notes.csv", "notes.mid", "spectrogram.png", "stems"}
 
 
 @contextmanager

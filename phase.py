@@ -22,7 +22,6 @@ References
 """
 
 import functools
-from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -219,12 +218,11 @@ def sinusoidal_blocks(
     for n, l in enumerate(columns.values()):
         note_of[l] = n
 
-    def count(n, _):
+    def count(n, _=None):
         if progress:
             progress(n, (1 + passes) * n_frames)
 
     def run(U, rotation, n_iter, results):
-        error, cost = np.zeros((2, n_iter))
         work = functools.partial(
             _sinusoidal_block,
             H=H,
@@ -235,31 +233,20 @@ def sinusoidal_blocks(
             p=p,
             results=results,
         )
-        blocks = list(utils.frame_slices(n_frames, BLOCK))
-        with_context = [slice(max(b.start - CONTEXT, 0), min(b.stop + CONTEXT, n_frames)) for b in blocks]
-        jobs = (
-            (
-                functools.partial(utils.read_frames, Y, wide),
-                U[:, wide],
-                block.start - wide.start,
-                block.stop - wide.start,
-            )
-            for block, wide in zip(blocks, with_context, strict=True)
-        )
-        for frames, (frame_error, frame_penalty, *model) in zip(blocks, map(work, jobs), strict=True):
-            error = utils.add_frames(error, frame_error)
-            cost = utils.add_frames(cost, frame_error + 2 * weight * frame_penalty)
-            count(frames.stop - frames.start, None)
-            yield frames, model, error, cost
+
+        def jobs():
+            for block in utils.frame_slices(n_frames, BLOCK):
+                wide = slice(max(block.start - CONTEXT, 0), min(block.stop + CONTEXT, n_frames))
+                inside = block.start - wide.start, block.stop - wide.start
+                yield functools.partial(utils.read_frames, Y, wide), U[:, wide], *inside
+
+        return utils.curves_so_far(utils.frame_slices(n_frames, BLOCK), map(work, jobs()), n_iter, weight, count)
 
     def blocks():
         U, _ = utils.nmf(Y, H, n_iter, loss="kullback-leibler", seed=seed, progress=count, map=map)
-        adapted = rotation if strength is None else adapted_rotation(Y, H, U, rotation, columns, strength, map=map)
-        n_done = n_iter
-        if passes == 2:
-            *_, error, cost = deque(run(U, adapted, n_iter, "curves"), maxlen=1).pop()
-            n_done, _ = utils.stopping_iteration(cost, utils.normalised(error, E), thr, tol)
-        for frames, (U_block, F, X), error, cost in run(U, adapted, n_done, "model"):
+        turn = rotation if strength is None else adapted_rotation(Y, H, U, rotation, columns, strength, map=map)
+        n_done = n_iter if passes == 1 else utils.last_sweep(run(U, turn, n_iter, "curves"), E, thr, tol)
+        for frames, (U_block, F, X), error, cost in run(U, turn, n_done, "model"):
             P = utils.unit_phase(X.astype(F.dtype, copy=False))[note_of] if with_phase else None
             yield frames, U_block, P, F, error, cost, X
 
@@ -347,12 +334,12 @@ def smoothed_notes(Y, H, U, rotation, note_of):
     rotation = rotation * (np.minimum(size, COHERENCE) / np.maximum(size, np.finfo(np.float64).tiny))
     Y, H, U = Y.astype(np.complex128), H.astype(np.float64), np.ascontiguousarray(U.T, np.float64)
     kernel = utils.compiled(_smooth_bins)
-    n_threads = utils.available_cores()
-    shares = [slice(k, k + 32) for k in range(0, len(Y), 32)]
-    with ThreadPoolExecutor(n_threads) as pool:
-        for _ in pool.map(
-            lambda k: kernel(Y[k], H[k], U, rotation[k], note_of, N_TRACKED, TRACKED_SHARE, X[:, k]), shares
-        ):
+
+    def smooth(bins):
+        kernel(Y[bins], H[bins], U, rotation[bins], note_of, N_TRACKED, TRACKED_SHARE, X[:, bins])
+
+    with ThreadPoolExecutor(utils.available_cores()) as pool:
+        for _ in pool.map(smooth, utils.frame_slices(len(Y), 32)):
             pass  # an error in a thread is raised here
     return X
 

@@ -474,32 +474,61 @@ def complex_nmf_blocks(
         sweeps = functools.partial(_moving_block, H=Ht, G=gram(H).astype(Ht.dtype), seed=seed)
     passes = 1 if thr is None and tol is None else 2
 
+    def count(n):
+        if progress:
+            progress(n, passes * Y.shape[1])
+
     def run(n_iter, results):
-        error, cost = np.zeros((2, n_iter))
         work = functools.partial(sweeps, n_iter=n_iter, weight=weight, p=p, results=results)
         jobs = ((functools.partial(read_frames, Y, frames), frames.start) for frames in frame_slices(Y.shape[1], size))
-        for frames, found in zip(frame_slices(Y.shape[1], size), map(work, jobs), strict=True):
-            frame_error, frame_penalty, *model = found
-            error = add_frames(error, frame_error)
-            cost = add_frames(cost, frame_error + 2 * weight * frame_penalty)
-            if not np.isfinite(cost).all():
-                raise InputError(
-                    f"spectrogram and basis: got values too far from 1 for {Y.dtype}, expected a moderate level"
-                )
-            if progress:
-                progress(frames.stop - frames.start, passes * Y.shape[1])
-            yield frames, model, error, cost
+        return curves_so_far(frame_slices(Y.shape[1], size), map(work, jobs), n_iter, weight, count)
 
     def blocks():
-        n_done = n_iter
-        if passes == 2:
-            *_, error, cost = deque(run(n_iter, "curves"), maxlen=1).pop()
-            n_done, _ = stopping_iteration(cost, normalised(error, E), thr, tol)
+        n_done = n_iter if passes == 1 else last_sweep(run(n_iter, "curves"), E, thr, tol)
         for frames, (U, F, *P), error, cost in run(n_done, "phases" if with_phase else "model"):
             P = np.broadcast_to(P[0], (len(U), *F.shape)) if with_phase else None  # of pinned phases came one for all
             yield frames, U, P, F, error, cost
 
     return blocks()  # a generator of its own, so that bad input is refused here and now
+
+
+def curves_so_far(slices, results, n_iter, weight, count):
+    """Yield ``(frames, model, error, cost)`` for each block of a complex NMF, the curves summed over all frames so far.
+
+    Parameters
+    ----------
+    slices : iterable of slice
+        Frames of each block.
+    results : iterable of tuple
+        Of each block, the error and the penalty after each sweep [shape=(n_iter, frames) or (n_iter, 1)], and
+        whatever else there is, which comes back as ``model``.
+    n_iter : int
+    weight : float
+        Of the penalty, see :func:`sparsity_weight`.
+    count : callable
+        Called with the number of frames of each block.
+
+    Raises
+    ------
+    InputError
+        If the cost is not finite.
+    """
+    error, cost = np.zeros((2, n_iter))
+    for frames, (frame_error, frame_penalty, *model) in zip(slices, results, strict=True):
+        error = add_frames(error, frame_error)
+        cost = add_frames(cost, frame_error + 2 * weight * frame_penalty)
+        if not np.isfinite(cost).all():
+            raise InputError(
+                "spectrogram and basis: got values too far from 1 for their precision, expected a moderate level"
+            )
+        count(frames.stop - frames.start)
+        yield frames, model, error, cost
+
+
+def last_sweep(curves, energy, thr, tol):
+    """The sweep after which ``thr`` and ``tol`` stop a run whose :func:`curves_so_far` these are, for all frames."""
+    *_, error, cost = deque(curves, maxlen=1).pop()
+    return stopping_iteration(cost, normalised(error, energy), thr, tol)[0]
 
 
 def sparsity_weight(energy, n_frames, n_components, p, sparsity):

@@ -1,6 +1,8 @@
 """What several test files share: random numbers, the recordings, and a basis that is learnt once."""
 
+import importlib
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,20 @@ def rng():
 def root():
     """Folder of the scripts."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def benchmark():
+    """A function that imports a script of benchmarks/ by its name."""
+
+    def load(name):
+        sys.path.insert(0, str(ROOT / "benchmarks"))
+        try:
+            return importlib.import_module(name)
+        finally:
+            sys.path.pop(0)
+
+    return load
 
 
 @pytest.fixture(scope="session")

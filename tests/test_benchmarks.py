@@ -1,7 +1,5 @@
 """What the benchmark of separation measures, on signals whose figures are known."""
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -10,13 +8,8 @@ import phase
 
 
 @pytest.fixture(scope="module")
-def separation(root):
-    sys.path.insert(0, str(root / "benchmarks"))
-    try:
-        import separation
-    finally:
-        sys.path.pop(0)
-    return separation
+def separation(benchmark):
+    return benchmark("separation")
 
 
 @pytest.fixture

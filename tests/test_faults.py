@@ -16,13 +16,8 @@ K, L, M = 129, 3, 60
 
 
 @pytest.fixture(scope="module")
-def faults(root):
-    sys.path.insert(0, str(root / "benchmarks"))
-    try:
-        import faults
-    finally:
-        sys.path.pop(0)
-    return faults
+def faults(benchmark):
+    return benchmark("faults")
 
 
 @pytest.fixture
