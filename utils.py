@@ -650,8 +650,8 @@ def available_cores():
 
 
 def _random_phases(seed, m, shape, dtype):
-    """Uniform phases of frame ``m``, of shape (L, K); a counter-based generator needs only the seed and m."""
-    rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, m]))
+    """Uniform phases of frame ``m``, of shape (L, K)."""
+    rng = np.random.default_rng((seed, m))
     P = np.empty(shape, dtype)
     angle = rng.random(shape, dtype=P.real.dtype)
     angle *= 2 * np.pi
@@ -689,7 +689,7 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
 
     One sweep is Kameoka's [2]_ with beta and X eliminated; with Q = S P + Y - F::
 
-        P <- Q / |Q|,  or P where Q = 0
+        P <- Q / |Q|,  or 1 where Q = 0
         U <- U * sum_k H |Q| / (H^T S + weight p U^(p-1))
 
     Where Q = 0 the cost is the same for any phase; without one, F would lack that component from then on.
@@ -701,6 +701,7 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
     vectors, and to an even number of rows.
     """
     zero, one, tiny = H.dtype.type(0), H.dtype.type(1), np.finfo(H.dtype).tiny
+    root = np.sqrt(tiny)  # makes a 1 of the phase where Q = 0, and is lost in rounding elsewhere
     n_frames, n_components, n_bins = P.shape
     n_rows, width = n_components + n_components % 2, -(-n_bins // 16) * 16
     h = np.zeros((n_rows, width), H.dtype)
@@ -729,21 +730,21 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
                 D_re[k], D_im[k], S[k] = Y_re[k] - F_re[k], Y_im[k] - F_im[k], S_next[k]
             F_re[:], F_im[:], S_next[:] = zero, zero, zero
             for l in range(n_components):  # H^T S = G U
-                below[l] = weight[m] * p * slope[l] + tiny
+                total = weight[m] * p * slope[l] + tiny
                 for j in range(n_components):
-                    below[l] += G[l, j] * u[j]
+                    total += G[l, j] * u[j]
+                below[l] = total
             for l in range(0, n_rows, 2):
                 for j in range(l, l + 2):
                     h_j, re_j, im_j = h[j], P_re[j], P_im[j]
                     total = zero
                     for k in range(width):
                         Q_re, Q_im = S[k] * re_j[k] + D_re[k], S[k] * im_j[k] + D_im[k]
-                        square = Q_re * Q_re + Q_im * Q_im
-                        moved = one if square > tiny else zero
-                        inverse = moved / np.sqrt(max(square, tiny))
+                        square = Q_re * Q_re + Q_im * Q_im + tiny
+                        inverse = one / np.sqrt(square)
                         total += h_j[k] * (square * inverse)
-                        re_j[k] = Q_re * inverse + (one - moved) * re_j[k]
-                        im_j[k] = Q_im * inverse + (one - moved) * im_j[k]
+                        re_j[k] = (Q_re + root) * inverse
+                        im_j[k] = Q_im * inverse
                     total *= u[j] / below[j]
                     u[j] = total if total > tiny else zero
                 h_0, re_0, im_0, u_0 = h[l], P_re[l], P_im[l], u[l]
@@ -753,20 +754,22 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
                     F_re[k] += A_0 * re_0[k] + A_1 * re_1[k]
                     F_im[k] += A_0 * im_0[k] + A_1 * im_1[k]
                     S_next[k] += A_0 + A_1
-            error[m, i], penalty[m, i] = 0.0, 0.0
+            distance = total_p = 0.0
             for k in range(width):
                 re, im = np.float64(Y_re[k] - F_re[k]), np.float64(Y_im[k] - F_im[k])
-                error[m, i] += re * re + im * im
+                distance += re * re + im * im
             for l in range(n_components):
                 slope[l] = max(u[l], tiny) ** (p - one)
-                penalty[m, i] += u[l] * slope[l]
+                total_p += u[l] * slope[l]
+            error[m, i], penalty[m, i] = distance, total_p
 
         U[m] = u[:n_components]
         for k in range(n_bins):
             F[m, k] = complex(F_re[k], F_im[k])
         for l in range(n_components):
             for k in range(n_bins):
-                P[m, l, k] = complex(P_re[l, k], P_im[l, k])
+                size = np.sqrt(P_re[l, k] * P_re[l, k] + P_im[l, k] * P_im[l, k])  # not 1 where |Q| was next to root
+                P[m, l, k] = complex(P_re[l, k] / size, P_im[l, k] / size) if size > zero else one
 
 
 # --- Reading and writing ----------------------------------------------------------------------------

@@ -195,6 +195,15 @@ def test_single_precision_at_the_ends_of_its_range(small, phase_init, gain):
     assert (np.diff(cost) <= 1e-5 * cost[0]).all()
 
 
+def test_bins_next_to_the_smallest_numbers_have_phases_too(small):
+    Y, H = (array.copy() for array in small)
+    levels = np.geomspace(1e-24, 1e-14, 12)  # what the kernel adds to |Q|, 1e-19 in single precision, lies among them
+    Y[:12], H[:12] = Y[:12] * levels[:, None], H[:12] * levels[:, None]
+    _, P, _, cost = utils.complex_nmf(Y.astype(np.complex64), H.astype(np.float32), 20, phase_init="random")
+    np.testing.assert_allclose(np.abs(P), 1, atol=1e-6)
+    assert (np.diff(cost) <= 1e-6 * cost[0]).all()
+
+
 def test_a_file_repeated_twice_gives_its_activations_twice(small):
     Y, H = small
     U, _, F, cost = utils.complex_nmf(Y, H, 30, sparsity=0.05)
