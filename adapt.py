@@ -91,11 +91,21 @@ def adapt_basis(Y, H, strength="auto", *, seed=0, progress=None, map=map):
 def _sweep_block(job, *, H, scale, fixed):
     """U, updated unless ``fixed``, and N of one block; ``job`` is a function that reads it, and its U."""
     read, U = job
-    with utils.one_blas_thread():
-        V = np.abs(read()).astype(H.dtype, copy=False) / H.dtype.type(scale)
+    Y = read()
+
+    def part(frames):
+        V, u = np.abs(Y[:, frames]).astype(H.dtype) / H.dtype.type(scale), U[:, frames]
+
+        def ratio(S):
+            return np.divide(V, np.maximum(S, utils.U_FLOOR, out=S), out=S)
+
         if not fixed:
-            U = U * (H.T @ (V / np.maximum(H @ U, utils.U_FLOOR)))
-        return U, H * ((V / np.maximum(H @ U, utils.U_FLOOR)) @ U.T)
+            u = u * (H.T @ ratio(H @ u))
+        return u, ratio(H @ u) @ u.T
+
+    with utils.one_blas_thread():
+        U, N = zip(*utils.in_threads(part, utils.frame_slices(Y.shape[1], utils.DIVERGENCE_BLOCK)), strict=True)
+    return np.concatenate(U, axis=1), H * sum(N)
 
 
 def divergence(N, template):

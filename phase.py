@@ -145,11 +145,18 @@ def adapted_rotation(Y, H, U, rotation, columns, strength, *, map=map):
 
 def _correlations_block(job, *, H, columns):
     read, U = job
-    Y = read()
+    Y = read().astype(np.complex128)
+    turn, power = Y[:, 1:] * Y[:, :-1].conj(), np.abs(Y) ** 2
     with utils.one_blas_thread():
-        A = [(H[:, l] @ U[l]) ** 2 for l in columns]
-    share = Y / np.maximum(sum(A), np.finfo(U.dtype).tiny)
-    return np.stack([_correlations((a * share).astype(np.complex128)) for a in A], axis=1)  # (3, notes, K)
+        A = utils.in_threads(lambda l: (H[:, l] @ U[l]) ** 2, columns)
+    total = np.maximum(sum(A), np.finfo(U.dtype).tiny)
+
+    def correlations(a):  # of the note a / total * Y, whose mask is real
+        mask = a / total
+        energy = mask**2 * power
+        return np.sum(mask[:, 1:] * mask[:, :-1] * turn, axis=1), energy[:, 1:].sum(axis=1), energy[:, :-1].sum(axis=1)
+
+    return np.stack(utils.in_threads(correlations, A), axis=1)  # (3, notes, K)
 
 
 def sinusoidal_blocks(
@@ -269,19 +276,22 @@ def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, p, results):
     error, penalty = np.zeros((2, n_iter, U.shape[1]))
     kernel = utils.compiled(_held_sweeps)
     lam = weight * scale ** (p - 2)
+
+    def refine(m):
+        y = np.concatenate([Y[:, m].real, Y[:, m].imag]).astype(np.float64)
+        error[:, m] = y @ y
+        active = np.flatnonzero(U[:, m] > SILENT * U[:, m].max())
+        if len(active):
+            h, phase = H[:, active].astype(np.float64), utils.unit_phase(X[note_of[active], :, m]).T
+            D = np.concatenate([h * phase.real, h * phase.imag])  # (2K, active): F is D @ u
+            u = U[active, m]
+            kernel(D.T @ y, D.T @ D, h.T @ h, u, lam, p, error[:, m], penalty[:, m])
+            refined[active, m] = u
+            f = D @ u
+            F[:, m] = f[: len(H)] + 1j * f[len(H) :]
+
     with utils.one_blas_thread():
-        for m in range(U.shape[1]):
-            y = np.concatenate([Y[:, m].real, Y[:, m].imag]).astype(np.float64)
-            error[:, m] = y @ y
-            active = np.flatnonzero(U[:, m] > SILENT * U[:, m].max())
-            if len(active):
-                h, phase = H[:, active].astype(np.float64), utils.unit_phase(X[note_of[active], :, m]).T
-                D = np.concatenate([h * phase.real, h * phase.imag])  # (2K, active): F is D @ u
-                u = U[active, m]
-                kernel(D.T @ y, D.T @ D, h.T @ h, u, lam, p, error[:, m], penalty[:, m])
-                refined[active, m] = u
-                f = D @ u
-                F[:, m] = f[: len(H)] + 1j * f[len(H) :]
+        utils.in_threads(refine, range(U.shape[1]))
     curves = error * scale**2, penalty * scale**p
     if results == "curves":
         return curves
@@ -327,8 +337,6 @@ def smoothed_notes(Y, H, U, rotation, note_of):
     np.ndarray [shape=(N, K, M), complex64]
         They sum to Y.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     X = np.empty((rotation.shape[1], *Y.shape), np.complex64)
     size = np.abs(rotation).astype(np.float64)
     rotation = rotation * (np.minimum(size, COHERENCE) / np.maximum(size, np.finfo(np.float64).tiny))
@@ -338,9 +346,7 @@ def smoothed_notes(Y, H, U, rotation, note_of):
     def smooth(bins):
         kernel(Y[bins], H[bins], U, rotation[bins], note_of, N_TRACKED, TRACKED_SHARE, X[:, bins])
 
-    with ThreadPoolExecutor(utils.available_cores()) as pool:
-        for _ in pool.map(smooth, utils.frame_slices(len(Y), 32)):
-            pass  # an error in a thread is raised here
+    utils.in_threads(smooth, utils.frame_slices(len(Y), 32))
     return X
 
 

@@ -47,7 +47,9 @@ GMM_FLOOR = 1e-8  # share of a note's mass that every bin starts with: multiplic
 U_FLOOR = 1e-30  # of activations while they are updated, in units of the loudest bin: no denominator is ever zero
 CLOSE_FIT = 1e-3  # normalised error below which a residual is worked out in double precision
 IS_FLOOR = 1e-7  # what the Itakura-Saito divergence takes silence for, in the same units: 140 dB below the loudest
-EUCLIDEAN_BLOCK = 512  # frames; smaller products take BLAS longer a frame, larger ones leave a core's cache
+NMF_BLOCK = 1024  # frames, which go to all cores
+EUCLIDEAN_BLOCK = 512  # frames of one core: smaller products take BLAS longer a frame, larger ones leave its cache
+DIVERGENCE_BLOCK = 64  # frames of one core where S is needed as a whole, for the same reasons
 core_limit = ContextVar("core_limit", default=None)  # of whoever works on other blocks at the same time
 PHASE_BLOCK_BYTES = 2**26  # phases of one block of frames; the peak memory is a few times this
 
@@ -202,16 +204,14 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=
         rng = np.random.default_rng(seed)
 
         def jobs():
-            for frames in frame_slices(Y.shape[1], EUCLIDEAN_BLOCK):
+            for frames in frame_slices(Y.shape[1], NMF_BLOCK):
                 start = rng.standard_normal((frames.stop - frames.start, H.shape[1]), dtype=np.float32)
                 yield functools.partial(read_frames, Y, frames), np.abs(start).T.astype(dtype)
 
         work = functools.partial(_nmf_block, H=H, G=G, n_iter=n_iter, loss=loss, scale=scale)
         U = np.empty((H.shape[1], Y.shape[1]), dtype)
         cost = np.zeros(n_iter)
-        for frames, (U_block, distance) in zip(
-            frame_slices(Y.shape[1], EUCLIDEAN_BLOCK), map(work, jobs()), strict=True
-        ):
+        for frames, (U_block, distance) in zip(frame_slices(Y.shape[1], NMF_BLOCK), map(work, jobs()), strict=True):
             U[:, frames] = U_block
             U[:, frames] *= dtype.type(scale / level)
             cost = add_frames(cost, distance * scale**degree)
@@ -233,17 +233,25 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=
 def _nmf_block(job, *, H, G, n_iter, loss, scale):
     """Fit one block: ``job`` is a function that reads it and the start, (L, M), whose loudness is not set yet.
 
-    Returns U in units of ``scale`` and the divergence after each iteration, shape (n_iter, 1).
+    Its frames go to all cores, in parts whose size does not depend on their number. Returns U in units of ``scale``
+    and the divergence of each part after each iteration, shape (n_iter, parts).
     """
     read, start = job
-    with one_blas_thread():
-        V = np.ascontiguousarray(np.abs(read()), H.dtype)
+    Y = read()
+
+    def part(frames):
+        V = np.ascontiguousarray(np.abs(Y[:, frames]), H.dtype)
         V /= H.dtype.type(scale)
-        start = start * (V.sum(axis=0) / (H.sum(axis=0) @ start))
+        U = start[:, frames] * (V.sum(axis=0) / (H.sum(axis=0) @ start[:, frames]))
         if loss == "frobenius":
-            return _euclidean_updates(V, H, G, start, n_iter)[:2]
+            return _euclidean_updates(V, H, G, U, n_iter)[:2]
         updates = {"kullback-leibler": _kullback_leibler_updates, "itakura-saito": _itakura_saito_updates}[loss]
-        return updates(V, H, start, n_iter)
+        return updates(V, H, U, n_iter)
+
+    size = EUCLIDEAN_BLOCK if loss == "frobenius" else DIVERGENCE_BLOCK
+    with one_blas_thread():
+        U, divergence = zip(*in_threads(part, frame_slices(Y.shape[1], size)), strict=True)
+    return np.concatenate(U, axis=1), np.concatenate(divergence, axis=1)
 
 
 def cost_scale(Y, loss="frobenius"):
@@ -640,6 +648,14 @@ def _start_and_sweep(kernel, stop, seed, first, H, G, p, Y, U, P, F, error, pena
     for i in range(len(P)):
         P[i] = _random_phases(seed, first + i, H.shape, P.dtype)
     kernel(Y, H, G, U, P, F, error, penalty, weight, H.dtype.type(p), stop)
+
+
+def in_threads(function, parts):
+    """``[function(part) for part in parts]``, with as many threads as there are cores."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        return list(pool.map(function, parts))
 
 
 def available_cores():
