@@ -29,8 +29,7 @@ import numpy as np
 import utils
 
 BLOCK, CONTEXT = 64, 16  # frames smoothed at a time, and frames before and after that they are smoothed with
-N_TRACKED = 10  # notes of a bin, the strongest of a block, that keep a phase there; the rest are Wiener-filtered,
-TRACKED_SHARE = 1e-4  # and so are those that have less of a bin's energy than this
+N_TRACKED = 6  # notes of a bin, the strongest of a block, that keep a phase there; the rest are Wiener-filtered
 COHERENCE = 0.97  # the largest rho: a template is steadier than the same note in a recording
 SILENT = 1e-4  # of the loudest activation in a frame, 80 dB below it: where phases are held, what is less is zero
 TEMPLATE_DB = -40.0  # frames of a template, relative to its loudest, that its rotation is measured on
@@ -344,20 +343,21 @@ def smoothed_notes(Y, H, U, rotation, note_of):
     kernel = utils.compiled(_smooth_bins)
 
     def smooth(bins):
-        kernel(Y[bins], H[bins], U, rotation[bins], note_of, N_TRACKED, TRACKED_SHARE, X[:, bins])
+        kernel(Y[bins], H[bins], U, rotation[bins], note_of, N_TRACKED, X[:, bins])
 
     utils.in_threads(smooth, utils.frame_slices(len(Y), 32))
     return X
 
 
-def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, share, X):
+def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, X):
     """Smooth all notes in some bins; numba compiles this. X is written in place, the rest is as above.
 
     x is the state, the strongest notes, and V its covariance. An innovation e of variance s moves x by g e with
     g = V 1 / s; back in time, z = (sum_n C_n)^(-1) Y comes from them, and X_n = C_n z from its sums ahead and behind.
     """
     n_notes, n_bins, n_frames = X.shape
-    r, g, ahead = np.zeros((3, n_frames, n_tracked), np.complex128)
+    n = min(n_tracked, n_notes)
+    r, g, ahead = np.zeros((3, n_frames, n), np.complex128)
     innovation, z = np.zeros((2, n_frames), np.complex128)
     model, total, rest = np.zeros((3, n_frames))
     variance = np.zeros((n_frames, n_notes))
@@ -371,7 +371,6 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, share, X):
         variance[:] = variance**2
         energy = variance.sum(axis=0)
         variance += 1e-12 * energy.sum() / n_frames + 1e-200  # keeps what is divided by from zero
-        n = max(1, min(n_tracked, np.sum(energy > share * energy.sum())))
         tracked = np.argsort(-energy)[:n]
         for m in range(n_frames):
             total[m] = rest[m] = variance[m].sum()

@@ -30,7 +30,6 @@ References
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import mmap
 import os
@@ -51,7 +50,8 @@ NMF_BLOCK = 1024  # frames, which go to all cores
 EUCLIDEAN_BLOCK = 512  # frames of one core: smaller products take BLAS longer a frame, larger ones leave its cache
 DIVERGENCE_BLOCK = 64  # frames of one core where S is needed as a whole, for the same reasons
 core_limit = ContextVar("core_limit", default=None)  # of whoever works on other blocks at the same time
-PHASE_BLOCK_BYTES = 2**26  # phases of one block of frames; the peak memory is a few times this
+PHASE_BLOCK_BYTES = 2**26  # of one block of frames where phases are wanted; the peak memory is a few times this
+PHASE_FRAMES = 8  # of one core: few, so that an interrupt is soon heard
 
 
 class InputError(ValueError):
@@ -477,7 +477,8 @@ def complex_nmf_blocks(
         size = EUCLIDEAN_BLOCK
         sweeps = functools.partial(_pinned_block, H=H.astype(np.float64), G=gram(H))
     else:
-        size = block or max(available_cores(), PHASE_BLOCK_BYTES // (H.size * Y.dtype.itemsize))
+        size = block or (PHASE_BLOCK_BYTES // (H.size * Y.dtype.itemsize) if with_phase else EUCLIDEAN_BLOCK)
+        size = max(size, available_cores())
         Ht = np.ascontiguousarray(H.T, dtype=Y.real.dtype.newbyteorder("="))  # (L, K)
         sweeps = functools.partial(_moving_block, H=Ht, G=gram(H).astype(Ht.dtype), seed=seed)
     passes = 1 if thr is None and tol is None else 2
@@ -602,52 +603,31 @@ def _moving_block(job, *, H, G, n_iter, weight, p, seed, results):
     guards against division by zero hold for recordings of any level. H is (L, K) here; ``job``, ``results`` and what
     is returned are as for :func:`_pinned_block`, with P [shape=(L, K, frames)] for "phases".
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     read, first_frame = job
     Y = read()
-    n_frames, n_threads = Y.shape[1], available_cores()
+    n_frames = Y.shape[1]
     scale = power_of_two(np.abs(Y).max(axis=0))  # (frames,)
     unit = scale.astype(H.dtype)
     Yt = np.ascontiguousarray((Y / unit).T)  # (frames, K)
     U = np.repeat(np.abs(Yt).sum(axis=1, keepdims=True) / H.dtype.type(len(H)), len(H), axis=1)
-    P = np.empty((n_frames, *H.shape), Y.dtype)
+    P = np.empty((n_frames, *H.shape), Y.dtype) if results == "phases" else None
     F = np.empty_like(Yt)
     error, penalty = np.empty((2, n_frames, n_iter))
     lam = (weight * scale ** (p - 2)).astype(H.dtype)  # the same weight, in each frame's own unit
-
     kernel = compiled(_sweep_frames)
-    stop = np.zeros(1, bool)  # tells the threads that nobody waits for them any more
-    shares = np.linspace(0, n_frames, n_threads + 1).astype(int)
-    with ThreadPoolExecutor(n_threads) as pool, _set_at_the_end(stop):
-        threads = []
-        for first, last in itertools.pairwise(shares):
-            arrays = (array[first:last] for array in (Yt, U, P, F, error, penalty, lam))
-            threads.append(
-                pool.submit(_start_and_sweep, kernel, stop, seed, first_frame + int(first), H, G, p, *arrays)
-            )
-        for thread in threads:
-            thread.result()  # an error in a thread is raised here
+
+    def part(m):
+        phases = np.empty((m.stop - m.start, *H.shape), Y.dtype) if P is None else P[m]
+        for i in range(len(phases)):
+            phases[i] = _random_phases(seed, first_frame + m.start + i, H.shape, Y.dtype)
+        kernel(Yt[m], H, G, U[m], phases, F[m], error[m], penalty[m], lam[m], H.dtype.type(p))
+
+    in_threads(part, frame_slices(n_frames, PHASE_FRAMES))
     curves = error.T * scale**2, penalty.T * scale**p
     if results == "curves":
         return curves
     model = U.T * unit, F.T * unit
     return (*curves, *model, P.transpose(1, 2, 0)) if results == "phases" else (*curves, *model)
-
-
-@contextmanager
-def _set_at_the_end(flag):
-    try:
-        yield
-    finally:
-        flag[:] = True
-
-
-def _start_and_sweep(kernel, stop, seed, first, H, G, p, Y, U, P, F, error, penalty, weight):
-    """Give the frames from ``first`` on their random phases and carry them through their sweeps."""
-    for i in range(len(P)):
-        P[i] = _random_phases(seed, first + i, H.shape, P.dtype)
-    kernel(Y, H, G, U, P, F, error, penalty, weight, H.dtype.type(p), stop)
 
 
 def in_threads(function, parts):
@@ -700,7 +680,7 @@ def is_private(folder):
     return status.st_uid == os.getuid() and not status.st_mode & 0o002
 
 
-def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
+def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p):
     """Carry every frame of a block through all its sweeps; numba compiles this.
 
     One sweep is Kameoka's [2]_ with beta and X eliminated; with Q = S P + Y - F::
@@ -713,8 +693,7 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
     to the next F and S while it is still at hand, two rows at a time to halve the traffic of F and S.
     Everything is laid out frame first: Y, F (M, K); H (L, K); G = H^T H (L, L); U (M, L); P (M, L, K);
     error, penalty (M, n_iter); weight (M,). U, P, F, error (``sum |Y - F|^2``) and penalty (``sum U^p``) are
-    written in place; once ``stop[0]`` is set it returns. Rows are padded with zeros to a whole number of
-    vectors, and to an even number of rows.
+    written in place. Rows are padded with zeros to a whole number of vectors, and to an even number of rows.
     """
     zero, one, tiny = H.dtype.type(0), H.dtype.type(1), np.finfo(H.dtype).tiny
     root = np.sqrt(tiny)  # makes a 1 of the phase where Q = 0, and is lost in rounding elsewhere
@@ -740,8 +719,6 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
                 S_next[k] += h[l, k] * u[l]
 
         for i in range(error.shape[1]):
-            if stop[0]:
-                return
             for k in range(width):
                 D_re[k], D_im[k], S[k] = Y_re[k] - F_re[k], Y_im[k] - F_im[k], S_next[k]
             F_re[:], F_im[:], S_next[:] = zero, zero, zero

@@ -4,10 +4,11 @@
     python benchmarks/scaling.py --only CNMF --rounds 1
 
 Takes 20 minutes of sound apart without Dask on one core, with one worker and with two, each of one thread, as
-whole processes that take turns; ratios are medians over the rounds. Beside the seconds on the clock, which whatever
-else the machine does makes longer, stand those of processor time. From that time and from the bytes of a
-block follows what a cluster of 1 000 workers and 200 hours of sound would wait for. The table goes to
-benchmarks/README.md. About half an hour on two idle cores.
+whole processes that take turns; ratios are medians over the rounds. What a second core is worth at all is told by two
+runs without Dask at once: they would take as long as one alone, if cores shared nothing. Beside the seconds
+on the clock, which whatever else the machine does makes longer, stand those of processor time. From that time and
+from the bytes of a block follows what a cluster of 1 000 workers and 200 hours of sound would wait for. The table
+goes to benchmarks/README.md. About half an hour on two idle cores.
 """
 
 import argparse
@@ -77,16 +78,23 @@ def processor_seconds(process):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def run(folder, arguments, spec, *options, core=None, n_iter=None):
-    """Run a script; returns its seconds on the clock and of processor time."""
+def run(folder, arguments, spec, *options, cores=(None,), n_iter=None):
+    """Run a script, once on each of ``cores`` at once; returns its seconds on the clock and of processor time."""
     script, full, *rest = arguments
     command = [sys.executable, ROOT / script, spec, n_iter or full, "basis.npy", "--quiet", *rest, *options]
-    pin = (lambda: os.sched_setaffinity(0, {core})) if core is not None else None
     start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=folder, preexec_fn=pin)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
+    processes = [
+        subprocess.Popen(
+            [*command, *(["-o", f"core {core}"] if core is not None else [])],
+            cwd=folder,
+            preexec_fn=functools.partial(os.sched_setaffinity, 0, {core}) if core is not None else None,
+        )
+        for core in cores
+    ]
+    ends = [os.wait4(process.pid, 0) for process in processes]
+    if any(status for _, status, _ in ends):
         raise SystemExit(f"{command} failed")
+    usage = ends[0][2]
     return time.perf_counter() - start, usage.ru_utime + usage.ru_stime
 
 
@@ -95,8 +103,8 @@ def measure(folder, arguments, clusters, rounds):
 
     Returns
     -------
-    elapsed : np.ndarray [shape=(rounds, 3)]
-        On the clock, without Dask, with one worker, with two.
+    elapsed : np.ndarray [shape=(rounds, 4)]
+        On the clock, without Dask, with one worker, with two, and of two runs without Dask at once.
     taken : np.ndarray [shape=(rounds, 4)]
         Of processor time: without Dask; of the client, the scheduler and the one worker.
     start : np.ndarray [shape=(4,)]
@@ -114,18 +122,20 @@ def measure(folder, arguments, clusters, rounds):
         run(folder, arguments, "warm.npy", "--dask", address, n_iter="2")
     _, alone = run(folder, arguments, "warm.npy")
     start = np.array([alone, *with_one("warm.npy")[1]])
-    elapsed, taken = np.zeros((rounds, 3)), np.zeros((rounds, 4))
+    elapsed, taken = np.zeros((2, rounds, 4))
+    cores = sorted(os.sched_getaffinity(0))[:2]
     for i in range(rounds):
-        elapsed[i, 0], taken[i, 0] = run(folder, arguments, "spec.npy", core=min(os.sched_getaffinity(0)))
+        elapsed[i, 0], taken[i, 0] = run(folder, arguments, "spec.npy", cores=cores[:1])
         elapsed[i, 1], taken[i, 1:] = with_one("spec.npy")
         elapsed[i, 2], _ = run(folder, arguments, "spec.npy", "--dask", clusters[1][0])
+        elapsed[i, 3], _ = run(folder, arguments, "spec.npy", cores=cores)
         print(f"{arguments[0]}: {elapsed[i].round(1)} s, processor time {taken[i].round(1)} s", file=sys.stderr)
     return elapsed, taken, start
 
 
 def block_of(name, folder):
     """Frames of one block, bytes of its job where the workers see the file and where not, and of its result."""
-    size = utils.EUCLIDEAN_BLOCK if name == "NMF" else max(2, utils.PHASE_BLOCK_BYTES // (K * L * 8))
+    size = utils.NMF_BLOCK if name == "NMF" else utils.EUCLIDEAN_BLOCK
     Y = utils.load_spectrogram(folder / "spec.npy")
     frames = functools.partial(utils.read_frames, Y, slice(0, size))
     U, F, start = (4 * L * size, 8 * K * size, 4 * L * size)
@@ -176,17 +186,19 @@ def main():
             ratios = (
                 elapsed[:, 1] / elapsed[:, 0],
                 elapsed[:, 1] / elapsed[:, 2],
+                2 * elapsed[:, 0] / elapsed[:, 3],
                 taken[:, 1:].sum(axis=1) / taken[:, 0],
             )
-            overhead, gain, more = (np.median(ratio) for ratio in ratios)
+            overhead, gain, at_most, more = (np.median(ratio) for ratio in ratios)
             seconds = np.median(taken, axis=0)
             script, n_iter, *options = RUNS[name]
             times.append(
                 [
                     f"`{script}`, {n_iter} iterations, `{' '.join(options)}`",
-                    *(f"{t:.0f}" for t in np.median(elapsed, axis=0)),
+                    *(f"{t:.0f}" for t in np.median(elapsed, axis=0)[:3]),
                     f"{overhead:.2f}",
                     f"{gain:.2f}",
+                    f"{at_most:.2f}",
                     f"{seconds[0]:.0f}",
                     " + ".join(f"{t:.1f}" for t in seconds[1:]),
                     f"{more:.2f}",
@@ -195,7 +207,8 @@ def main():
             rest = limits(name, (seconds - start)[1:], n_frames - N_WARM, folder)
             waits += [[f"`{script}`", *row] for row in rest]
     header = ["", "no Dask, one core, s", "1 worker, s", "2 workers, s", "1 worker / no Dask", "1 worker / 2 workers"]
-    header += ["processor time, no Dask, s", "client + scheduler + 1 worker, s", "all three / no Dask"]
+    header += ["two cores / one core, no Dask", "processor time, no Dask, s"]
+    header += ["client + scheduler + 1 worker, s", "all three / no Dask"]
     text = (
         f"{args.minutes} minutes of sound, {n_frames} frames, K = {K}, L = {L}; rounds: {args.rounds}; "
         f"{os.cpu_count()} cores, and a load average at the end of {os.getloadavg()[1]:.1f}.\n\n"
