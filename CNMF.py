@@ -84,8 +84,9 @@ def main(argv=None):
                 map=map,
             )
             with outputs.output_folder(workspace) as folder:
-                done = []  # U and curves of each block
-                blocks = write_components(folder, blocks, done, Y, H, with_phase=not args.no_phase)
+                U = np.empty((H.shape[1], Y.shape[1]), Y.real.dtype.newbyteorder("="))
+                last = deque(maxlen=1)
+                blocks = write_components(folder, blocks, U, last, Y, with_phase=not args.no_phase)
                 if args.stems:
                     if args.phase_init == "sinusoidal":
                         parts = (X for *_, X in blocks)
@@ -93,13 +94,11 @@ def main(argv=None):
                         parts = audio.component_notes(Y, H, blocks, columns)
 
                     def sounding():
-                        U = np.concatenate([U for U, *_ in done], axis=1)
                         return results.sounding_notes(U, columns, args.top_db)
 
                     results.write_stems(folder, path, Y, y, list(columns), parts, sounding, params, args, workspace)
                 deque(blocks, maxlen=0)  # what is left of them: all, where no stems asked for any
-                U = np.concatenate([U for U, *_ in done], axis=1)
-                _, error, cost = done[-1]
+                error, cost = last.pop()
                 for name, array in {"basis_calc": H, "activation_calc": U, "cost": cost}.items():
                     np.save(folder / f"{name}.npy", array)
                 energy = utils.energy(Y)
@@ -118,17 +117,18 @@ def main(argv=None):
     options.for_each_input(parser, args, decompose)
 
 
-def write_components(folder, blocks, done, Y, H, *, with_phase):
-    """Pass blocks on, while reconst.npy and phase_calc.npy are written; U and the curves so far go to ``done``."""
+def write_components(folder, blocks, U, last, Y, *, with_phase):
+    """Pass blocks on, while reconst.npy and phase_calc.npy are written, U is filled, and the curves go to ``last``."""
     dtype = Y.dtype.newbyteorder("=")
     with ExitStack() as files:
         write_F = files.enter_context(utils.frame_writer(folder / "reconst.npy", Y.shape, dtype))
         if with_phase:
-            shape = (H.shape[1], *Y.shape)
+            shape = (len(U), *Y.shape)
             write_P = files.enter_context(utils.frame_writer(folder / "phase_calc.npy", shape, dtype))
         for block in blocks:
-            _, U, P, F, error, cost, *_ = block
-            done.append((U, error, cost))
+            frames, U_block, P, F, error, cost, *_ = block
+            U[:, frames] = U_block
+            last.append((error, cost))
             write_F(F)
             if with_phase:
                 write_P(P)
