@@ -14,7 +14,7 @@ import numpy as np
 
 import utils
 
-N_SWEEPS = 50  # with the basis fixed, and as many with it free; more change it little
+N_SWEEPS = 50  # with the basis fixed, and as many with it free; more are no better, see benchmarks/README.md
 BLOCK = 256  # frames
 FIRMEST = 1e12  # what auto chooses at most: the templates then stay as they are, to rounding
 

@@ -144,7 +144,9 @@ def adapted_rotation(Y, H, U, rotation, columns, strength, *, map=map):
 
 def _correlations_block(job, *, H, columns):
     read, U = job
-    Y = read().astype(np.complex128)
+    Y = read()
+    scale = utils.power_of_two(np.abs(Y).max())
+    Y = Y / Y.real.dtype.type(scale)
     turn, power = Y[:, 1:] * Y[:, :-1].conj(), np.abs(Y) ** 2
     with utils.one_blas_thread():
         A = utils.in_threads(lambda l: (H[:, l] @ U[l]) ** 2, columns)
@@ -155,7 +157,7 @@ def _correlations_block(job, *, H, columns):
         energy = mask**2 * power
         return np.sum(mask[:, 1:] * mask[:, :-1] * turn, axis=1), energy[:, 1:].sum(axis=1), energy[:, :-1].sum(axis=1)
 
-    return np.stack(utils.in_threads(correlations, A), axis=1)  # (3, notes, K)
+    return np.stack(utils.in_threads(correlations, A), axis=1).astype(np.complex128) * scale**2  # (3, notes, K)
 
 
 def sinusoidal_blocks(
