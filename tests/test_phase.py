@@ -49,12 +49,12 @@ def smoothed(problem):
 def test_phases_are_those_of_the_notes_where_they_hold_most_of_a_bin(problem, smoothed):
     _, X, _ = problem
     energy = np.abs(X) ** 2
-    most = (energy > 0.9 * energy.sum(axis=0)) & (energy > 1e-6 * energy.max())
+    most = (energy > 0.5 * energy.sum(axis=0)) & (energy > 1e-6 * energy.max())
     error = np.abs(np.angle(smoothed * X.conj()))
     for n in range(2):
         assert most[n].sum() > 500
-        assert np.median(error[n][most[n]]) < 0.01
-        assert np.average(error[n][most[n]], weights=energy[n][most[n]]) < 0.05
+        assert np.quantile(error[n][most[n]], 0.9) < 0.05  # rad
+        assert np.average(error[n][most[n]], weights=energy[n][most[n]]) < 0.01
 
 
 def test_two_notes_a_semitone_apart_come_apart(problem, smoothed):
