@@ -8,7 +8,7 @@ whole processes that take turns; ratios are medians over the rounds. What a seco
 runs without Dask at once: they would take as long as one alone, if cores shared nothing. Beside the seconds
 on the clock, which whatever else the machine does makes longer, stand those of processor time. From that time and
 from the bytes of a block follows what a cluster of 1 000 workers and 200 hours of sound would wait for. The table
-goes to benchmarks/README.md. About half an hour on two idle cores.
+goes to benchmarks/README.md. About three quarters of an hour on two idle cores.
 """
 
 import argparse
