@@ -15,7 +15,6 @@ import numpy as np
 import utils
 
 N_SWEEPS = 50  # with the basis fixed, and as many with it free; more are no better, see benchmarks/README.md
-BLOCK = 256  # frames
 FIRMEST = 1e12  # what auto chooses at most: the templates then stay as they are, to rounding
 
 
@@ -63,7 +62,7 @@ def adapt_basis(Y, H, strength="auto", *, seed=0, progress=None, map=map):
     scale = utils.power_of_two(U.max())
     U *= (level / scale).astype(U.dtype)[:, None]
     template = H.astype(np.float64) / level
-    blocks = list(utils.frame_slices(n_frames, BLOCK))
+    blocks = list(utils.frame_slices(n_frames, utils.NMF_BLOCK))
 
     def counts(basis, *, fixed):
         """N [shape=(K, L)]; where the basis is not fixed, U has been updated before."""
@@ -91,17 +90,15 @@ def adapt_basis(Y, H, strength="auto", *, seed=0, progress=None, map=map):
 def _sweep_block(job, *, H, scale, fixed):
     """U, updated unless ``fixed``, and N of one block; ``job`` is a function that reads it, and its U."""
     read, U = job
-    Y = read()
+    Y, floor = read(), H.dtype.type(utils.U_FLOOR)
 
     def part(frames):
-        V, u = np.abs(Y[:, frames]).astype(H.dtype) / H.dtype.type(scale), U[:, frames]
-
-        def ratio(S):
-            return np.divide(V, np.maximum(S, utils.U_FLOOR, out=S), out=S)
-
+        V = np.ascontiguousarray(np.abs(Y[:, frames]), H.dtype)  # in the order of H U, or dividing takes far longer
+        V /= H.dtype.type(scale)
+        u = U[:, frames]
         if not fixed:
-            u = u * (H.T @ ratio(H @ u))
-        return u, ratio(H @ u) @ u.T
+            u = u * (H.T @ (V / (H @ u + floor)))
+        return u, (V / (H @ u + floor)) @ u.T
 
     with utils.one_blas_thread():
         U, N = zip(*utils.in_threads(part, utils.frame_slices(Y.shape[1], utils.DIVERGENCE_BLOCK)), strict=True)

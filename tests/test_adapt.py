@@ -85,7 +85,7 @@ def test_blocks_change_nothing_but_rounding(problem, monkeypatch):
     H, other, U = problem
     V = other @ U
     whole = adapt.adapt_basis(V, H, 1.0)[0]
-    monkeypatch.setattr(adapt, "BLOCK", 7)
+    monkeypatch.setattr(utils, "NMF_BLOCK", 7)
     assert adapt.adapt_basis(V, H, 1.0)[0] == pytest.approx(whole, rel=1e-6)
 
 
