@@ -77,7 +77,7 @@ def print_table(title, header, rows):
         print(f"| {' | '.join(row)} |", flush=True)
 
 
-def compare_sweeps(rng, rounds=5, n_iter=200):
+def compare_sweeps(rng, rounds=11, n_iter=200):
     Y, H = random_problem(rng)
     U = np.full((L, M), 0.1, np.float32)
     P = np.exp(2j * np.pi * rng.random((L, K, M), dtype=np.float32))
