@@ -50,8 +50,8 @@ NMF_BLOCK = 1024  # frames, which go to all cores
 EUCLIDEAN_BLOCK = 512  # frames of one core: smaller products take BLAS longer a frame, larger ones leave its cache
 DIVERGENCE_BLOCK = 64  # frames of one core where S is needed as a whole, for the same reasons
 core_limit = ContextVar("core_limit", default=None)  # of whoever works on other blocks at the same time
-PHASE_BLOCK_BYTES = 2**26  # of one block of frames where phases are wanted; the peak memory is a few times this
-PHASE_FRAMES = 8  # of one core: few, so that an interrupt is soon heard
+PHASE_BLOCK_BYTES = 2**26  # of one block of frames; the peak memory is a few times this where phases are wanted
+PHASE_FRAMES = 8  # of one core, at most: few, so that an interrupt is soon heard
 
 
 class InputError(ValueError):
@@ -477,8 +477,8 @@ def complex_nmf_blocks(
         size = EUCLIDEAN_BLOCK
         sweeps = functools.partial(_pinned_block, H=H.astype(np.float64), G=gram(H))
     else:
-        size = block or (PHASE_BLOCK_BYTES // (H.size * Y.dtype.itemsize) if with_phase else EUCLIDEAN_BLOCK)
-        size = max(size, available_cores())
+        n_bytes = PHASE_BLOCK_BYTES if with_phase else 4 * PHASE_BLOCK_BYTES
+        size = block or max(available_cores(), n_bytes // (H.size * Y.dtype.itemsize))
         Ht = np.ascontiguousarray(H.T, dtype=Y.real.dtype.newbyteorder("="))  # (L, K)
         sweeps = functools.partial(_moving_block, H=Ht, G=gram(H).astype(Ht.dtype), seed=seed)
     passes = 1 if thr is None and tol is None else 2
@@ -605,7 +605,7 @@ def _moving_block(job, *, H, G, n_iter, weight, p, seed, results):
     """
     read, first_frame = job
     Y = read()
-    n_frames = Y.shape[1]
+    n_frames, n_threads = Y.shape[1], available_cores()
     scale = power_of_two(np.abs(Y).max(axis=0))  # (frames,)
     unit = scale.astype(H.dtype)
     Yt = np.ascontiguousarray((Y / unit).T)  # (frames, K)
@@ -622,7 +622,8 @@ def _moving_block(job, *, H, G, n_iter, weight, p, seed, results):
             phases[i] = _random_phases(seed, first_frame + m.start + i, H.shape, Y.dtype)
         kernel(Yt[m], H, G, U[m], phases, F[m], error[m], penalty[m], lam[m], H.dtype.type(p))
 
-    in_threads(part, frame_slices(n_frames, PHASE_FRAMES))
+    n_parts = n_threads * -(-n_frames // (PHASE_FRAMES * n_threads))  # no core is left without one
+    in_threads(part, frame_slices(n_frames, -(-n_frames // n_parts)))
     curves = error.T * scale**2, penalty.T * scale**p
     if results == "curves":
         return curves
@@ -631,7 +632,7 @@ def _moving_block(job, *, H, G, n_iter, weight, p, seed, results):
 
 
 def in_threads(function, parts):
-    """``[function(part) for part in parts]``, with as many threads as there are cores."""
+    """``[function(part) for part in parts]`` on all cores; an interrupt ends it after the parts that are under way."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(available_cores()) as pool:

@@ -135,7 +135,7 @@ def measure(folder, arguments, clusters, rounds):
 
 def block_of(name, folder):
     """Frames of one block, bytes of its job where the workers see the file and where not, and of its result."""
-    size = utils.NMF_BLOCK if name == "NMF" else utils.EUCLIDEAN_BLOCK
+    size = utils.NMF_BLOCK if name == "NMF" else 4 * utils.PHASE_BLOCK_BYTES // (K * L * 8)
     Y = utils.load_spectrogram(folder / "spec.npy")
     frames = functools.partial(utils.read_frames, Y, slice(0, size))
     U, F, start = (4 * L * size, 8 * K * size, 4 * L * size)

@@ -3,9 +3,10 @@
     python benchmarks/speed.py
     python benchmarks/speed.py --only sweep nmf
 
-Three tables: a sweep of complex NMF with moving phases; fixed-basis NMF; growth with the length of the
-recording and with the size of the basis, as whole processes. Rivals take turns, so that what else the machine
-is doing hits all of them, and ratios are medians over the rounds. About fifteen minutes on two cores.
+Five tables: growth with the length of the recording and with the size of the basis, as whole processes; a sweep of
+complex NMF with moving phases; fixed-basis NMF; smoothed phases and adaptation; a whole short run. Rivals take
+turns, so that what else the machine is doing hits all of them, and ratios are medians over the rounds. About fifteen
+minutes on two cores.
 """
 
 import argparse
