@@ -51,7 +51,7 @@ EUCLIDEAN_BLOCK = 512  # frames of one core: smaller products take BLAS longer a
 DIVERGENCE_BLOCK = 64  # frames of one core where S is needed as a whole, for the same reasons
 core_limit = ContextVar("core_limit", default=None)  # of whoever works on other blocks at the same time
 PHASE_BLOCK_BYTES = 2**26  # of one block of frames; the peak memory is a few times this where phases are wanted
-PHASE_FRAMES = 8  # of one core, at most: few, so that an interrupt is soon heard
+PHASE_FRAMES = 8  # of one core, at most: few, so that all cores end at about the same time
 
 
 class InputError(ValueError):
@@ -620,10 +620,11 @@ def _moving_block(job, *, H, G, n_iter, weight, p, seed, results):
         phases = np.empty((m.stop - m.start, *H.shape), Y.dtype) if P is None else P[m]
         for i in range(len(phases)):
             phases[i] = _random_phases(seed, first_frame + m.start + i, H.shape, Y.dtype)
-        kernel(Yt[m], H, G, U[m], phases, F[m], error[m], penalty[m], lam[m], H.dtype.type(p))
+        kernel(Yt[m], H, G, U[m], phases, F[m], error[m], penalty[m], lam[m], H.dtype.type(p), stop)
 
+    stop = np.zeros(1, bool)
     n_parts = n_threads * -(-n_frames // (PHASE_FRAMES * n_threads))  # no core is left without one
-    in_threads(part, frame_slices(n_frames, -(-n_frames // n_parts)))
+    in_threads(part, frame_slices(n_frames, -(-n_frames // n_parts)), stop)
     curves = error.T * scale**2, penalty.T * scale**p
     if results == "curves":
         return curves
@@ -631,12 +632,19 @@ def _moving_block(job, *, H, G, n_iter, weight, p, seed, results):
     return (*curves, *model, P.transpose(1, 2, 0)) if results == "phases" else (*curves, *model)
 
 
-def in_threads(function, parts):
-    """``[function(part) for part in parts]`` on all cores; an interrupt ends it after the parts that are under way."""
+def in_threads(function, parts, stop=None):
+    """``[function(part) for part in parts]`` on all cores; an interrupt ends it after the parts that are under way.
+
+    ``stop`` [shape=(1,), bool] is set at the end, and tells parts that take long that nobody waits for them any more.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(available_cores()) as pool:
-        return list(pool.map(function, parts))
+        try:
+            return list(pool.map(function, parts))
+        finally:
+            if stop is not None:
+                stop[:] = True
 
 
 def available_cores():
@@ -681,7 +689,7 @@ def is_private(folder):
     return status.st_uid == os.getuid() and not status.st_mode & 0o002
 
 
-def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p):
+def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
     """Carry every frame of a block through all its sweeps; numba compiles this.
 
     One sweep is Kameoka's [2]_ with beta and X eliminated; with Q = S P + Y - F::
@@ -694,7 +702,8 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p):
     to the next F and S while it is still at hand, two rows at a time to halve the traffic of F and S.
     Everything is laid out frame first: Y, F (M, K); H (L, K); G = H^T H (L, L); U (M, L); P (M, L, K);
     error, penalty (M, n_iter); weight (M,). U, P, F, error (``sum |Y - F|^2``) and penalty (``sum U^p``) are
-    written in place. Rows are padded with zeros to a whole number of vectors, and to an even number of rows.
+    written in place; once ``stop[0]`` is set it returns. Rows are padded with zeros to a whole number of
+    vectors, and to an even number of rows.
     """
     zero, one, tiny = H.dtype.type(0), H.dtype.type(1), np.finfo(H.dtype).tiny
     root = np.sqrt(tiny)  # makes a 1 of the phase where Q = 0, and is lost in rounding elsewhere
@@ -720,6 +729,8 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p):
                 S_next[k] += h[l, k] * u[l]
 
         for i in range(error.shape[1]):
+            if stop[0]:
+                return
             for k in range(width):
                 D_re[k], D_im[k], S[k] = Y_re[k] - F_re[k], Y_im[k] - F_im[k], S_next[k]
             F_re[:], F_im[:], S_next[:] = zero, zero, zero
