@@ -15,18 +15,12 @@ from functools import partial
 
 import numpy as np
 
-import audio
-import figures
-import notes
-import options
-import outputs
-import phase
-import results
 import utils
+from piano import basis, cli, figures, outputs, phase, recording, results, stems
 
 
 def parse_args(parser, argv):
-    options.add_decomposition(parser)
+    cli.add_decomposition(parser)
     parser.add_argument(
         "--phase-init",
         choices=("mixture", "random", "sinusoidal"),
@@ -36,39 +30,39 @@ def parse_args(parser, argv):
     )
     parser.add_argument(
         "--sparsity",
-        type=options.not_negative,
+        type=cli.not_negative,
         default=1e-5,
         metavar="S",
         help="weight of the sparsity penalty, free of gain and length (default: %(default)s)",
     )
     parser.add_argument("--no-phase", action="store_true", help="do not write phase_calc.npy, L x K x M numbers")
-    return options.parse(parser, argv)
+    return cli.parse(parser, argv)
 
 
 def main(argv=None):
-    parser = options.parser(__doc__, __file__)
+    parser = cli.parser(__doc__, __file__)
     args = parse_args(parser, argv)
     try:
         templates = utils.load_basis(args.basis)
-        info = notes.load_basis_info(args.basis, templates.shape)
-        params = audio.transform(info, args.sr, len(templates))
+        info = basis.load_basis_info(args.basis, templates.shape)
+        params = basis.transform(info, args.sr, len(templates))
         if args.phase_init == "sinusoidal":
             rotation = phase.load_rotation(args.basis, templates.shape)
         results.check_options(args, params)
     except utils.InputError as error:
         parser.error(str(error))
     if args.phase_init != "mixture" and not args.quiet and not args.dask:
-        options.announce_compilation()
+        cli.announce_compilation()
 
     def decompose(path, out_dir, map):
         with outputs.reserved_folder(out_dir) as workspace:
-            Y, y = audio.open_spectrogram(path, params, workspace)
+            Y, y = recording.open_spectrogram(path, params, workspace)
             utils.check_complex(Y, path)
             utils.check_bins(Y, templates, path, args.basis)
             n_tensors = 1 if args.no_phase else 1 + templates.shape[1]
             outputs.check_space(out_dir, n_tensors * Y.size * Y.itemsize, "--no-phase leaves out the largest file")
             H, strength = results.adapted_basis(Y, templates, args, map)
-            columns = results.note_columns(H, info)
+            columns = stems.note_columns(H, info)
             if args.phase_init == "sinusoidal":
                 decomposition = partial(phase.sinusoidal_blocks, Y, H, rotation, columns, strength=strength)
             else:
@@ -80,7 +74,7 @@ def main(argv=None):
                 thr=args.thr,
                 tol=args.tol,
                 with_phase=not args.no_phase or (args.stems and args.phase_init != "sinusoidal"),
-                progress=options.progress_bar("frame", args.quiet),
+                progress=cli.progress_bar("frame", args.quiet),
                 map=map,
             )
             with outputs.output_folder(workspace) as folder:
@@ -91,10 +85,10 @@ def main(argv=None):
                     if args.phase_init == "sinusoidal":
                         parts = (X for *_, X in blocks)
                     else:
-                        parts = audio.component_notes(Y, H, blocks, columns)
+                        parts = stems.component_notes(Y, H, blocks, columns)
 
                     def sounding():
-                        return results.sounding_notes(U, columns, args.top_db)
+                        return stems.sounding_notes(U, columns, args.top_db)
 
                     results.write_stems(folder, path, Y, y, list(columns), parts, sounding, params, args, workspace)
                 deque(blocks, maxlen=0)  # what is left of them: all, where no stems asked for any
@@ -110,11 +104,11 @@ def main(argv=None):
                     F = utils.load_spectrogram(folder / "reconst.npy")
                     results.write_notes(folder, Y, U, lambda frames: utils.read_frames(F, frames), info)
                 results.write_record(folder, path, params, args, cost, reason, error, strength)
-        options.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
+        cli.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
         if args.show:
             figures.show(out_dir / name for name in ("learning_curve_CNMF.png", "activation.png"))
 
-    options.for_each_input(parser, args, decompose)
+    cli.for_each_input(parser, args, decompose)
 
 
 def write_components(folder, blocks, U, last, Y, *, with_phase):
@@ -136,4 +130,4 @@ def write_components(folder, blocks, U, last, Y, *, with_phase):
 
 
 if __name__ == "__main__":
-    sys.exit(options.run(main))
+    sys.exit(cli.run(main))

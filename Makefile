@@ -49,10 +49,10 @@ $(VENV)/user: requirements.txt | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-$(VENV)/fuzz: requirements-fuzz.txt $(VENV)/dev
+$(VENV)/fuzz: requirements/fuzz.txt $(VENV)/dev
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-$(VENV)/dev: requirements-dev.txt requirements-dask.txt requirements.txt | $(VENV)/bin/python
+$(VENV)/dev: requirements/dev.txt requirements/dask.txt requirements.txt | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@ $(VENV)/user

@@ -11,18 +11,13 @@ import sys
 
 import numpy as np
 
-import audio
-import figures
-import notes
-import options
-import outputs
-import results
 import utils
+from piano import basis, cli, figures, outputs, recording, results, stems
 
 
 def main(argv=None):
-    parser = options.parser(__doc__, __file__)
-    options.add_decomposition(parser)
+    parser = cli.parser(__doc__, __file__)
+    cli.add_decomposition(parser)
     parser.add_argument(
         "--loss",
         choices=("frobenius", "kullback-leibler", "itakura-saito"),
@@ -35,23 +30,23 @@ def main(argv=None):
         default="wiener",
         help="a stem's share of the sound: of squared magnitudes or of magnitudes (default: %(default)s)",
     )
-    args = options.parse(parser, argv)
+    args = cli.parse(parser, argv)
     try:
         templates = utils.load_basis(args.basis)
-        info = notes.load_basis_info(args.basis, templates.shape)
-        params = audio.transform(info, args.sr, len(templates))
+        info = basis.load_basis_info(args.basis, templates.shape)
+        params = basis.transform(info, args.sr, len(templates))
         results.check_options(args, params)
     except utils.InputError as error:
         parser.error(str(error))
 
     def decompose(path, out_dir, map):
         with outputs.reserved_folder(out_dir) as workspace:
-            Y, y = audio.open_spectrogram(path, params, workspace)
+            Y, y = recording.open_spectrogram(path, params, workspace)
             utils.check_bins(Y, templates, path, args.basis)
             if args.stems:
                 utils.check_complex(Y, path)
             H, strength = results.adapted_basis(Y, templates, args, map)
-            progress = options.progress_bar("frame", args.quiet)
+            progress = cli.progress_bar("frame", args.quiet)
             U, cost = utils.nmf(
                 Y,
                 H,
@@ -73,17 +68,17 @@ def main(argv=None):
                 if args.notes or y is not None:
                     results.write_notes(folder, Y, U, lambda frames: H @ U[:, frames], info)
                 if args.stems:
-                    columns = results.note_columns(H, info)
-                    files = results.sounding_notes(U, columns, args.top_db)
-                    blocks = audio.masked_notes(Y, H, U, columns, files, mask=args.mask)
+                    columns = stems.note_columns(H, info)
+                    files = stems.sounding_notes(U, columns, args.top_db)
+                    blocks = stems.masked_notes(Y, H, U, columns, files, mask=args.mask)
                     results.write_stems(folder, path, Y, y, files, blocks, lambda: files, params, args, workspace)
                 results.write_record(folder, path, params, args, cost, reason, error, strength)
-        options.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
+        cli.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
         if args.show:
             figures.show(out_dir / name for name in ("learning_curve_NMF.png", "activation.png"))
 
-    options.for_each_input(parser, args, decompose)
+    cli.for_each_input(parser, args, decompose)
 
 
 if __name__ == "__main__":
-    sys.exit(options.run(main))
+    sys.exit(cli.run(main))

@@ -17,20 +17,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import audio
-import figures
-import notes
-import options
-import outputs
-import phase
 import utils
+from piano import basis, cli, figures, outputs, phase, pitch, recording
 
 LOWEST_SR = 1000  # Hz; below it hardly a note of the piano can be measured
 LARGEST_N_FFT = 2**20  # samples, the best part of a minute
 
 
 def parse_args(parser, argv):
-    number, count = options.positive(float), options.positive(int)
+    number, count = cli.positive(float), cli.positive(int)
     for name, kind, default, text in (
         ("--sr", count, 22050, "sampling rate in Hz; other rates are resampled"),
         ("--n-fft", count, 2048, "STFT length in samples"),
@@ -44,10 +39,10 @@ def parse_args(parser, argv):
     ):
         parser.add_argument(name, type=kind, default=default, metavar="X", help=f"{text} (default: %(default)s)")
     parser.add_argument("templates", type=Path, metavar="DIR", help="folder of single-note audio files")
-    options.add_output(parser)
-    args = options.parse(parser, argv)
-    if not LOWEST_SR <= args.sr <= notes.HIGHEST_SR:
-        parser.error(f"--sr: got {args.sr}, expected {LOWEST_SR} to {notes.HIGHEST_SR} Hz")
+    cli.add_output(parser)
+    args = cli.parse(parser, argv)
+    if not LOWEST_SR <= args.sr <= basis.HIGHEST_SR:
+        parser.error(f"--sr: got {args.sr}, expected {LOWEST_SR} to {basis.HIGHEST_SR} Hz")
     if args.n_fft % 2 or args.n_fft > LARGEST_N_FFT:
         parser.error(f"--n-fft: got {args.n_fft}, expected an even number, at most {LARGEST_N_FFT}")
     if args.hop_length > args.n_fft:
@@ -56,12 +51,12 @@ def parse_args(parser, argv):
 
 
 def main(argv=None):
-    parser = options.parser(__doc__, __file__)
+    parser = cli.parser(__doc__, __file__)
     args = parse_args(parser, argv)
     try:
         if not args.templates.is_dir():
             raise utils.InputError(f"{args.templates}: no such folder, expected a folder of single-note audio files")
-        files = audio.audio_files(args.templates)
+        files = recording.audio_files(args.templates)
         if not files:
             raise utils.InputError(f"{args.templates}: got no audio files, expected one for each note")
         with outputs.reserved_folder(args.out_dir) as workspace:
@@ -85,25 +80,23 @@ def main(argv=None):
                 outputs.write_record(folder, args.script, args.command, files, seed=None, stft=params, **ending)
     except utils.InputError as error:
         parser.error(str(error))
-    options.report(
-        f"{len(learnt)} notes, {columns[0]['note']} to {columns[-1]['note']}, {H.shape[1]} columns", args.quiet
-    )
+    cli.report(f"{len(learnt)} notes, {columns[0]['note']} to {columns[-1]['note']}, {H.shape[1]} columns", args.quiet)
     if args.show:
         figures.show([args.out_dir / "fixed_basis_spectrogram.png"])
 
 
 def learn_note(path, args):
     """Description of the note in a template, its spectra [shape=(K, states)], its rotation, and the error left."""
-    y = audio.load(path, args.sr)
+    y = recording.load(path, args.sr)
     if not y.any():
         raise utils.InputError(f"{path}: got silence, expected one note")
-    midi = notes.midi_of_name(path.stem)
-    f0 = notes.measure_f0(y, args.sr) if midi is None else utils.note_frequency(midi, args.c3)
+    midi = pitch.midi_of_name(path.stem)
+    f0 = pitch.measure_f0(y, args.sr) if midi is None else utils.note_frequency(midi, args.c3)
     if f0 is None:
         raise utils.InputError(f"{path}: got a sound without a pitch and a name without a note, expected one note")
     if midi is None:
-        midi = notes.nearest_midi(f0, args.c3)
-    Y = audio.stft(y, n_fft=args.n_fft, hop=args.hop_length)
+        midi = pitch.nearest_midi(f0, args.c3)
+    Y = recording.stft(y, n_fft=args.n_fft, hop=args.hop_length)
     try:
         start = utils.harmonic_gmm(
             f0, sr=args.sr, n_fft=args.n_fft, n_peaks=args.n_peaks, damping=args.damping, variance=args.variance
@@ -113,9 +106,9 @@ def learn_note(path, args):
     spectra = utils.learn_spectra(np.abs(Y), np.repeat(start[:, None], args.states, axis=1), args.n_iter)
     utils.check_basis(spectra, path)
     error = utils.nmf(Y, spectra, args.n_iter)[1][-1] / utils.cost_scale(Y)
-    column = {"file": path.name, "note": notes.note_name(midi), "f0": round(f0, 3)}
+    column = {"file": path.name, "note": pitch.note_name(midi), "f0": round(f0, 3)}
     return column, spectra, phase.measure_rotation(Y), error
 
 
 if __name__ == "__main__":
-    sys.exit(options.run(main))
+    sys.exit(cli.run(main))

@@ -26,11 +26,10 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import audio
 import CNMF
 import make_init_H
 import NMF
-import options
+from piano import cli, recording
 
 ROOT = Path(__file__).resolve().parents[1]
 CHORALE = ROOT / "examples" / "chorale" / "matched" / "mixture.flac"
@@ -54,8 +53,8 @@ def prepare(folder):
     for template in sorted((ROOT / "basis_wav_piano").glob("*.wav"))[24 : 24 + N_NOTES]:
         y, sr = soundfile.read(template)
         soundfile.write(folder / "notes" / template.name, y[: SECONDS * sr], sr)
-    y = audio.load(CHORALE, 22050)[: SECONDS * 22050]
-    np.save(folder / "spec.npy", audio.stft(y))
+    y = recording.load(CHORALE, 22050)[: SECONDS * 22050]
+    np.save(folder / "spec.npy", recording.stft(y))
     run(folder, "make_init_H.py", ["notes"], folder)
 
 
@@ -66,7 +65,7 @@ def start(cwd, script, arguments, out):
         status = 1
         try:
             os.chdir(cwd)
-            status = options.run(lambda: SCRIPTS[script].main([*arguments, "--quiet", "-o", str(out)]))
+            status = cli.run(lambda: SCRIPTS[script].main([*arguments, "--quiet", "-o", str(out)]))
         except SystemExit as end:
             status = end.code
         finally:

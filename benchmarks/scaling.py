@@ -32,8 +32,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import separation  # noqa: E402  after the path to it
 import speed  # noqa: E402
 
-import cluster  # noqa: E402
 import utils  # noqa: E402
+from piano import cluster  # noqa: E402
 
 K, L = speed.K, 60
 FRAMES_AN_HOUR = 60 * speed.FRAMES_A_MINUTE

@@ -32,12 +32,11 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import adapt  # noqa: E402  after the path to it
-import audio  # noqa: E402
 import make_init_H  # noqa: E402
-import notes  # noqa: E402
-import phase  # noqa: E402
 import utils  # noqa: E402
+from piano import adapt, phase, pitch, recording  # noqa: E402
+from piano.basis import columns_of_notes, load_basis_info  # noqa: E402
+from piano.stems import component_notes, masked_notes  # noqa: E402
 
 SR = 22050
 N_FFT = 2048  # samples, where a setting does not say otherwise; frames are a quarter of it apart
@@ -80,13 +79,13 @@ def model_parts(Y, basis, truth, *, phase_init):
 def components(Y, basis, truth, *, phase_init):
     """``sum_{l in n} X``, the parts of the model and their shares of what it leaves."""
     blocks = utils.complex_nmf_blocks(Y, basis.H, N_ITER, phase_init=phase_init)
-    return audio.component_notes(Y, basis.H, blocks, {note: basis.columns[note] for note in truth})
+    return component_notes(Y, basis.H, blocks, {note: basis.columns[note] for note in truth})
 
 
 def masked(Y, basis, truth, *, loss, mask, strength=None):
     """The notes' shares of Y by NMF."""
     H = basis.H if strength is None else adapt.adapt_basis(Y, basis.H, strength)[0]
-    return audio.masked_notes(Y, H, utils.nmf(Y, H, N_ITER, loss=loss)[0], basis.columns, truth, mask=mask)
+    return masked_notes(Y, H, utils.nmf(Y, H, N_ITER, loss=loss)[0], basis.columns, truth, mask=mask)
 
 
 def smoothed(Y, basis, truth, *, strength=None):
@@ -114,7 +113,7 @@ def true_masks(Y, basis, truth, *, mask):
         A = np.stack([np.abs(X[:, m]) for X in truth.values()], axis=1)  # (K, notes)
         ones = np.ones((len(truth), 1), A.dtype)
         own = {note: [l] for l, note in enumerate(truth)}
-        yield from audio.masked_notes(Y[:, m : m + 1], A, ones, own, truth, mask=mask)
+        yield from masked_notes(Y[:, m : m + 1], A, ones, own, truth, mask=mask)
 
 
 LOSSES = {"Euclidean": "frobenius", "KL": "kullback-leibler", "IS": "itakura-saito"}
@@ -180,23 +179,24 @@ def learn_basis(n_fft, states, templates=ROOT / "basis_wav_piano"):
         make_init_H.main([str(templates), "--quiet", *(str(word) for option in options.items() for word in option)])
         basis = Path(folder) / "fixed_basis.npy"
         H = np.array(utils.load_basis(basis))
-        columns = notes.columns_of_notes(notes.load_basis_info(basis, H.shape))
+        columns = columns_of_notes(load_basis_info(basis, H.shape))
         return Basis(H, columns, phase.load_rotation(basis, H.shape))
 
 
 def read_piece(folder):
     """A recording [shape=(n,)], and by MIDI number, in order of pitch, the true sounds of its notes."""
-    stems = {notes.midi_of_name(path.stem): audio.load(path, SR) for path in audio.audio_files(folder / "stems")}
-    return audio.load(folder / "mixture.flac", SR), stems
+    files = recording.audio_files(folder / "stems")
+    stems = {pitch.midi_of_name(path.stem): recording.load(path, SR) for path in files}
+    return recording.load(folder / "mixture.flac", SR), stems
 
 
 def separate(setting, y, stems, basis):
     """What a setting takes the notes of ``stems`` for [shape=(notes, n)]."""
     transform = {"n_fft": setting.n_fft, "hop": setting.n_fft // 4}
-    Y, truth = audio.stft(y, **transform), {note: audio.stft(s, **transform) for note, s in stems.items()}
+    Y, truth = recording.stft(y, **transform), {note: recording.stft(s, **transform) for note, s in stems.items()}
     blocks = setting.separate(Y, basis, truth)
     return np.concatenate(
-        [np.stack(pieces) for pieces in audio.overlap_add(blocks, Y.shape[1], len(y), **transform)], axis=1
+        [np.stack(pieces) for pieces in recording.overlap_add(blocks, Y.shape[1], len(y), **transform)], axis=1
     )
 
 

@@ -24,11 +24,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import adapt  # noqa: E402  after the path to it
-import audio  # noqa: E402
 import oracle  # noqa: E402
-import phase  # noqa: E402
 import utils  # noqa: E402
+from piano import adapt, phase, recording  # noqa: E402
 
 K, L, M = 1025, 61, 474  # ten seconds of sound at the default STFT
 FRAMES_A_MINUTE = 60 * 22050 // 512
@@ -141,10 +139,10 @@ def compare_smoothing(rounds=3, n_iter=200):
     """What sinusoidal phases and adaptation cost beside the Kullback-Leibler NMF that they start from."""
     import separation
 
-    y = audio.load(ROOT / "examples" / "chorale" / "matched" / "mixture.flac", separation.SR)
+    y = recording.load(ROOT / "examples" / "chorale" / "matched" / "mixture.flac", separation.SR)
     rows = []
     for n_fft, states in ((2048, 1), (8192, 2)):
-        Y = audio.stft(y, n_fft=n_fft, hop=n_fft // 4)
+        Y = recording.stft(y, n_fft=n_fft, hop=n_fft // 4)
         H, columns, rotation = separation.learn_basis(n_fft, states)
         rivals = {
             "NMF, Kullback-Leibler": lambda Y=Y, H=H: utils.nmf(Y, H, n_iter, loss="kullback-leibler"),

@@ -18,17 +18,16 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-with atheris.instrument_imports(include=["utils", "notes", "audio", "outputs", "numpy.lib._format_impl", "json"]):
-    import audio
-    import notes
+with atheris.instrument_imports(include=["utils", "piano", "numpy.lib._format_impl", "json"]):
     import utils
+    from piano import basis, recording
 
 FOLDER = Path(tempfile.mkdtemp())
 READERS = {
     "spec.npy": utils.load_spectrogram,
     "basis.npy": utils.load_basis,
-    "basis.json": lambda path: notes.load_basis_info(path.with_suffix(".npy"), (9, 2)),
-    "sound.wav": lambda path: sum(len(block) for block in audio.read_blocks(path, 22050)),
+    "basis.json": lambda path: basis.load_basis_info(path.with_suffix(".npy"), (9, 2)),
+    "sound.wav": lambda path: sum(len(block) for block in recording.read_blocks(path, 22050)),
 }
 
 

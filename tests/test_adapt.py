@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-import adapt
 import utils
+from piano import adapt
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-import audio
 import utils
+from piano import recording
 
 SR = 22050
 
@@ -17,7 +17,7 @@ def tone(f=440.0, sr=SR, seconds=1.0):
 def test_audio_files_are_found_in_order_and_other_files_passed_over(tmp_path):
     for name in ("b.wav", "a.FLAC", "d.ogg", "c.aif", ".hidden.wav", "notes.txt", "basis.npy", "wav"):
         (tmp_path / name).touch()
-    assert [path.name for path in audio.audio_files(tmp_path)] == ["a.FLAC", "b.wav", "c.aif", "d.ogg"]
+    assert [path.name for path in recording.audio_files(tmp_path)] == ["a.FLAC", "b.wav", "c.aif", "d.ogg"]
 
 
 @pytest.mark.parametrize(
@@ -33,20 +33,21 @@ def test_audio_files_are_found_in_order_and_other_files_passed_over(tmp_path):
 )
 def test_any_format_is_read_as_the_same_sound(tmp_path, name, subtype, tolerance):
     soundfile.write(tmp_path / name, tone(), SR, subtype=subtype)
-    y = audio.load(tmp_path / name, SR)
+    y = recording.load(tmp_path / name, SR)
     assert y.dtype == np.float32
     np.testing.assert_allclose(y, tone(), atol=tolerance)
 
 
 def test_channels_are_averaged(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.column_stack([tone(440), tone(550), tone(660)]), SR, subtype="DOUBLE")
-    np.testing.assert_allclose(audio.load(tmp_path / "a.wav", SR), (tone(440) + tone(550) + tone(660)) / 3, atol=1e-6)
+    mean = (tone(440) + tone(550) + tone(660)) / 3
+    np.testing.assert_allclose(recording.load(tmp_path / "a.wav", SR), mean, atol=1e-6)
 
 
 @pytest.mark.parametrize("file_sr", [8000, 16000, 44100, 48000, 96000])
 def test_other_rates_are_resampled(tmp_path, file_sr):
     soundfile.write(tmp_path / "a.wav", tone(sr=file_sr), file_sr, subtype="DOUBLE")
-    y = audio.load(tmp_path / "a.wav", SR)
+    y = recording.load(tmp_path / "a.wav", SR)
     assert len(y) == SR
     middle = slice(SR // 10, -SR // 10)  # the filter rings at the ends
     np.testing.assert_allclose(y[middle], tone()[middle], atol=1e-3)
@@ -68,12 +69,12 @@ def test_what_is_no_sound_is_named(tmp_path, content, message):
     else:
         soundfile.write(tmp_path / "a.wav", content, SR, subtype="FLOAT")
     with pytest.raises(utils.InputError, match=f"a.wav: .*{message}.*, expected a sound"):
-        audio.load(tmp_path / "a.wav", SR)
+        recording.load(tmp_path / "a.wav", SR)
 
 
 def test_the_transform_of_a_tone_peaks_at_its_bin_with_its_amplitude():
     f = 100 * SR / 2048  # exactly bin 100
-    Y = audio.stft(tone(f, seconds=2).astype(np.float32))
+    Y = recording.stft(tone(f, seconds=2).astype(np.float32))
     assert Y.dtype == np.complex64
     assert Y.shape == (1025, 1 + 2 * SR // 512)
     inside = np.abs(Y[:, 4:-4])
@@ -85,12 +86,12 @@ def test_the_transform_of_a_tone_peaks_at_its_bin_with_its_amplitude():
 def test_the_inverse_returns_the_signal(rng):
     y = rng.standard_normal(20001).astype(np.float32)
     for options in ({}, {"n_fft": 512, "hop": 100}):
-        np.testing.assert_allclose(audio.istft(audio.stft(y, **options), len(y), **options), y, atol=1e-5)
+        np.testing.assert_allclose(recording.istft(recording.stft(y, **options), len(y), **options), y, atol=1e-5)
 
 
 def test_a_signal_shorter_than_a_window_is_transformed(rng):
     y = rng.standard_normal(100).astype(np.float32)
-    Y = audio.stft(y)
+    Y = recording.stft(y)
     assert len(Y) == 1025
     assert np.isfinite(Y).all()
-    np.testing.assert_allclose(audio.istft(Y, 100), y, atol=1e-5)
+    np.testing.assert_allclose(recording.istft(Y, 100), y, atol=1e-5)

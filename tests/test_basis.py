@@ -9,10 +9,10 @@ import pytest
 import soundfile
 from scipy.integrate import quad
 
-import audio
 import make_init_H
 import oracle
 import utils
+from piano import recording
 
 SR, N_FFT = 22050, 2048
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
@@ -208,7 +208,7 @@ def test_three_states_of_a_note_stand_side_by_side_from_attack_to_decay(template
     np.testing.assert_allclose(H.sum(axis=0, dtype=np.float64), 1, atol=1e-6)
     assert [column["note"] for column in info["columns"]] == ["C3"] * 3 + ["C4"] * 3
     for columns, midi in ((slice(0, 3), 48), (slice(3, 6), 60)):
-        Y = np.abs(audio.stft(audio.load(templates[midi - 36], SR)))
+        Y = np.abs(recording.stft(recording.load(templates[midi - 36], SR)))
         U, _ = utils.nmf(Y, H[:, columns], 500)
         centres = (U * np.arange(U.shape[1])).sum(axis=1) / U.sum(axis=1)
         assert (np.diff(centres) > 0).all()

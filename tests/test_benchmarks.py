@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-import audio
-import phase
+from piano import phase, recording
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def test_oracles_take_the_notes_apart(separation, stems):
 
 def test_masks_of_one_note_alone_give_it_back(separation, stems):
     s = stems[69]
-    Y = audio.stft(s)
+    Y = recording.stft(s)
     H = np.abs(Y).sum(axis=1, keepdims=True)
     basis = separation.Basis(H / H.sum(), {69: [0]}, phase.measure_rotation(Y)[:, None])
     for setting in separation.SETTINGS:

@@ -17,8 +17,8 @@ import pytest
 
 pytest.importorskip("distributed")
 
-import cluster
 import utils
+from piano import cluster
 
 K, L, M = 1025, 60, 1200  # three blocks where phases stay, three in short.npy where they move
 N_ITER = "300"  # of a run that something happens to
@@ -97,8 +97,8 @@ def files(tmp_path_factory):
 def dask(tmp_path_factory):
     """Address of a scheduler with two workers, one of which has its own idea of the suite and of spec.npy."""
     folder = tmp_path_factory.mktemp("cluster")
-    (folder / "old").mkdir()
-    for name in ("cluster.py", "utils.py"):
+    (folder / "old" / "piano").mkdir(parents=True)
+    for name in ("piano/__init__.py", "piano/cluster.py", "utils.py"):
         (folder / "old" / name).write_text("EUCLIDEAN_BLOCK = 100\n")
     with (
         scheduler(folder) as (_, address),
@@ -244,7 +244,7 @@ def test_without_dask_it_is_said_what_to_install(root, files, tmp_path):
     arguments = ("CNMF.py", "spec.npy", "5", "basis.npy", "--no-phase", "-o", tmp_path / "out")
     done = run(root, files, *arguments, "--dask", "local", PYTHONPATH=str(tmp_path))
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "pip install -r requirements-dask.txt" in done.stderr
+    assert "pip install -r requirements/dask.txt" in done.stderr
     assert not (tmp_path / "out").exists()
     assert run(root, files, *arguments, PYTHONPATH=str(tmp_path)).returncode == 0
 
@@ -277,7 +277,7 @@ def test_a_worker_that_joined_late_is_held_to_the_same_versions(dask):
     from distributed import Client
 
     def work(*args):
-        import cluster
+        from piano import cluster
 
         return cluster._work(*args)
 

@@ -13,11 +13,10 @@ import pytest
 import soundfile
 
 import CNMF
-import figures
 import make_init_H
 import NMF
-import options
 import utils
+from piano import cli, figures
 
 K, L, M = 33, 3, 20
 NAMES = ["C4", "C#4", "D4"]
@@ -382,7 +381,7 @@ def test_an_interrupt_and_a_full_disk_are_told_in_one_line(monkeypatch, capsys, 
     def main():
         raise error
 
-    assert options.run(main) == status
+    assert cli.run(main) == status
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
 

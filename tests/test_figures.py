@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-import figures
 import utils
+from piano import figures
 
 INFO = {"sr": 8000, "n_fft": 256, "hop": 64}
 K, M = 129, 50

@@ -7,9 +7,8 @@ import mido
 import numpy as np
 import pytest
 
-import audio
-import notes
 import utils
+from piano import basis, notes, pitch, recording
 
 SR = 22050
 
@@ -66,28 +65,28 @@ def piano_like(f0, sr=SR, seconds=1.5, n_partials=20):
     ],
 )
 def test_a_note_is_read_from_a_name_that_carries_one(stem, midi):
-    assert notes.midi_of_name(stem) == midi
+    assert pitch.midi_of_name(stem) == midi
 
 
 def test_names_and_numbers_of_notes_are_each_others_inverse():
-    assert [notes.note_name(midi) for midi in (0, 21, 60, 61, 70, 108)] == ["C-1", "A0", "C4", "C#4", "A#4", "C8"]
-    assert [notes.midi_of_name(notes.note_name(midi)) for midi in range(128)] == list(range(128))
+    assert [pitch.note_name(midi) for midi in (0, 21, 60, 61, 70, 108)] == ["C-1", "A0", "C4", "C#4", "A#4", "C8"]
+    assert [pitch.midi_of_name(pitch.note_name(midi)) for midi in range(128)] == list(range(128))
 
 
 @pytest.mark.parametrize(
     ("f0", "c3", "midi"), [(440, 130.81, 69), (451, 130.81, 69), (454, 130.81, 70), (27.5, 130.81, 21), (454, 135, 69)]
 )
 def test_the_nearest_note_is_less_than_half_a_semitone_away(f0, c3, midi):
-    assert notes.nearest_midi(f0, c3) == midi
+    assert pitch.nearest_midi(f0, c3) == midi
 
 
 @pytest.mark.parametrize(("f0", "sr"), [(27.5, 22050), (65.4, 44100), (220.0, 16000), (1975.5, 22050)])
 def test_the_pitch_of_a_note_is_measured(f0, sr):
-    assert 1200 * np.log2(notes.measure_f0(piano_like(f0, sr), sr) / f0) == pytest.approx(0, abs=20)
+    assert 1200 * np.log2(pitch.measure_f0(piano_like(f0, sr), sr) / f0) == pytest.approx(0, abs=20)
 
 
 def test_noise_has_no_pitch(rng):
-    assert notes.measure_f0(rng.standard_normal(2 * SR).astype(np.float32), SR) is None
+    assert pitch.measure_f0(rng.standard_normal(2 * SR).astype(np.float32), SR) is None
 
 
 def description(**changes):
@@ -96,10 +95,10 @@ def description(**changes):
 
 
 def test_a_description_is_found_beside_its_basis(tmp_path):
-    assert notes.load_basis_info(tmp_path / "basis.npy", (5, 2)) is None
+    assert basis.load_basis_info(tmp_path / "basis.npy", (5, 2)) is None
     (tmp_path / "basis.json").write_text(json.dumps(description()))
-    assert notes.load_basis_info(tmp_path / "basis.npy", (5, 2)) == description()
-    assert notes.load_basis_info(str(tmp_path / "basis.npy"), (5, 2)) == description()
+    assert basis.load_basis_info(tmp_path / "basis.npy", (5, 2)) == description()
+    assert basis.load_basis_info(str(tmp_path / "basis.npy"), (5, 2)) == description()
 
 
 @pytest.mark.parametrize(
@@ -127,22 +126,22 @@ def test_a_description_is_found_beside_its_basis(tmp_path):
 )
 def test_what_is_no_description_is_named(tmp_path, text):
     (tmp_path / "basis.json").write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(notes.InputError, match=r"basis.json: got no description of a basis, expected sr, n_fft, hop"):
-        notes.load_basis_info(tmp_path / "basis.npy", (5, 2))
+    with pytest.raises(utils.InputError, match=r"basis.json: got no description of a basis, expected sr, n_fft, hop"):
+        basis.load_basis_info(tmp_path / "basis.npy", (5, 2))
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (6, 2)])
 def test_the_description_of_another_basis_is_named(tmp_path, shape):
     (tmp_path / "basis.json").write_text(json.dumps(description()))
-    with pytest.raises(notes.InputError, match=r"basis.json: got a description of a basis of shape \(5, 2\), expected"):
-        notes.load_basis_info(tmp_path / "basis.npy", shape)
+    with pytest.raises(utils.InputError, match=r"basis.json: got a description of a basis of shape \(5, 2\), expected"):
+        basis.load_basis_info(tmp_path / "basis.npy", shape)
 
 
 @pytest.mark.parametrize("f0", [None, "high", 0, -1.0, float("nan"), float("inf")])
 def test_a_description_gives_every_note_its_fundamental(tmp_path, f0):
     (tmp_path / "basis.json").write_text(json.dumps(description(columns=[{"note": "C4", "f0": f0}] * 2)))
-    with pytest.raises(notes.InputError, match="got no description of a basis"):
-        notes.load_basis_info(tmp_path / "basis.npy", (5, 2))
+    with pytest.raises(utils.InputError, match="got no description of a basis"):
+        basis.load_basis_info(tmp_path / "basis.npy", (5, 2))
 
 
 # --- The notes in activations -----------------------------------------------------------------------
@@ -282,7 +281,7 @@ def test_notes_do_not_depend_on_the_gain(rng, gain):
 @pytest.mark.parametrize("n_fft", [200, 800, 6400])
 def test_notes_of_one_key_never_overlap(rng, n_fft):
     U = 10 ** (-2 * rng.random((20, 500))) * (rng.random((20, 500)) < 0.8)
-    found = notes.find_notes(U, info_of(*(notes.note_name(60 + l) for l in range(20))) | {"n_fft": n_fft})
+    found = notes.find_notes(U, info_of(*(pitch.note_name(60 + l) for l in range(20))) | {"n_fft": n_fft})
     assert found
     for midi in range(60, 80):
         own = [note for note in found if note.midi == midi]
@@ -324,8 +323,8 @@ def test_the_f_measure_counts_every_note_once():
 )
 def test_the_notes_of_the_chorale_are_found(root, learnt, example, loss, least):
     H = np.load(learnt / "fixed_basis.npy")
-    info = notes.load_basis_info(learnt / "fixed_basis.npy", H.shape)
-    Y = audio.stft(audio.load(root / "examples" / "chorale" / example / "mixture.flac", info["sr"]))
+    info = basis.load_basis_info(learnt / "fixed_basis.npy", H.shape)
+    Y = recording.stft(recording.load(root / "examples" / "chorale" / example / "mixture.flac", info["sr"]))
     U, _ = utils.nmf(Y, H, 200, loss=loss)
     found = [(note.onset, note.midi) for note in notes.find_notes(U, info)]
     table = np.loadtxt(root / "examples" / "chorale" / "notes.csv", delimiter=",", skiprows=1)

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import outputs
 import utils
+from piano import outputs
 
 
 def write(path, contents, script="A.py"):
@@ -126,13 +126,14 @@ def test_a_folder_that_a_run_is_writing_to_is_refused_and_left_alone(tmp_path):
 
 def test_what_a_killed_run_left_is_deleted_and_what_looks_like_it_is_not(tmp_path):
     code = (
-        "import outputs, os, signal, sys\n"
+        "import os, signal, sys\n"
+        "from piano import outputs\n"
         "with outputs.reserved_folder(sys.argv[1]) as w, outputs.output_folder(w) as folder:\n"
         "    (folder / 'a').write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     (tmp_path / ".part-of my own").mkdir()
-    root = Path(outputs.__file__).parent
+    root = Path(outputs.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=root, check=False)
     assert done.returncode == -signal.SIGKILL
     assert len(hidden(tmp_path)) == 2
@@ -173,7 +174,7 @@ def test_a_kill_at_any_step_leaves_one_runs_results_or_says_so(tmp_path):
     for step in range(100):
         folder = tmp_path / str(step)
         write(folder, OLD)
-        root = Path(outputs.__file__).parent
+        root = Path(outputs.__file__).parents[1]
         status = subprocess.run([sys.executable, "-c", code, folder, str(step)], cwd=root, check=False).returncode
         assert status in (0, -signal.SIGKILL)
         left = texts(folder)

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-import audio
-import phase
 import utils
+from piano import phase, recording
 
 SR, N_FFT, HOP = 22050, 2048, 512
 SECONDS = 1.5
@@ -26,7 +25,7 @@ def problem():
     rng = np.random.default_rng(1)
     f0 = utils.note_frequency(60), utils.note_frequency(61)
     sounds = [damped_note(f, 2.0, rng.uniform(0, 2 * np.pi, 6), onset=0.1 + 0.3 * i) for i, f in enumerate(f0)]
-    X = np.stack([audio.stft(s, n_fft=N_FFT, hop=HOP) for s in sounds]).astype(np.complex128)  # (2, K, M)
+    X = np.stack([recording.stft(s, n_fft=N_FFT, hop=HOP) for s in sounds]).astype(np.complex128)  # (2, K, M)
     rotation = np.stack([phase.measure_rotation(x) for x in X], axis=1)
     return sounds, X, rotation
 
@@ -60,9 +59,9 @@ def test_phases_are_those_of_the_notes_where_they_hold_most_of_a_bin(problem, sm
 def test_two_notes_a_semitone_apart_come_apart(problem, smoothed):
     sounds, X, _ = problem
     for n, s in enumerate(sounds):
-        s_hat = audio.istft(smoothed[n], len(s), n_fft=N_FFT, hop=HOP)
+        s_hat = recording.istft(smoothed[n], len(s), n_fft=N_FFT, hop=HOP)
         wiener = np.abs(X[n]) ** 2 / (np.abs(X) ** 2).sum(axis=0).clip(1e-30) * X.sum(axis=0)
-        masked = audio.istft(wiener, len(s), n_fft=N_FFT, hop=HOP)
+        masked = recording.istft(wiener, len(s), n_fft=N_FFT, hop=HOP)
         sdr, of_mask = (10 * np.log10(np.sum(s**2) / np.sum((s - x) ** 2)) for x in (s_hat, masked))
         assert sdr > 25
         assert sdr > of_mask + 3
@@ -154,7 +153,7 @@ def test_a_shift_by_whole_hops_shifts_the_notes(problem, smoothed):
 def test_rotation_is_measured_on_a_template():
     t = np.arange(SR) / SR
     f = 440.0
-    r = phase.measure_rotation(audio.stft(np.exp(-t) * np.sin(2 * np.pi * f * t), n_fft=N_FFT, hop=HOP)[:, 2:-3])
+    r = phase.measure_rotation(recording.stft(np.exp(-t) * np.sin(2 * np.pi * f * t), n_fft=N_FFT, hop=HOP)[:, 2:-3])
     k = round(f * N_FFT / SR)
     advance = np.angle(np.exp(2j * np.pi * f * HOP / SR))
     for near in (k - 1, k, k + 1):

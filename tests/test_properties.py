@@ -5,10 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import adapt
-import audio
-import phase
 import utils
+from piano import adapt, phase, stems
 
 BOUNDED = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -73,7 +71,7 @@ def test_complex_nmf(phase_init, problem, n_iter):
     cost, in_double = blocks[-1][-1], phase_init == "mixture"  # whatever the spectrogram's precision
     assert falls(cost, max(utils.energy(Y), model), np.float64 if in_double else Y.dtype)
     columns = {l: [l] for l in range(H.shape[1])}
-    for (frames, U, *_), parts in zip(blocks, audio.component_notes(Y, H, blocks, columns), strict=True):
+    for (frames, U, *_), parts in zip(blocks, stems.component_notes(Y, H, blocks, columns), strict=True):
         total = sum(parts)
         S = H.astype(float) @ U
         sounding = S > 1e-30  # where the model is silent, no note has a share

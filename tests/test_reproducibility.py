@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
-import audio
 import CNMF
 import make_init_H
 import NMF
-import outputs
+from piano import outputs, recording
 
 K, L, M = 513, 20, 600  # enough for BLAS to share out
 
@@ -102,7 +101,7 @@ def test_the_record_of_a_basis_tells_how_well_each_note_fits(files, tmp_path):
     got = json.loads((tmp_path / "run.json").read_text())
     y, sr = soundfile.read(files / "notes" / "C4.wav")
     assert sr == 22050
-    V = np.abs(audio.stft(y.astype(np.float32))).astype(np.float64)
+    V = np.abs(recording.stft(y.astype(np.float32))).astype(np.float64)
     largest = np.linalg.svd(V, compute_uv=False)[0]  # of all matrices of rank one, the nearest
     assert got["normalised_error"] == [pytest.approx(1 - largest**2 / np.sum(V**2), abs=1e-3)]
     assert got["command"] == ["make_init_H.py", "notes"]

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-import audio
 import NMF
-import notes
+from piano import pitch, recording
 
 SR = 22050
 LSB = 2.0**-15  # of 16-bit samples
@@ -19,7 +18,7 @@ def read_example(folder):
     """The mixture, and the stems by MIDI note."""
     mixture, sr = soundfile.read(folder / "mixture.flac")
     assert sr == SR
-    return mixture, {notes.midi_of_name(path.stem): soundfile.read(path)[0] for path in (folder / "stems").iterdir()}
+    return mixture, {pitch.midi_of_name(path.stem): soundfile.read(path)[0] for path in (folder / "stems").iterdir()}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def separated(tmp_path_factory, root, learnt):
     """SDR in dB of every note of the matched example, by name."""
     folder = tmp_path_factory.mktemp("separation")
     mixture, stems = read_example(root / "examples" / "chorale" / "matched")
-    Y = audio.stft(mixture.astype(np.float32))
+    Y = recording.stft(mixture.astype(np.float32))
     np.save(folder / "spec.npy", Y)
     NMF.main([str(folder / "spec.npy"), "200", str(learnt / "fixed_basis.npy"), "-o", str(folder)])
     H, U = (np.load(folder / f"{name}.npy").astype(np.float64) for name in ("basis_calc", "activation_calc"))
@@ -36,9 +35,9 @@ def separated(tmp_path_factory, root, learnt):
     model[model == 0] = np.inf  # silent frames: no note has a share in them
     sdr = {}
     for l, column in enumerate(columns):
-        midi = notes.midi_of_name(column["note"])
+        midi = pitch.midi_of_name(column["note"])
         if midi in stems:
-            estimate = audio.istft(np.outer(H[:, l], U[l]) / model * Y, len(mixture))
+            estimate = recording.istft(np.outer(H[:, l], U[l]) / model * Y, len(mixture))
             s = stems.pop(midi)
             sdr[column["note"]] = 10 * np.log10(np.sum(s**2) / np.sum((s - estimate) ** 2))
     assert not stems  # every note that sounds has a column
@@ -74,7 +73,7 @@ def test_every_stem_holds_the_notes_of_the_list_and_no_other(root, example):
 
 
 def test_the_templates_are_sixty_whole_notes(templates):
-    assert [notes.midi_of_name(path.stem) for path in templates] == list(range(36, 96))
+    assert [pitch.midi_of_name(path.stem) for path in templates] == list(range(36, 96))
     for path in templates:
         y, sr = soundfile.read(path, always_2d=True)
         assert (sr, y.shape, soundfile.info(path).subtype) == (SR, (round(2.5 * SR), 1), "PCM_16")

@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 
-import audio
 import CNMF
 import NMF
-import notes
-import results
 import utils
+from piano import pitch, recording, stems
 
 SR = 22050
 
@@ -78,7 +76,7 @@ def test_a_stem_is_the_inverse_transform_of_the_masked_mixture(folder, chord):
     power = np.einsum("kl,lm->lkm", H, U) ** 2
     info = json.loads((folder / "fixed_basis.json").read_text())
     for l, column in enumerate(info["columns"]):
-        name = f"{notes.midi_of_name(column['note']):03d}_{column['note'].replace('#', 's')}.wav"
+        name = f"{pitch.midi_of_name(column['note']):03d}_{column['note'].replace('#', 's')}.wav"
         if name in stems:
             share = power[l] / np.maximum(power.sum(axis=0), 1e-300)  # the first frame may be silent
             expected = librosa.istft(share * Y, length=len(chord))
@@ -204,9 +202,9 @@ def test_notes_of_every_kind_sum_to_the_mixture(rng):
     columns = {"a": [0, 1], "b": [2], "c": [3, 4, 5]}
     blocks = utils.complex_nmf_blocks(Y, H / H.sum(axis=0), 3, phase_init="random", block=70)
     for pieces in (
-        audio.masked_notes(Y, H, U, columns, columns, mask="ratio"),
-        audio.masked_notes(Y, H, U, columns, columns, mask="wiener"),
-        audio.component_notes(Y, H / H.sum(axis=0), blocks, columns),
+        stems.masked_notes(Y, H, U, columns, columns, mask="ratio"),
+        stems.masked_notes(Y, H, U, columns, columns, mask="wiener"),
+        stems.component_notes(Y, H / H.sum(axis=0), blocks, columns),
     ):
         total = np.concatenate([sum(piece) for piece in pieces], axis=1)
         np.testing.assert_allclose(total, Y, atol=1e-12)
@@ -216,14 +214,14 @@ def test_notes_of_every_kind_sum_to_the_mixture(rng):
 def test_transforms_by_blocks_are_those_of_librosa(rng, n, n_fft, hop):
     y = rng.standard_normal(n).astype(np.float32)
     Y = librosa.stft(y, n_fft=n_fft, hop_length=hop)
-    np.testing.assert_allclose(audio.stft(y, n_fft=n_fft, hop=hop), Y, atol=1e-4)
+    np.testing.assert_allclose(recording.stft(y, n_fft=n_fft, hop=hop), Y, atol=1e-4)
     X = Y * rng.random(Y.shape)  # no signal has this transform
     blocks = ([X[:, i : i + 37], 2 * X[:, i : i + 37]] for i in range(0, X.shape[1], 37))
-    sounds = np.concatenate([*audio.overlap_add(blocks, X.shape[1], n, n_fft=n_fft, hop=hop)], axis=1)
+    sounds = np.concatenate([*recording.overlap_add(blocks, X.shape[1], n, n_fft=n_fft, hop=hop)], axis=1)
     expected = librosa.istft(X, n_fft=n_fft, hop_length=hop, length=n)
     np.testing.assert_allclose(sounds, [expected, 2 * expected], atol=1e-5)
 
 
 def test_files_are_named_after_notes_only():
     info = {"columns": [{"note": "C#4"}, {"note": "C#4"}, {"note": "Db5"}]}
-    assert results.note_columns(np.ones((3, 3)), info) == {"061_Cs4.wav": [0, 1], "073_Cs5.wav": [2]}
+    assert stems.note_columns(np.ones((3, 3)), info) == {"061_Cs4.wav": [0, 1], "073_Cs5.wav": [2]}

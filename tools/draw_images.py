@@ -23,14 +23,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import audio
 import CNMF
-import figures
 import make_init_H
 import NMF
-import notes
-import outputs
 import utils
+from piano import figures, notes, outputs, pitch, recording
 
 ROOT = Path(__file__).resolve().parents[1]
 CHORALE = ROOT / "examples" / "chorale"
@@ -46,13 +43,13 @@ def main(argv=None):
     parser.parse_args(argv)
     with outputs.reserved_folder(ROOT / "images") as folder, outputs.output_folder(folder) as images:
         spec, basis = folder / "spec.npy", folder / "fixed_basis.npy"
-        np.save(spec, audio.stft(audio.load(CHORALE / "matched" / "mixture.flac", 22050)))
+        np.save(spec, recording.stft(recording.load(CHORALE / "matched" / "mixture.flac", 22050)))
         make_init_H.main([str(ROOT / "basis_wav_piano"), "-o", str(folder)])
         NMF.main([str(spec), N_ITER, str(basis), "-o", str(folder)])
         H, U = np.load(basis), np.load(folder / "activation_calc.npy")
         CNMF.main([str(spec), N_ITER, str(basis), "--no-phase", "-o", str(folder)])
 
-        info = notes.load_basis_info(basis, H.shape)
+        info = basis.load_basis_info(basis, H.shape)
         draw_piano_roll(images / "piano_roll.png", U, info, played_notes(CHORALE / "notes.csv"))
         draw_start_and_learnt(images / "gmm_and_learnt.png", H, info, NOTE)
         for name in ("fixed_basis_spectrogram", "learning_curve_NMF", "learning_curve_CNMF"):
@@ -63,7 +60,7 @@ def played_notes(path):
     """Onset in seconds, duration in seconds and name of every note in a list of notes."""
     with open(path, newline="", encoding="utf-8") as file:
         return [
-            (float(row["onset"]), float(row["duration"]), notes.note_name(int(row["midi"])))
+            (float(row["onset"]), float(row["duration"]), pitch.note_name(int(row["midi"])))
             for row in csv.DictReader(file)
         ]
 

@@ -1,131 +1,18 @@
-"""Notes: their names, their fundamentals, the description that lies beside a basis, and the notes in activations."""
+"""From activations to a list of notes, and that list as a table and as a MIDI file."""
 
 import csv
-import json
 import math
-import operator
-import re
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from outputs import check_handed_over
-from utils import C3_HZ, C3_MIDI, InputError
+from piano.basis import columns_of_notes
 
-NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-SEMITONE = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-ACCIDENTAL = {"": 0, "#": 1, "s": 1, "♯": 1, "b": -1, "♭": -1}
-NOTE = re.compile(r"(?<![A-Za-z0-9])([A-Ga-g])([#s♯b♭]?)(-1|\d)(?![A-Za-z0-9])")
-MIDI_NUMBER = re.compile(r"^(\d{2,3})(?=[ _.-])|(?<=[ _.-])(\d{2,3})$")
-PIANO = range(21, 109)  # A0 to C8
-LOWEST_HZ, HIGHEST_HZ = 27.5, 4186.0  # A0 and C8
-HIGHEST_SR = 10**6  # Hz; a file that asks for more would fill the disk
-PITCHED_SHARE = 0.5  # of the frames that a template's pitch is measured on
 THRESHOLD_DB = -20.0  # relative to the loudest activation; below it, notes that nobody played outnumber soft ones
 ATTACK_DB = 6.0  # rise within one STFT window that is a new note: twice the activation; partials beat more slowly
 SHORTEST_S = 0.1  # of a note; a hammer's knock, heard through a window of about as long, lasts no longer
 MIDI_BEAT_MS = 500  # length of a beat, 120 a minute, and its number of ticks: nothing is known of the metre
-
-
-def note_name(midi):
-    """Scientific name of MIDI note ``midi``, sharps only: 60 is C4."""
-    return f"{NAMES[midi % 12]}{midi // 12 - 1}"
-
-
-def midi_of_name(stem):
-    """MIDI number that a file name without its suffix carries, or None.
-
-    A note name (``036_C2``, ``C#4``, ``Db3``, ``Cs2``) standing by itself comes first, then a MIDI number of
-    the piano's range with a separator (``036_soft``, ``piano-60``). ``pf10`` carries neither.
-    """
-    if match := NOTE.search(stem):
-        letter, accidental, octave = match.groups()
-        return 12 * (int(octave) + 1) + SEMITONE[letter.upper()] + ACCIDENTAL[accidental]
-    if match := MIDI_NUMBER.search(stem):
-        midi = int(match.group(1) or match.group(2))
-        return midi if midi in PIANO else None
-    return None
-
-
-def nearest_midi(f0, c3=C3_HZ):
-    """MIDI number of the note nearest to ``f0`` Hz."""
-    return round(C3_MIDI + 12 * math.log2(f0 / c3))
-
-
-def measure_f0(y, sr):
-    """Fundamental frequency in Hz of a single note, or None where most of it has no pitch.
-
-    The median over the voiced frames of pYIN (M. Mauch and S. Dixon, ICASSP 2014), on the second after the
-    loudest sample, or the last one. Less than two periods of A0 have no pitch.
-
-    Parameters
-    ----------
-    y : np.ndarray [shape=(n,), float]
-    sr : int
-        Sampling rate in Hz.
-    """
-    import librosa
-
-    start = max(0, min(int(np.argmax(np.abs(y))), len(y) - sr))
-    y = y[start : start + sr]
-    window = 2 ** math.ceil(math.log2(2 * sr / LOWEST_HZ))  # two periods; with more, bass notes come out an octave low
-    if len(y) < window:
-        return None
-    f0, voiced, _ = librosa.pyin(y, fmin=LOWEST_HZ, fmax=min(HIGHEST_HZ, 0.45 * sr), sr=sr, frame_length=window)
-    return float(np.median(f0[voiced])) if voiced.mean() >= PITCHED_SHARE else None
-
-
-def load_basis_info(basis, shape):
-    """Read the description that make_init_H.py writes beside a basis (``.json`` in place of ``.npy``).
-
-    Parameters
-    ----------
-    basis : str or Path
-        Of the basis.
-    shape : tuple
-        (K, L) of the basis, which the description must fit.
-
-    Returns
-    -------
-    dict or None
-        ``sr`` in Hz, ``n_fft`` and ``hop`` in samples, ``window``, and ``columns``: for each column its
-        ``file``, ``note`` and ``f0`` in Hz. None where there is no such file.
-
-    Raises
-    ------
-    InputError
-        If the file is there but is no description of this basis, or a killed run has left only one of the two.
-    """
-    check_handed_over(basis)
-    path = Path(basis).with_suffix(".json")
-    if not path.exists():
-        return None
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-        sr, n_fft, hop = (operator.index(info[key]) for key in ("sr", "n_fft", "hop"))
-        names = [NOTE.fullmatch(column["note"]) for column in info["columns"]]
-        audible = all(0 < float(column["f0"]) < math.inf for column in info["columns"])
-        valid = min(sr, hop) > 0 and sr <= HIGHEST_SR and hop <= n_fft and None not in names and audible
-    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
-        valid = False
-    if not valid:
-        raise InputError(
-            f"{path}: got no description of a basis, expected sr, n_fft, hop and columns with notes and f0"
-        )
-    described = (n_fft // 2 + 1, len(names))
-    if described != tuple(shape):
-        raise InputError(f"{path}: got a description of a basis of shape {described}, expected {tuple(shape)}")
-    return info
-
-
-def columns_of_notes(info):
-    """Columns of the basis that belong to each note: a dict from MIDI number to a list, in order of pitch."""
-    columns = {}
-    for l, column in enumerate(info["columns"]):
-        columns.setdefault(midi_of_name(column["note"]), []).append(l)
-    return dict(sorted(columns.items()))
 
 
 class Note(NamedTuple):
@@ -161,7 +48,7 @@ def find_notes(U, info, threshold=THRESHOLD_DB):
     U : np.ndarray [shape=(L, M), float, >= 0]
         Activations; frame m is centred on ``m * hop / sr`` seconds.
     info : dict
-        Description of the basis, see :func:`load_basis_info`; states of one note are summed.
+        Description of the basis, see :func:`basis.load_basis_info`; states of one note are summed.
     threshold : float
         In dB relative to the loudest activation, < 0.
 

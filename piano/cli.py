@@ -6,8 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
-import cluster
-from outputs import VERSION
+from piano import cluster
+from piano.outputs import VERSION
 from utils import InputError, one_blas_thread
 
 

@@ -2,12 +2,7 @@
 
 from pathlib import Path
 
-import audio
-import figures
-import notes
-import options
-import outputs
-import phase
+from piano import cli, figures, notes, outputs, phase, recording, stems
 from utils import InputError
 
 
@@ -40,53 +35,38 @@ def adapted_basis(Y, H, args, map):
     """Basis for a recording, as ``--adapt`` says, and the strength with which it was adapted, or None."""
     if args.adapt is None:
         return H, None
-    import adapt
+    from piano import adapt
 
-    progress = options.progress_bar("frame", args.quiet)
+    progress = cli.progress_bar("frame", args.quiet)
     H, strength = adapt.adapt_basis(Y, H, args.adapt, seed=args.seed, progress=progress, map=map)
-    options.report(f"basis adapted with S = {strength:.3g}", args.quiet)
+    cli.report(f"basis adapted with S = {strength:.3g}", args.quiet)
     return H, strength
-
-
-def note_columns(H, info):
-    """Columns of the basis that make up each stem: a dict from file name, which sorts by pitch, to columns."""
-    if info is None:
-        return {f"component_{l:03d}.wav": [l] for l in range(H.shape[1])}
-    names = {midi: notes.note_name(midi).replace("#", "s") for midi in notes.columns_of_notes(info)}
-    return {f"{midi:03d}_{names[midi]}.wav": columns for midi, columns in notes.columns_of_notes(info).items()}
-
-
-def sounding_notes(U, columns, top_db):
-    """Keys of ``columns`` whose activation peaks at most ``top_db`` dB below the loudest one's; none in silence."""
-    peaks = {name: float(U[l].sum(axis=0).max()) for name, l in columns.items()}
-    threshold = max(peaks.values()) * 10 ** (-top_db / 20)
-    return [name for name, peak in peaks.items() if peak > 0 and peak >= threshold]
 
 
 def write_stems(folder, path, Y, y, files, blocks, sounding, params, args, workspace):
     """Write stems/ into ``folder``, and say what adding them up again gives.
 
-    ``files``, ``blocks`` and ``sounding`` are those of :func:`audio.write_stems`; ``y`` is the sound of ``path`` at
+    ``files``, ``blocks`` and ``sounding`` are those of :func:`stems.write_stems`; ``y`` is the sound of ``path`` at
     the rate of ``params``, or None where ``path`` is a spectrogram.
     """
     import soundfile
 
     y_sr = params["sr"]
     if y is None:
-        y = audio.sound_of(Y, params, workspace)
+        y = recording.sound_of(Y, params, workspace)
     elif args.native_sr:
-        y_sr = audio.sample_rate(path)
-        y = audio.load_mapped(path, y_sr, workspace)
+        y_sr = recording.sample_rate(path)
+        y = recording.load_mapped(path, y_sr, workspace)
     try:
-        null, clipped = audio.write_stems(
+        null, clipped = stems.write_stems(
             folder / "stems", y, files, blocks, Y.shape[1], sounding, **params, y_sr=y_sr, subtype=args.subtype
         )
     except soundfile.SoundFileError as error:
         raise OSError(f"stems cannot be written ({error})") from None
     for name, count in clipped.items():
-        options.report(f"{path}: {count} samples of {name} clipped; --subtype FLOAT never does")
+        cli.report(f"{path}: {count} samples of {name} clipped; --subtype FLOAT never does")
     n_stems = len(list((folder / "stems").iterdir())) - 1
-    options.report(f"{n_stems} stems and a residual, which sum to the recording to {null:.0f} dB", args.quiet)
+    cli.report(f"{n_stems} stems and a residual, which sum to the recording to {null:.0f} dB", args.quiet)
 
 
 def write_record(folder, path, params, args, cost, reason, error, strength):

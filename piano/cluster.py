@@ -67,7 +67,7 @@ def connected(address):
         import distributed
     except ImportError as error:
         raise InputError(
-            f"--dask: got no Dask ({error}), expected it to be installed: pip install -r requirements-dask.txt"
+            f"--dask: got no Dask ({error}), expected it to be installed: pip install -r requirements/dask.txt"
         ) from None
     for name in logging.root.manager.loggerDict:
         if name.startswith("distributed"):
@@ -130,12 +130,15 @@ def environment():
     found = {"python": ".".join(platform.python_version_tuple()[:2])}
     for name in PACKAGES:
         found[name] = importlib.metadata.version(name)
-    found["this suite"] = hashlib.sha256(b"".join(path.read_bytes() for path in _modules())).hexdigest()[:12]
+    found["this suite"] = hashlib.sha256(b"".join(_suite().values())).hexdigest()[:12]
     return found
 
 
-def _modules():
-    return sorted(Path(__file__).parent.glob("*.py"))
+def _suite():
+    """What a worker runs: a dict from the path of each module, relative to the suite, to its bytes."""
+    root = Path(__file__).resolve().parents[1]
+    paths = [root / "utils.py", *sorted((root / "piano").glob("*.py"))]
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
 
 
 def _check_versions(worker, got):
@@ -148,32 +151,39 @@ def _check_versions(worker, got):
 
 def _check_workers(client):
     """Hold the versions of all workers against this process', and give them the suite where they lack it."""
-    from distributed.diagnostics.plugin import UploadFile
+    from distributed import WorkerPlugin
 
-    def suite():  # these two travel as code: the worker need not have this module
+    class Suite(WorkerPlugin):  # this and the next travel as code: the worker need not have this module
+        def __init__(self, modules):
+            self.modules = modules
+
+        def setup(self, worker):
+            import importlib
+            import sys
+            from pathlib import Path
+
+            for name, content in self.modules.items():
+                path = Path(worker.local_directory, name)  # which a worker imports from
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(content)
+                module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+                sys.modules.pop(module, None)
+            importlib.invalidate_caches()
+
+    def suite():
         try:
-            import cluster
+            from piano import cluster
 
             return cluster.environment()["this suite"]
         except Exception:
             return None
-
-    def forget(names):
-        import importlib
-        import sys
-
-        for name in names:
-            sys.modules.pop(name, None)
-        importlib.invalidate_caches()
 
     for worker, versions in client.get_versions(packages=PACKAGES)["workers"].items():
         packages = versions["packages"]
         _check_versions(worker, packages | {"python": ".".join(packages["python"].split(".")[:2])})
     expected = environment()["this suite"]
     if any(got != expected for got in client.run(suite).values()):
-        for path in _modules():
-            client.register_plugin(UploadFile(str(path), load=False), name=f"piano {path.name}")
-        client.run(forget, [path.stem for path in _modules()])
+        client.register_plugin(Suite(_suite()), name="piano")
     for worker, got in client.run(suite).items():
         _check_versions(worker, {"this suite": got})
 
@@ -192,7 +202,7 @@ def _map_blocks(client, address, turn, function, jobs):
     from distributed.comm import CommClosedError
 
     def work(*args):  # travels as code: the scheduler, which looks at every task, need not have the suite
-        import cluster
+        from piano import cluster
 
         return cluster._work(*args)
 

@@ -118,7 +118,7 @@ def adapted_rotation(Y, H, U, rotation, columns, strength, *, map=map):
     rotation : np.ndarray [shape=(K, L), complex]
         Of the templates.
     columns : dict
-        Columns of each note, see :func:`notes.columns_of_notes`.
+        Columns of each note, see :func:`basis.columns_of_notes`.
     strength : float
         With which the basis keeps to its templates, see :func:`adapt.adapt_basis`.
     map : callable
@@ -197,7 +197,7 @@ def sinusoidal_blocks(
     rotation : np.ndarray [shape=(K, L), complex]
         Of each column, at most 1; that of a note's first column counts.
     columns : dict
-        Columns of each note, see :func:`notes.columns_of_notes`.
+        Columns of each note, see :func:`basis.columns_of_notes`.
     n_iter : int
         Iterations of NMF, and sweeps.
     strength : float, optional

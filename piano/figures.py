@@ -5,7 +5,7 @@ import sys
 import numpy as np
 
 import utils
-from notes import sum_states
+from piano.notes import sum_states
 
 DB_RANGE = 60  # dB below the loudest that a picture of spectra shows
 ROLL_DB_RANGE = 40  # and a piano roll: below it lies what leaks between notes
@@ -54,7 +54,7 @@ def plot_activation(path, U, info=None):
         Of the PNG file.
     U : np.ndarray [shape=(L, M), float, >= 0]
     info : dict, optional
-        Description of the basis, see :func:`notes.load_basis_info`; states of one note are summed.
+        Description of the basis, see :func:`basis.load_basis_info`; states of one note are summed.
     """
     figure, _ = activation_figure(U, info)
     figure.savefig(path)
@@ -104,7 +104,7 @@ def plot_basis(path, H, info):
         Of the PNG file.
     H : np.ndarray [shape=(K, L), float, >= 0]
     info : dict
-        Description of the basis, see :func:`notes.load_basis_info`.
+        Description of the basis, see :func:`basis.load_basis_info`.
     """
     from matplotlib.figure import Figure
 
@@ -139,7 +139,7 @@ def plot_spectrogram(path, Y, model, info=None):
         ``model(frames)`` is the model of a slice of frames [shape=(K, frames), float >= 0 or complex], for
         instance ``lambda frames: H @ U[:, frames]``.
     info : dict, optional
-        Description of the basis, see :func:`notes.load_basis_info`; without it, axes are in bins and frames.
+        Description of the basis, see :func:`basis.load_basis_info`; without it, axes are in bins and frames.
     """
     from matplotlib.figure import Figure
 

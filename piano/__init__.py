@@ -1,0 +1,1 @@
+"""What a recording, a piano and a user add to the four things of utils.py."""
