@@ -8,15 +8,15 @@ cost.npy (one value an iteration), learning_curve_CNMF.png, activation.png and r
 notes.mid and spectrogram.png as well.
 """
 
+import functools
 import sys
-from collections import deque
 from contextlib import ExitStack
-from functools import partial
 
 import numpy as np
 
 import utils
-from piano import basis, cli, figures, outputs, phase, recording, results, stems
+from piano import basis, cli, figures, notes, outputs, phase, stems
+from piano.recording import open_recording
 
 
 def parse_args(parser, argv):
@@ -43,90 +43,84 @@ def main(argv=None):
     parser = cli.parser(__doc__, __file__)
     args = parse_args(parser, argv)
     try:
-        templates = utils.load_basis(args.basis)
-        info = basis.load_basis_info(args.basis, templates.shape)
-        params = basis.transform(info, args.sr, len(templates))
-        if args.phase_init == "sinusoidal":
-            rotation = phase.load_rotation(args.basis, templates.shape)
-        results.check_options(args, params)
+        templates = basis.load(args.basis, args.sr, with_rotation=args.phase_init == "sinusoidal")
+        cli.check_stems(args, templates)
     except utils.InputError as error:
         parser.error(str(error))
     if args.phase_init != "mixture" and not args.quiet and not args.dask:
         cli.announce_compilation()
-
-    def decompose(path, out_dir, map):
-        with outputs.reserved_folder(out_dir) as workspace:
-            Y, y = recording.open_spectrogram(path, params, workspace)
-            utils.check_complex(Y, path)
-            utils.check_bins(Y, templates, path, args.basis)
-            n_tensors = 1 if args.no_phase else 1 + templates.shape[1]
-            outputs.check_space(out_dir, n_tensors * Y.size * Y.itemsize, "--no-phase leaves out the largest file")
-            H, strength = results.adapted_basis(Y, templates, args, map)
-            columns = stems.note_columns(H, info)
-            if args.phase_init == "sinusoidal":
-                decomposition = partial(phase.sinusoidal_blocks, Y, H, rotation, columns, strength=strength)
-            else:
-                decomposition = partial(utils.complex_nmf_blocks, Y, H, phase_init=args.phase_init)
-            blocks = decomposition(
-                n_iter=args.n_iter,
-                sparsity=args.sparsity,
-                seed=args.seed,
-                thr=args.thr,
-                tol=args.tol,
-                with_phase=not args.no_phase or (args.stems and args.phase_init != "sinusoidal"),
-                progress=cli.progress_bar("frame", args.quiet),
-                map=map,
-            )
-            with outputs.output_folder(workspace) as folder:
-                U = np.empty((H.shape[1], Y.shape[1]), Y.real.dtype.newbyteorder("="))
-                last = deque(maxlen=1)
-                blocks = write_components(folder, blocks, U, last, Y, with_phase=not args.no_phase)
-                if args.stems:
-                    if args.phase_init == "sinusoidal":
-                        parts = (X for *_, X in blocks)
-                    else:
-                        parts = stems.component_notes(Y, H, blocks, columns)
-
-                    def sounding():
-                        return stems.sounding_notes(U, columns, args.top_db)
-
-                    results.write_stems(folder, path, Y, y, list(columns), parts, sounding, params, args, workspace)
-                deque(blocks, maxlen=0)  # what is left of them: all, where no stems asked for any
-                error, cost = last.pop()
-                for name, array in {"basis_calc": H, "activation_calc": U, "cost": cost}.items():
-                    np.save(folder / f"{name}.npy", array)
-                energy = utils.energy(Y)
-                error = utils.normalised(error, energy)
-                _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
-                utils.plot_learning_curve(folder / "learning_curve_CNMF.png", utils.normalised(cost, energy), reason)
-                figures.plot_activation(folder / "activation.png", U, info)
-                if args.notes or y is not None:
-                    F = utils.load_spectrogram(folder / "reconst.npy")
-                    results.write_notes(folder, Y, U, lambda frames: utils.read_frames(F, frames), info)
-                results.write_record(folder, path, params, args, cost, reason, error, strength)
-        cli.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
-        if args.show:
-            figures.show(out_dir / name for name in ("learning_curve_CNMF.png", "activation.png"))
-
-    cli.for_each_input(parser, args, decompose)
+    cli.for_each_input(parser, args, functools.partial(decompose, templates=templates, args=args))
 
 
-def write_components(folder, blocks, U, last, Y, *, with_phase):
-    """Pass blocks on, while reconst.npy and phase_calc.npy are written, U is filled, and the curves go to ``last``."""
-    dtype = Y.dtype.newbyteorder("=")
+def decompose(path, out_dir, *, templates, args, map):
+    """Take one recording apart, and write what comes out into ``out_dir``."""
+    with outputs.reserved_folder(out_dir) as workspace:
+        recording = open_recording(path, templates, workspace)
+        utils.check_complex(recording.Y, path)
+        n_tensors = 1 if args.no_phase else 1 + templates.H.shape[1]
+        n_bytes = n_tensors * recording.Y.size * recording.Y.itemsize
+        outputs.check_space(out_dir, n_bytes, "--no-phase leaves out the largest file")
+        piano, strength = cli.adapted_basis(recording, templates, args, map)
+        blocks = component_blocks(recording.Y, piano, strength, args, map)
+        with outputs.output_folder(workspace) as folder:
+            U, error, cost, writer = write_components(folder, blocks, recording, piano, args)
+            outputs.save_arrays(folder, basis_calc=piano.H, activation_calc=U, cost=cost)
+            energy = utils.energy(recording.Y)
+            error = utils.normalised(error, energy)
+            _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
+            utils.plot_learning_curve(folder / "learning_curve_CNMF.png", utils.normalised(cost, energy), reason)
+            figures.plot_activation(folder / "activation.png", U, piano)
+            if args.notes or recording.y is not None:
+                notes.write_notes(folder, U, piano)
+                F = utils.load_spectrogram(folder / "reconst.npy")
+                model = functools.partial(utils.read_frames, F)
+                figures.plot_spectrogram(folder / "spectrogram.png", recording.Y, model, piano)
+            if args.stems:
+                cli.finish_stems(writer, piano, stems.sounding_notes(U, piano, args.top_db), args)
+            ending = {"iterations": len(cost), "stopped_by": reason, "normalised_error": float(error[-1])}
+            cli.write_record(folder, recording, piano, args, adapted_with=strength, **ending)
+    cli.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
+    if args.show:
+        figures.show(out_dir / name for name in ("learning_curve_CNMF.png", "activation.png"))
+
+
+def component_blocks(Y, piano, strength, args, map):
+    """Yield ``frames, U, F, error, cost, P, X`` for each block; P and X, the notes, only where they are wanted."""
+    options = {"sparsity": args.sparsity, "seed": args.seed, "thr": args.thr, "tol": args.tol, "map": map}
+    options["progress"] = cli.progress_bar("frame", args.quiet)
+    if args.phase_init == "sinusoidal":
+        for *model, X in phase.sinusoidal_blocks(Y, piano, args.n_iter, strength=strength, **options):
+            yield *model, None if args.no_phase else phase.phases(X, piano, Y.dtype), X
+        return
+    options |= {"phase_init": args.phase_init, "with_phase": not args.no_phase or args.stems}
+    for frames, U, P, F, error, cost in utils.complex_nmf_blocks(Y, piano.H, args.n_iter, **options):
+        X = stems.component_notes(utils.read_frames(Y, frames), piano, U, P, F) if args.stems else None
+        yield frames, U, F, error, cost, P, X
+
+
+def write_components(folder, blocks, recording, piano, args):
+    """Write reconst.npy, phase_calc.npy and the sound of all notes, as their blocks come.
+
+    Returns U, the error and the cost after each iteration, and the writer of the stems, or None.
+    """
+    Y, dtype = recording.Y, recording.Y.dtype.newbyteorder("=")
+    U = np.empty((piano.H.shape[1], Y.shape[1]), dtype.type().real.dtype)
+    writer = None
     with ExitStack() as files:
         write_F = files.enter_context(utils.frame_writer(folder / "reconst.npy", Y.shape, dtype))
-        if with_phase:
-            shape = (len(U), *Y.shape)
-            write_P = files.enter_context(utils.frame_writer(folder / "phase_calc.npy", shape, dtype))
+        if not args.no_phase:
+            write_P = files.enter_context(utils.frame_writer(folder / "phase_calc.npy", (len(U), *Y.shape), dtype))
+        if args.stems:
+            writer = files.enter_context(cli.stem_writer(folder, recording, piano, piano.notes, args))
         for block in blocks:
-            frames, U_block, P, F, error, cost, *_ = block
+            frames, U_block, F, error, cost, P, X = block
             U[:, frames] = U_block
-            last.append((error, cost))
             write_F(F)
-            if with_phase:
+            if not args.no_phase:
                 write_P(P)
-            yield block
+            if args.stems:
+                writer.write(X)
+    return U, error, cost, writer
 
 
 if __name__ == "__main__":

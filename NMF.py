@@ -7,12 +7,12 @@ Writes basis_calc.npy (K, L), activation_calc.npy (L, M), cost.npy (one value an
 learning_curve_NMF.png, activation.png and run.json; for a sound notes.csv, notes.mid and spectrogram.png as well.
 """
 
+import functools
 import sys
 
-import numpy as np
-
 import utils
-from piano import basis, cli, figures, outputs, recording, results, stems
+from piano import basis, cli, figures, notes, outputs, stems
+from piano.recording import open_recording
 
 
 def main(argv=None):
@@ -32,52 +32,45 @@ def main(argv=None):
     )
     args = cli.parse(parser, argv)
     try:
-        templates = utils.load_basis(args.basis)
-        info = basis.load_basis_info(args.basis, templates.shape)
-        params = basis.transform(info, args.sr, len(templates))
-        results.check_options(args, params)
+        templates = basis.load(args.basis, args.sr)
+        cli.check_stems(args, templates)
     except utils.InputError as error:
         parser.error(str(error))
+    cli.for_each_input(parser, args, functools.partial(decompose, templates=templates, args=args))
 
-    def decompose(path, out_dir, map):
-        with outputs.reserved_folder(out_dir) as workspace:
-            Y, y = recording.open_spectrogram(path, params, workspace)
-            utils.check_bins(Y, templates, path, args.basis)
+
+def decompose(path, out_dir, *, templates, args, map):
+    """Take one recording apart, and write what comes out into ``out_dir``."""
+    with outputs.reserved_folder(out_dir) as workspace:
+        recording = open_recording(path, templates, workspace)
+        if args.stems:
+            utils.check_complex(recording.Y, path)
+        piano, strength = cli.adapted_basis(recording, templates, args, map)
+        options = {"loss": args.loss, "seed": args.seed, "thr": args.thr, "tol": args.tol}
+        progress = cli.progress_bar("frame", args.quiet)
+        U, cost = utils.nmf(recording.Y, piano.H, args.n_iter, **options, progress=progress, map=map)
+        error = utils.normalised(cost, utils.cost_scale(recording.Y, args.loss))
+        _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
+        with outputs.output_folder(workspace) as folder:
+            outputs.save_arrays(folder, basis_calc=piano.H, activation_calc=U, cost=cost)
+            utils.plot_learning_curve(folder / "learning_curve_NMF.png", error, reason)
+            figures.plot_activation(folder / "activation.png", U, piano)
+            if args.notes or recording.y is not None:
+                notes.write_notes(folder, U, piano)
+                figures.plot_spectrogram(
+                    folder / "spectrogram.png", recording.Y, lambda frames: piano.H @ U[:, frames], piano
+                )
             if args.stems:
-                utils.check_complex(Y, path)
-            H, strength = results.adapted_basis(Y, templates, args, map)
-            progress = cli.progress_bar("frame", args.quiet)
-            U, cost = utils.nmf(
-                Y,
-                H,
-                args.n_iter,
-                loss=args.loss,
-                seed=args.seed,
-                thr=args.thr,
-                tol=args.tol,
-                progress=progress,
-                map=map,
-            )
-            error = utils.normalised(cost, utils.cost_scale(Y, args.loss))
-            _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
-            with outputs.output_folder(workspace) as folder:
-                for name, array in {"basis_calc": H, "activation_calc": U, "cost": cost}.items():
-                    np.save(folder / f"{name}.npy", array)
-                utils.plot_learning_curve(folder / "learning_curve_NMF.png", error, reason)
-                figures.plot_activation(folder / "activation.png", U, info)
-                if args.notes or y is not None:
-                    results.write_notes(folder, Y, U, lambda frames: H @ U[:, frames], info)
-                if args.stems:
-                    columns = stems.note_columns(H, info)
-                    files = stems.sounding_notes(U, columns, args.top_db)
-                    blocks = stems.masked_notes(Y, H, U, columns, files, mask=args.mask)
-                    results.write_stems(folder, path, Y, y, files, blocks, lambda: files, params, args, workspace)
-                results.write_record(folder, path, params, args, cost, reason, error, strength)
-        cli.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
-        if args.show:
-            figures.show(out_dir / name for name in ("learning_curve_NMF.png", "activation.png"))
-
-    cli.for_each_input(parser, args, decompose)
+                sounding = stems.sounding_notes(U, piano, args.top_db)
+                with cli.stem_writer(folder, recording, piano, sounding, args) as writer:
+                    for spectra in stems.masked_notes(recording.Y, piano, U, sounding, mask=args.mask):
+                        writer.write(spectra)
+                cli.finish_stems(writer, piano, sounding, args)
+            ending = {"iterations": len(cost), "stopped_by": reason, "normalised_error": float(error[-1])}
+            cli.write_record(folder, recording, piano, args, adapted_with=strength, **ending)
+    cli.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
+    if args.show:
+        figures.show(out_dir / name for name in ("learning_curve_NMF.png", "activation.png"))
 
 
 if __name__ == "__main__":

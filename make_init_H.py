@@ -10,7 +10,6 @@ C#4.flac, piano-60.wav), otherwise it is measured. Columns are ordered by pitch.
 Writes fixed_basis.npy (K, L), fixed_basis.json, fixed_basis_spectrogram.png and run.json.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -60,27 +59,29 @@ def main(argv=None):
         if not files:
             raise utils.InputError(f"{args.templates}: got no audio files, expected one for each note")
         with outputs.reserved_folder(args.out_dir) as workspace:
-            learnt = [
-                learn_note(path, args)
-                for path in tqdm(files, "Templates", unit="note", disable=args.quiet or None, delay=2)
-            ]
-            learnt.sort(key=lambda note: note[0]["f0"])
-            H = np.column_stack([spectra for _, spectra, *_ in learnt]).astype(np.float32)
-            rotation = np.column_stack([rotation for _, _, rotation, _ in learnt]).repeat(args.states, axis=1)
-            columns = [column for column, *_ in learnt for _ in range(args.states)]
-            info = {"sr": args.sr, "n_fft": args.n_fft, "hop": args.hop_length, "window": "hann", "columns": columns}
+            bar = tqdm(files, "Templates", unit="note", disable=args.quiet or None, delay=2)
+            learnt = sorted((learn_note(path, args) for path in bar), key=lambda note: note[0]["f0"])
+            columns, spectra, rotations, error = zip(*learnt, strict=True)
+            learnt_basis = basis.Basis(
+                np.column_stack(spectra).astype(np.float32),
+                args.sr,
+                args.n_fft,
+                args.hop_length,
+                [column for column in columns for _ in range(args.states)],
+                np.column_stack(rotations).repeat(args.states, axis=1),
+            )
             with outputs.output_folder(workspace) as folder:
-                np.save(folder / "fixed_basis.npy", H)
-                np.save(folder / "fixed_basis_rotation.npy", rotation)
-                (folder / "fixed_basis.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
-                figures.plot_basis(folder / "fixed_basis_spectrogram.png", H, info)
-                params = {"sr": args.sr, "n_fft": args.n_fft, "hop": args.hop_length}
-                error = [round(error, 6) for *_, error in learnt]  # of each note, in order of pitch
+                basis.save(folder, learnt_basis)
+                figures.plot_basis(folder / "fixed_basis_spectrogram.png", learnt_basis)
+                error = [round(error, 6) for error in error]  # of each note, in order of pitch
                 ending = {"iterations": args.n_iter, "stopped_by": "number of iterations", "normalised_error": error}
-                outputs.write_record(folder, args.script, args.command, files, seed=None, stft=params, **ending)
+                outputs.write_record(
+                    folder, args.script, args.command, files, seed=None, stft=learnt_basis.stft, **ending
+                )
     except utils.InputError as error:
         parser.error(str(error))
-    cli.report(f"{len(learnt)} notes, {columns[0]['note']} to {columns[-1]['note']}, {H.shape[1]} columns", args.quiet)
+    first, last, n_columns = columns[0]["note"], columns[-1]["note"], len(learnt_basis.columns)
+    cli.report(f"{len(learnt)} notes, {first} to {last}, {n_columns} columns", args.quiet)
     if args.show:
         figures.show([args.out_dir / "fixed_basis_spectrogram.png"])
 

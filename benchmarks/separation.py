@@ -22,6 +22,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +36,7 @@ sys.path.insert(0, str(ROOT))
 import make_init_H  # noqa: E402
 import utils  # noqa: E402
 from piano import adapt, phase, pitch, recording  # noqa: E402
-from piano.basis import columns_of_notes, load_basis_info  # noqa: E402
+from piano.basis import Basis, load  # noqa: E402
 from piano.stems import component_notes, masked_notes  # noqa: E402
 
 SR = 22050
@@ -59,47 +60,43 @@ class Setting(NamedTuple):
     oracle: bool = False
 
 
-class Basis(NamedTuple):
-    """What make_init_H.py learns."""
-
-    H: np.ndarray
-    columns: dict  # of each note
-    rotation: np.ndarray
-
-
 # --- Ways of taking a recording apart -----------------------------------------------------------------
 
 
 def model_parts(Y, basis, truth, *, phase_init):
     """``sum_{l in n} H U P`` of a complex NMF; from the mixture phase, P = Y/|Y|, this is the plain model."""
     for _, U, P, *_ in utils.complex_nmf_blocks(Y, basis.H, N_ITER, phase_init=phase_init):
-        yield (sum(np.outer(basis.H[:, l], U[l]) * P[l] for l in basis.columns[note]) for note in truth)
+        yield (sum(np.outer(basis.H[:, l], U[l]) * P[l] for l in basis.notes[note]) for note in truth)
 
 
 def components(Y, basis, truth, *, phase_init):
     """``sum_{l in n} X``, the parts of the model and their shares of what it leaves."""
-    blocks = utils.complex_nmf_blocks(Y, basis.H, N_ITER, phase_init=phase_init)
-    return component_notes(Y, basis.H, blocks, {note: basis.columns[note] for note in truth})
+    for frames, U, P, F, *_ in utils.complex_nmf_blocks(Y, basis.H, N_ITER, phase_init=phase_init):
+        parts = zip(basis.notes, component_notes(Y[:, frames], basis, U, P, F), strict=True)
+        yield [X for note, X in parts if note in truth]
 
 
 def masked(Y, basis, truth, *, loss, mask, strength=None):
     """The notes' shares of Y by NMF."""
-    H = basis.H if strength is None else adapt.adapt_basis(Y, basis.H, strength)[0]
-    return masked_notes(Y, H, utils.nmf(Y, H, N_ITER, loss=loss)[0], basis.columns, truth, mask=mask)
+    if strength is not None:
+        basis = replace(basis, H=adapt.adapt_basis(Y, basis.H, strength)[0])
+    return masked_notes(Y, basis, utils.nmf(Y, basis.H, N_ITER, loss=loss)[0], truth, mask=mask)
 
 
 def smoothed(Y, basis, truth, *, strength=None):
     """The notes smoothed through time, with sinusoidal phases."""
-    H, strength = (basis.H, None) if strength is None else adapt.adapt_basis(Y, basis.H, strength)
-    wanted = [list(basis.columns).index(note) for note in truth]
-    for *_, X in phase.sinusoidal_blocks(Y, H, basis.rotation, basis.columns, N_ITER, strength=strength):
+    if strength is not None:
+        H, strength = adapt.adapt_basis(Y, basis.H, strength)
+        basis = replace(basis, H=H)
+    wanted = [list(basis.notes).index(note) for note in truth]
+    for *_, X in phase.sinusoidal_blocks(Y, basis, N_ITER, strength=strength):
         yield X[wanted]
 
 
 def model_with_true_phases(Y, basis, truth, *, loss):
     """NMF's magnitude model of each note, with the phases of its true spectrogram."""
     U, _ = utils.nmf(Y, basis.H, N_ITER, loss=loss)
-    parts = {note: basis.H[:, basis.columns[note]] @ U[basis.columns[note]] for note in truth}
+    parts = {note: basis.H[:, basis.notes[note]] @ U[basis.notes[note]] for note in truth}
     yield [parts[note] * utils.unit_phase(X) for note, X in truth.items()]
 
 
@@ -112,8 +109,7 @@ def true_masks(Y, basis, truth, *, mask):
     for m in range(Y.shape[1]):
         A = np.stack([np.abs(X[:, m]) for X in truth.values()], axis=1)  # (K, notes)
         ones = np.ones((len(truth), 1), A.dtype)
-        own = {note: [l] for l, note in enumerate(truth)}
-        yield from masked_notes(Y[:, m : m + 1], A, ones, own, truth, mask=mask)
+        yield from masked_notes(Y[:, m : m + 1], Basis(A), ones, range(len(truth)), mask=mask)
 
 
 LOSSES = {"Euclidean": "frobenius", "KL": "kullback-leibler", "IS": "itakura-saito"}
@@ -177,10 +173,7 @@ def learn_basis(n_fft, states, templates=ROOT / "basis_wav_piano"):
     with tempfile.TemporaryDirectory() as folder:
         options = {"--n-fft": n_fft, "--hop-length": n_fft // 4, "--states": states, "-o": folder}
         make_init_H.main([str(templates), "--quiet", *(str(word) for option in options.items() for word in option)])
-        basis = Path(folder) / "fixed_basis.npy"
-        H = np.array(utils.load_basis(basis))
-        columns = columns_of_notes(load_basis_info(basis, H.shape))
-        return Basis(H, columns, phase.load_rotation(basis, H.shape))
+        return load(Path(folder) / "fixed_basis.npy", with_rotation=True)
 
 
 def read_piece(folder):
@@ -194,10 +187,9 @@ def separate(setting, y, stems, basis):
     """What a setting takes the notes of ``stems`` for [shape=(notes, n)]."""
     transform = {"n_fft": setting.n_fft, "hop": setting.n_fft // 4}
     Y, truth = recording.stft(y, **transform), {note: recording.stft(s, **transform) for note, s in stems.items()}
-    blocks = setting.separate(Y, basis, truth)
-    return np.concatenate(
-        [np.stack(pieces) for pieces in recording.overlap_add(blocks, Y.shape[1], len(y), **transform)], axis=1
-    )
+    inverse = recording.InverseSTFT(Y.shape[1], len(y), **transform)
+    pieces = [inverse.add(spectra) for spectra in setting.separate(Y, basis, truth)]
+    return np.concatenate([*pieces, inverse.finish()], axis=1)
 
 
 def sdr(s, s_hat):

@@ -143,12 +143,11 @@ def compare_smoothing(rounds=3, n_iter=200):
     rows = []
     for n_fft, states in ((2048, 1), (8192, 2)):
         Y = recording.stft(y, n_fft=n_fft, hop=n_fft // 4)
-        H, columns, rotation = separation.learn_basis(n_fft, states)
+        piano = separation.learn_basis(n_fft, states)
+        H = piano.H
         rivals = {
             "NMF, Kullback-Leibler": lambda Y=Y, H=H: utils.nmf(Y, H, n_iter, loss="kullback-leibler"),
-            "sinusoidal phases, NMF included": lambda arguments=(Y, H, rotation, columns): list(
-                phase.sinusoidal_blocks(*arguments, n_iter, with_phase=False)
-            ),
+            "sinusoidal phases, NMF included": lambda Y=Y, piano=piano: list(phase.sinusoidal_blocks(Y, piano, n_iter)),
             "adaptation": lambda Y=Y, H=H: adapt.adapt_basis(Y, H),
         }
         times = take_turns(rivals.values(), rounds)

@@ -1,10 +1,14 @@
-"""The description that lies beside a basis: what its columns are, and the transform that it was made for."""
+"""Basis: the spectra of a piano's notes and what describes them, as one value; reading and writing it."""
 
 import json
 import math
 import operator
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+import utils
 from piano.outputs import check_handed_over
 from piano.pitch import NOTE, midi_of_name
 from utils import InputError
@@ -12,12 +16,116 @@ from utils import InputError
 HIGHEST_SR = 10**6  # Hz; a file that asks for more would fill the disk
 
 
-def load_basis_info(basis, shape):
-    """Read the description that make_init_H.py writes beside a basis (``.json`` in place of ``.npy``).
+@dataclass(frozen=True)
+class Basis:
+    """The spectra of a piano's notes, and the transform that they were learnt with.
+
+    Attributes
+    ----------
+    H : np.ndarray [shape=(K, L), float, >= 0]
+        One spectrum a column.
+    sr, n_fft, hop : int or None
+        Sampling rate in Hz, STFT length and hop length in samples; None where nothing tells.
+    columns : list of dict or None
+        The ``file``, the ``note`` and ``f0`` in Hz of each column; None where nothing tells.
+    rotation : np.ndarray [shape=(K, L), complex64] or None
+        How each bin of a note turns from one frame to the next, see :func:`phase.measure_rotation`.
+    files : tuple of Path
+        What it was read from.
+    """
+
+    H: np.ndarray
+    sr: int | None = None
+    n_fft: int | None = None
+    hop: int | None = None
+    columns: list | None = None
+    rotation: np.ndarray | None = None
+    files: tuple = ()
+
+    @property
+    def notes(self):
+        """Columns of each note: a dict from MIDI number to a list, in order of pitch.
+
+        Without a description every column is a component of its own, and its number takes the place of MIDI's.
+        """
+        if self.columns is None:
+            return {l: [l] for l in range(self.H.shape[1])}
+        notes = {}
+        for l, column in enumerate(self.columns):
+            notes.setdefault(midi_of_name(column["note"]), []).append(l)
+        return dict(sorted(notes.items()))
+
+    @property
+    def stft(self):
+        """Parameters of the transform, as ``run.json`` has them; None where the sampling rate is not known."""
+        return {"sr": self.sr, "n_fft": self.n_fft, "hop": self.hop} if self.sr else None
+
+
+def load(path, sr=None, *, with_rotation=False):
+    """Read a basis and what lies beside it.
 
     Parameters
     ----------
-    basis : str or Path
+    path : str or Path
+        Of ``fixed_basis.npy``.
+    sr : int, optional
+        Sampling rate in Hz that the user named. Without a description n_fft then follows from K, and the hop length
+        is a quarter of it, as librosa has it.
+    with_rotation : bool
+        Whether the rotations are needed.
+
+    Returns
+    -------
+    Basis
+
+    Raises
+    ------
+    InputError
+        If a file is missing or is not what it should be, or the description names another ``sr``.
+    """
+    H = utils.load_basis(path)
+    info, files = load_description(path, H.shape), [Path(path)]
+    if info is not None:
+        if sr not in (None, info["sr"]):
+            raise InputError(f"--sr: got {sr} Hz, expected the {info['sr']} Hz that the basis was made for")
+        files.append(description_path(path))
+    elif sr is not None and sr > HIGHEST_SR:
+        raise InputError(f"--sr: got {sr} Hz, expected at most {HIGHEST_SR} Hz")
+    else:
+        n_fft = 2 * (len(H) - 1)
+        info = {"sr": sr, "n_fft": n_fft, "hop": max(n_fft // 4, 1), "columns": None}
+    rotation = None
+    if with_rotation:
+        rotation = load_rotation(path, H.shape)
+        files.append(rotation_path(path))
+    return Basis(H, info["sr"], info["n_fft"], info["hop"], info["columns"], rotation, tuple(files))
+
+
+def save(folder, basis):
+    """Write ``fixed_basis.npy``, ``fixed_basis_rotation.npy`` and ``fixed_basis.json`` into ``folder``."""
+    path = Path(folder) / "fixed_basis.npy"
+    np.save(path, basis.H)
+    np.save(rotation_path(path), basis.rotation)
+    info = basis.stft | {"window": "hann", "columns": basis.columns}
+    description_path(path).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+
+
+def description_path(path):
+    """Where the description of a basis, a ``.npy`` file, lies: beside it, ``.json``."""
+    return Path(path).with_suffix(".json")
+
+
+def rotation_path(path):
+    """Where the rotations of a basis, a ``.npy`` file, lie: beside it, ``..._rotation.npy``."""
+    return Path(path).with_name(f"{Path(path).stem}_rotation.npy")
+
+
+def load_description(path, shape):
+    """Read the description that lies beside a basis.
+
+    Parameters
+    ----------
+    path : str or Path
         Of the basis.
     shape : tuple
         (K, L) of the basis, which the description must fit.
@@ -33,8 +141,8 @@ def load_basis_info(basis, shape):
     InputError
         If the file is there but is no description of this basis, or a killed run has left only one of the two.
     """
-    check_handed_over(basis)
-    path = Path(basis).with_suffix(".json")
+    check_handed_over(path)
+    path = description_path(path)
     if not path.exists():
         return None
     try:
@@ -55,42 +163,32 @@ def load_basis_info(basis, shape):
     return info
 
 
-def columns_of_notes(info):
-    """Columns of the basis that belong to each note: a dict from MIDI number to a list, in order of pitch."""
-    columns = {}
-    for l, column in enumerate(info["columns"]):
-        columns.setdefault(midi_of_name(column["note"]), []).append(l)
-    return dict(sorted(columns.items()))
-
-
-def transform(info, sr, n_bins):
-    """Parameters of the STFT that a basis was made for.
+def load_rotation(path, shape):
+    """Read the rotations that lie beside a basis.
 
     Parameters
     ----------
-    info : dict or None
-        Description of the basis, see :func:`load_basis_info`.
-    sr : int or None
-        Sampling rate in Hz that the user named.
-    n_bins : int
-        Number K of bins of the basis.
+    path : str or Path
+        Of the basis.
+    shape : tuple
+        (K, L) of the basis, which the rotations must have too.
 
     Returns
     -------
-    dict or None
-        ``sr`` in Hz, ``n_fft`` and ``hop`` in samples: those of the description; with ``sr`` alone, the n_fft that
-        K implies and a quarter of it, librosa's default; None with neither.
+    np.ndarray [shape=(K, L), complex64]
 
     Raises
     ------
     InputError
-        If the description names another ``sr``, or it is out of reason.
+        If the file is missing or holds anything else.
     """
-    if info is not None:
-        if sr not in (None, info["sr"]):
-            raise InputError(f"--sr: got {sr} Hz, expected the {info['sr']} Hz that the basis was made for")
-        return {key: info[key] for key in ("sr", "n_fft", "hop")}
-    if sr is not None and sr > HIGHEST_SR:
-        raise InputError(f"--sr: got {sr} Hz, expected at most {HIGHEST_SR} Hz")
-    n_fft = 2 * (n_bins - 1)
-    return {"sr": sr, "n_fft": n_fft, "hop": max(n_fft // 4, 1)} if sr else None
+    path = rotation_path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file, expected the rotations that make_init_H.py writes with a basis")
+    rotation = np.array(utils.load_spectrogram(path))
+    utils.check_complex(rotation, path)
+    if rotation.shape != tuple(shape):
+        raise InputError(f"{path}: got rotations of shape {rotation.shape}, expected {tuple(shape)}, the basis'")
+    if np.abs(rotation).max() > 1 + 1e-6:
+        raise InputError(f"{path}: got rotations of up to {np.abs(rotation).max():g}, expected at most 1")
+    return rotation.astype(np.complex64)

@@ -1,13 +1,16 @@
-"""Command-line options that the scripts share."""
+"""What the scripts share on the command line: options, checks of them, progress, and how a run ends."""
 
 import argparse
+import contextlib
+import functools
 import math
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from piano import cluster
-from piano.outputs import VERSION
+from piano import outputs, stems
+from piano.recording import with_sound
 from utils import InputError, one_blas_thread
 
 
@@ -16,7 +19,7 @@ def parser(doc, file):
     parser = argparse.ArgumentParser(
         Path(file).name, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {outputs.VERSION}")
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {' '.join(message.split())}\n")
     return parser
 
@@ -159,8 +162,21 @@ def _number(text, kind):
     return value
 
 
+def check_stems(args, basis):
+    """Raise :class:`InputError` where the options for stems cannot be met."""
+    if not args.stems:
+        return
+    import soundfile  # only stems need it
+
+    if basis.sr is None:
+        raise InputError("--stems: got no sampling rate, expected fixed_basis.json beside the basis or --sr")
+    if not soundfile.check_format("WAV", args.subtype):
+        known = ", ".join(sorted(soundfile.available_subtypes("WAV")))
+        raise InputError(f"--subtype: got {args.subtype!r}, expected one of {known}")
+
+
 def for_each_input(parser, args, work):
-    """Call ``work(path, folder, map)`` for each input; a bad one does not stop the others and is reported at the end.
+    """Call ``work(path, folder, map=...)`` for each input; a bad one does not stop the others and is told at the end.
 
     ``map`` is what the work on blocks of frames goes through, the builtin or, with ``--dask``, a cluster's.
     """
@@ -168,20 +184,64 @@ def for_each_input(parser, args, work):
     for folder in folders:
         if folders.count(folder) > 1:
             parser.error(f"SPEC: got two inputs called {folder.name}, expected different names for their folders")
-
-    def complaint(job):
-        try:
-            work(*job, map_blocks)
-        except InputError as error:
-            return str(error)
-
     try:
-        with cluster.connected(args.dask) as (map_blocks, map_inputs):
+        with _maps(args.dask) as (map_blocks, map_inputs):
+            complaint = functools.partial(_complaint, functools.partial(work, map=map_blocks))
             errors = list(filter(None, map_inputs(complaint, zip(args.inputs, folders, strict=True))))
     except InputError as error:
         errors = [str(error)]
     if errors:
         parser.exit(2, "".join(f"{parser.prog}: error: {' '.join(error.split())}\n" for error in errors))
+
+
+def _maps(address):
+    """Context of the two maps of :func:`cluster.connected`, or the builtin twice where there is no cluster."""
+    if address is None:
+        return contextlib.nullcontext((map, map))
+    from piano import cluster
+
+    return cluster.connected(address)
+
+
+def _complaint(work, job):
+    """What was wrong with an input, or None."""
+    try:
+        work(*job)
+    except InputError as error:
+        return str(error)
+
+
+def adapted_basis(recording, basis, args, map):
+    """Basis for a recording, as ``--adapt`` says, and the strength with which it was adapted, or None."""
+    if args.adapt is None:
+        return basis, None
+    from piano import adapt
+
+    progress = progress_bar("frame", args.quiet)
+    H, strength = adapt.adapt_basis(recording.Y, basis.H, args.adapt, seed=args.seed, progress=progress, map=map)
+    report(f"basis adapted with S = {strength:.3g}", args.quiet)
+    return replace(basis, H=H), strength
+
+
+def stem_writer(folder, recording, basis, notes, args):
+    """A :class:`stems.StemWriter` for the stems of ``notes``, as the options have it."""
+    names = [stems.file_name(basis, note) for note in notes]
+    return stems.StemWriter(folder / "stems", names, with_sound(recording, native=args.native_sr), args.subtype)
+
+
+def finish_stems(writer, basis, notes, args):
+    """Keep the stems of ``notes``, write the residual, and say what adding them up again gives."""
+    null = writer.add_residual([stems.file_name(basis, note) for note in notes])
+    for name, count in writer.clipped.items():
+        report(f"{writer.recording.path}: {count} samples of {name} clipped; --subtype FLOAT never does")
+    report(f"{len(notes)} stems and a residual, which sum to the recording to {null:.0f} dB", args.quiet)
+
+
+def write_record(folder, recording, basis, args, **ending):
+    """Write ``run.json`` for a recording, see :func:`outputs.write_record`."""
+    ending = {name: value for name, value in ending.items() if value is not None}
+    inputs = [recording.path, *basis.files]
+    outputs.write_record(folder, args.script, args.command, inputs, seed=args.seed, stft=basis.stft, **ending)
 
 
 def progress_bar(unit, quiet):
@@ -193,15 +253,14 @@ def progress_bar(unit, quiet):
         return lambda n, total: None
     from tqdm import tqdm
 
-    bar = tqdm(unit=unit, unit_scale=True, delay=2, dynamic_ncols=True)
+    return functools.partial(_advance, tqdm(unit=unit, unit_scale=True, delay=2, dynamic_ncols=True))
 
-    def update(n, total):
-        bar.total = total
-        bar.update(n)
-        if bar.n >= total:
-            bar.close()
 
-    return update
+def _advance(bar, n, total):
+    bar.total = total
+    bar.update(n)
+    if bar.n >= total:
+        bar.close()
 
 
 def announce_compilation():

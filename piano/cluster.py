@@ -41,9 +41,8 @@ def connected(address):
 
     Parameters
     ----------
-    address : str or None
-        Of the scheduler, ``tcp://host:8786``; ``local`` starts one worker for each core of this machine, and None
-        does all the work in this process.
+    address : str
+        Of the scheduler, ``tcp://host:8786``; ``local`` starts one worker for each core of this machine.
 
     Yields
     ------
@@ -59,9 +58,6 @@ def connected(address):
     ConnectionError
         From the maps, if the scheduler is lost.
     """
-    if address is None:
-        yield map, map
-        return
     try:
         import dask
         import distributed

@@ -45,31 +45,33 @@ def note_ticks(names):
     return [np.mean(places) for places in columns.values()], list(columns)
 
 
-def plot_activation(path, U, info=None):
-    """Draw activations as a piano roll: notes against seconds, or components against frames without ``info``.
+def plot_activation(path, U, basis):
+    """Draw activations as a piano roll: notes against seconds.
+
+    Where the basis has no description, it is components against frames.
 
     Parameters
     ----------
     path : str or Path
         Of the PNG file.
     U : np.ndarray [shape=(L, M), float, >= 0]
-    info : dict, optional
-        Description of the basis, see :func:`basis.load_basis_info`; states of one note are summed.
+    basis : Basis
+        States of one note are summed.
     """
-    figure, _ = activation_figure(U, info)
+    figure, _ = activation_figure(U, basis)
     figure.savefig(path)
 
 
-def activation_figure(U, info=None):
+def activation_figure(U, basis):
     """The figure that :func:`plot_activation` saves, and the axes of its piano roll, to be drawn on further."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6), dpi=100)
     axes = figure.add_axes((0.08, 0.09, 0.80, 0.84))
     n_frames, frame = U.shape[1], 1
-    if info:
-        U, names = sum_states(U, info)
-        frame = info["hop"] / info["sr"]
+    if basis.columns:
+        U, names = sum_states(U, basis)
+        frame = basis.hop / basis.sr
         axes.set_yticks(*note_ticks(names), fontsize=8)
         axes.set(xlabel="Time (s)", ylabel="Note")
     else:
@@ -95,22 +97,22 @@ def thin(U, width=2000):
     return np.maximum.reduceat(U, np.arange(0, U.shape[1], step), axis=1)
 
 
-def plot_basis(path, H, info):
+def plot_basis(path, basis):
     """Draw a basis: frequency on a logarithmic axis against notes, each spectrum in dB below its own peak.
 
     Parameters
     ----------
     path : str or Path
         Of the PNG file.
-    H : np.ndarray [shape=(K, L), float, >= 0]
-    info : dict
-        Description of the basis, see :func:`basis.load_basis_info`.
+    basis : Basis
+        With a description.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6), dpi=100)
     axes = figure.add_axes((0.09, 0.11, 0.79, 0.82))
-    edges = (np.arange(1, len(H) + 1) - 0.5) * info["sr"] / info["n_fft"]  # Hz; a logarithmic axis has no 0 Hz
+    H = basis.H
+    edges = (np.arange(1, len(H) + 1) - 0.5) * basis.sr / basis.n_fft  # Hz; a logarithmic axis has no 0 Hz
     dB = np.column_stack([decibels(column) for column in H[1:].T])
     image = axes.pcolormesh(np.arange(H.shape[1] + 1) - 0.5, edges, dB, cmap=colours(), vmin=-DB_RANGE, vmax=0)
     axes.set_yscale("log")
@@ -118,13 +120,13 @@ def plot_basis(path, H, info):
     octaves = LOWEST_HZ * 2.0 ** np.arange(1, np.log2(edges[-1] / LOWEST_HZ))
     axes.set_yticks(octaves, [f"{f:g}" for f in octaves])
     axes.minorticks_off()
-    axes.set_xticks(*note_ticks([column["note"] for column in info["columns"]]), fontsize=8, rotation=90)
+    axes.set_xticks(*note_ticks([column["note"] for column in basis.columns]), fontsize=8, rotation=90)
     axes.set(xlabel="Note", ylabel="Frequency (Hz)", title="Fixed basis")
     figure.colorbar(image, cax=figure.add_axes((0.90, 0.11, 0.02, 0.82)), label="Magnitude (dB below the peak)")
     figure.savefig(path)
 
 
-def plot_spectrogram(path, Y, model, info=None):
+def plot_spectrogram(path, Y, model, basis):
     """Draw the observed spectrogram, the modelled one and their difference, frequency on a logarithmic axis.
 
     Works through blocks of frames: of a long file no more is kept than the loudest on each pixel.
@@ -138,15 +140,15 @@ def plot_spectrogram(path, Y, model, info=None):
     model : callable
         ``model(frames)`` is the model of a slice of frames [shape=(K, frames), float >= 0 or complex], for
         instance ``lambda frames: H @ U[:, frames]``.
-    info : dict, optional
-        Description of the basis, see :func:`basis.load_basis_info`; without it, axes are in bins and frames.
+    basis : Basis
+        Where it has no description, axes are in bins and frames.
     """
     from matplotlib.figure import Figure
 
     n_bins, n_frames = Y.shape
     frame, bin_width, lowest = 1, 1, 0.5
-    if info:
-        frame, bin_width, lowest = info["hop"] / info["sr"], info["sr"] / info["n_fft"], LOWEST_HZ
+    if basis.columns:
+        frame, bin_width, lowest = basis.hop / basis.sr, basis.sr / basis.n_fft, LOWEST_HZ
     highest = (n_bins - 0.5) * bin_width
     edges = np.geomspace(min(lowest, highest / 2), highest, PIXELS[0] + 1)
     observed, modelled = loudest_on_pixels(Y, model, (edges[:-1] / bin_width + 0.5).astype(int))
@@ -173,13 +175,13 @@ def plot_spectrogram(path, Y, model, info=None):
             extent=(-frame / 2, (n_frames - 0.5) * frame, *np.log2(edges[[0, -1]])),  # frame m is centred on m hops
         )
         axes.set_yticks(np.log2(octaves), [f"{f:g}" for f in octaves], fontsize=8)
-        axes.set_ylabel("Frequency (Hz)" if info else "Bin")
+        axes.set_ylabel("Frequency (Hz)" if basis.columns else "Bin")
         axes.set_title(title, loc="left", fontsize=11)
         axes.tick_params(labelbottom=colouring is difference)
         if title == "Modelled":
             bar = figure.add_axes((0.90, bottom, 0.02, 0.585))  # of the panel above as well
             figure.colorbar(image, cax=bar, label="Magnitude (dB below the loudest)")
-    axes.set_xlabel("Time (s)" if info else "Frame")
+    axes.set_xlabel("Time (s)" if basis.columns else "Frame")
     figure.colorbar(image, cax=figure.add_axes((0.90, bottom, 0.02, 0.27)), label="Modelled over observed (dB)")
     figure.savefig(path)
 

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from piano.basis import columns_of_notes
-
 THRESHOLD_DB = -20.0  # relative to the loudest activation; below it, notes that nobody played outnumber soft ones
 ATTACK_DB = 6.0  # rise within one STFT window that is a new note: twice the activation; partials beat more slowly
 SHORTEST_S = 0.1  # of a note; a hammer's knock, heard through a window of about as long, lasts no longer
@@ -26,13 +24,13 @@ class Note(NamedTuple):
     level_db: float  # of the peak, relative to the loudest activation
 
 
-def sum_states(U, info):
+def sum_states(U, basis):
     """Sum the rows of U that belong to one note; returns them and the notes' names, in order of pitch."""
-    columns = list(columns_of_notes(info).values())
-    return np.stack([U[states].sum(axis=0) for states in columns]), [info["columns"][l]["note"] for l, *_ in columns]
+    columns = list(basis.notes.values())
+    return np.stack([U[states].sum(axis=0) for states in columns]), [basis.columns[l]["note"] for l, *_ in columns]
 
 
-def find_notes(U, info, threshold=THRESHOLD_DB):
+def find_notes(U, basis, threshold=THRESHOLD_DB):
     """List the notes that activations tell of: what was played, when, and how loud.
 
     A note begins where its activation rises by ``ATTACK_DB`` or more within one STFT window, to above the
@@ -47,8 +45,8 @@ def find_notes(U, info, threshold=THRESHOLD_DB):
     ----------
     U : np.ndarray [shape=(L, M), float, >= 0]
         Activations; frame m is centred on ``m * hop / sr`` seconds.
-    info : dict
-        Description of the basis, see :func:`basis.load_basis_info`; states of one note are summed.
+    basis : Basis
+        With a description; states of one note are summed.
     threshold : float
         In dB relative to the loudest activation, < 0.
 
@@ -57,15 +55,15 @@ def find_notes(U, info, threshold=THRESHOLD_DB):
     list of Note
         In order of onset, then of pitch; empty for silence.
     """
-    U, _ = sum_states(U, info)
+    U, _ = sum_states(U, basis)
     loudest = U.max()
     if loudest == 0:
         return []
-    frame = info["hop"] / info["sr"]  # s
-    window = math.ceil(info["n_fft"] / info["hop"])  # frames that an attack is spread over
+    frame = basis.hop / basis.sr  # s
+    window = math.ceil(basis.n_fft / basis.hop)  # frames that an attack is spread over
     notes = []
-    for (midi, (state, *_)), u in zip(columns_of_notes(info).items(), U, strict=True):
-        column = info["columns"][state]
+    for (midi, (state, *_)), u in zip(basis.notes.items(), U, strict=True):
+        column = basis.columns[state]
         u = u.astype(np.float64) / loudest
         struck = attacks(u, window, threshold)
         for (_, onset, peak), (foot, offset, _) in pairwise([*struck, (len(u), len(u) - 1, None)]):
@@ -111,6 +109,14 @@ def attacks(u, window, threshold=THRESHOLD_DB):
         onset = m - (u[m] - half) / (u[m] - u[m - 1])
         found.append((foot - window, max(0.0, float(onset) - window), peak - window))
     return found
+
+
+def write_notes(folder, U, basis):
+    """Write the notes that activations tell of as ``notes.csv`` and ``notes.mid``, where the basis knows its notes."""
+    if basis.columns:
+        found = find_notes(U, basis)
+        write_notes_csv(folder / "notes.csv", found)
+        write_midi(folder / "notes.mid", found)
 
 
 def write_notes_csv(path, notes):

@@ -16,6 +16,8 @@ import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+
 from utils import InputError
 
 VERSION = "1.0.0"
@@ -148,6 +150,12 @@ def _hand_over(done, path):
             target.rename(aside / output.name)
         os.replace(output, target)
     shutil.rmtree(done)
+
+
+def save_arrays(folder, **arrays):
+    """Write each array into ``folder`` as a ``.npy`` file of its name."""
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
 
 
 def write_record(folder, script, command, inputs, *, seed, stft, **ending):

@@ -22,7 +22,6 @@ References
 """
 
 import functools
-from pathlib import Path
 
 import numpy as np
 
@@ -33,6 +32,7 @@ N_TRACKED = 6  # notes of a bin, the strongest of a block, that keep a phase the
 COHERENCE = 0.97  # the largest rho: a template is steadier than the same note in a recording
 SILENT = 1e-4  # of the loudest activation in a frame, 80 dB below it: where phases are held, what is less is zero
 TEMPLATE_DB = -40.0  # frames of a template, relative to its loudest, that its rotation is measured on
+EXPONENT = 1.2  # p of the sparsity penalty, Kameoka's
 TRUST = 0.1  # in the templates' rotations for each unit of the strength of adaptation
 
 
@@ -69,43 +69,7 @@ def _rotation(cross, now, before):
     return cross / np.maximum(np.sqrt(now.real * before.real), np.finfo(np.float64).tiny)
 
 
-def rotation_path(basis):
-    """Where the rotations of a basis, a ``.npy`` file, lie: beside it, ``..._rotation.npy``."""
-    return Path(basis).with_name(f"{Path(basis).stem}_rotation.npy")
-
-
-def load_rotation(basis, shape):
-    """Read the rotations that ``make_init_H.py`` writes beside a basis.
-
-    Parameters
-    ----------
-    basis : str or Path
-        Of the basis, a ``.npy`` file.
-    shape : tuple
-        Of the basis, (K, L), which the rotations must have too.
-
-    Returns
-    -------
-    np.ndarray [shape=(K, L), complex64]
-
-    Raises
-    ------
-    InputError
-        If the file is missing or holds anything else.
-    """
-    path = rotation_path(basis)
-    if not path.exists():
-        raise utils.InputError(f"{path}: no such file, expected the rotations that make_init_H.py writes with a basis")
-    rotation = np.array(utils.load_spectrogram(path))
-    utils.check_complex(rotation, path)
-    if rotation.shape != tuple(shape):
-        raise utils.InputError(f"{path}: got rotations of shape {rotation.shape}, expected {tuple(shape)}, the basis'")
-    if np.abs(rotation).max() > 1 + 1e-6:
-        raise utils.InputError(f"{path}: got rotations of up to {np.abs(rotation).max():g}, expected at most 1")
-    return rotation.astype(np.complex64)
-
-
-def adapted_rotation(Y, H, U, rotation, columns, strength, *, map=map):
+def adapted_rotation(Y, basis, U, strength, *, map=map):
     """Rotations of another piano: the templates' own, corrected by what the recording's notes show.
 
     The notes are taken from the recording by Wiener masks, their rotations r' measured as a template's are, and
@@ -113,12 +77,12 @@ def adapted_rotation(Y, H, U, rotation, columns, strength, *, map=map):
 
     Parameters
     ----------
-    Y, H, U : np.ndarray [shape=(K, M), complex], [shape=(K, L)], [shape=(L, M)]
-        Recording, basis and activations.
-    rotation : np.ndarray [shape=(K, L), complex]
-        Of the templates.
-    columns : dict
-        Columns of each note, see :func:`basis.columns_of_notes`.
+    Y : np.ndarray [shape=(K, M), complex]
+        Recording.
+    basis : Basis
+        With the rotations of the templates.
+    U : np.ndarray [shape=(L, M)]
+        Activations.
     strength : float
         With which the basis keeps to its templates, see :func:`adapt.adapt_basis`.
     map : callable
@@ -129,14 +93,15 @@ def adapted_rotation(Y, H, U, rotation, columns, strength, *, map=map):
     np.ndarray [shape=(K, L), complex64]
     """
     U = U / (U.max() or 1)
-    work = functools.partial(_correlations_block, H=H, columns=list(columns.values()))
+    notes, rotation = list(basis.notes.values()), basis.rotation
+    work = functools.partial(_correlations_block, H=basis.H, columns=notes)
     jobs = (
         (functools.partial(utils.read_frames, Y, frames), U[:, frames])
         for frames in utils.frame_slices(Y.shape[1], BLOCK)
     )
     total = sum(map(work, jobs))
     found = np.empty(rotation.shape, np.complex128)
-    for l, r in zip(columns.values(), _rotation(*total), strict=True):
+    for l, r in zip(notes, _rotation(*total), strict=True):
         found[:, l] = r[:, None]
     trust = TRUST * strength
     return ((found + trust * rotation) / (1 + trust)).astype(np.complex64)
@@ -161,21 +126,7 @@ def _correlations_block(job, *, H, columns):
 
 
 def sinusoidal_blocks(
-    Y,
-    H,
-    rotation,
-    columns,
-    n_iter,
-    *,
-    p=1.2,
-    sparsity=1e-5,
-    seed=0,
-    strength=None,
-    thr=None,
-    tol=None,
-    with_phase=True,
-    progress=None,
-    map=map,
+    Y, basis, n_iter, *, sparsity=1e-5, seed=0, strength=None, thr=None, tol=None, progress=None, map=map
 ):
     """Complex NMF whose phases are those of smoothed notes, one block of frames after another.
 
@@ -192,39 +143,33 @@ def sinusoidal_blocks(
     ----------
     Y : np.ndarray [shape=(K, M), complex]
         Spectrogram; may be a memory map.
-    H : np.ndarray [shape=(K, L), float, >= 0]
-        Basis.
-    rotation : np.ndarray [shape=(K, L), complex]
-        Of each column, at most 1; that of a note's first column counts.
-    columns : dict
-        Columns of each note, see :func:`basis.columns_of_notes`.
+    basis : Basis
+        With rotations of at most 1; that of a note's first column counts.
     n_iter : int
         Iterations of NMF, and sweeps.
     strength : float, optional
-        With which H was adapted, see :func:`adapted_rotation`; None where it was not.
+        With which the basis was adapted, see :func:`adapted_rotation`; None where it was not.
 
     Yields
     ------
-    frames, U, P, F, error, cost
+    frames, U, F, error, cost
         As from :func:`utils.complex_nmf_blocks`.
     X : np.ndarray [shape=(notes, K, frames), complex64]
-        The smoothed notes; they sum to Y.
+        The smoothed notes; they sum to Y. For P, see :func:`phases`.
 
     Raises
     ------
     InputError
         As from :func:`utils.complex_nmf_blocks`.
     """
+    H, n_frames = basis.H, Y.shape[1]
     utils.check_basis(H)
     utils.check_spectrogram(Y)
     utils.check_complex(Y)
     utils.check_bins(Y, H)
-    n_frames, E = Y.shape[1], utils.energy(Y)
-    weight = utils.sparsity_weight(E, n_frames, H.shape[1], p, sparsity)
+    E = utils.energy(Y)
+    weight = utils.sparsity_weight(E, n_frames, H.shape[1], EXPONENT, sparsity)
     passes = 1 if thr is None and tol is None else 2
-    note_of = np.empty(H.shape[1], int)
-    for n, l in enumerate(columns.values()):
-        note_of[l] = n
 
     def count(n, _=None):
         if progress:
@@ -234,34 +179,46 @@ def sinusoidal_blocks(
         work = functools.partial(
             _sinusoidal_block,
             H=H,
-            rotation=rotation[:, [l[0] for l in columns.values()]],
-            note_of=note_of,
+            rotation=rotation[:, [l[0] for l in basis.notes.values()]],
+            note_of=note_of_columns(basis),
             n_iter=n_iter,
             weight=weight,
-            p=p,
             results=results,
         )
-
-        def jobs():
-            for block in utils.frame_slices(n_frames, BLOCK):
-                wide = slice(max(block.start - CONTEXT, 0), min(block.stop + CONTEXT, n_frames))
-                inside = block.start - wide.start, block.stop - wide.start
-                yield functools.partial(utils.read_frames, Y, wide), U[:, wide], *inside
-
-        return utils.curves_so_far(utils.frame_slices(n_frames, BLOCK), map(work, jobs()), n_iter, weight, count)
+        slices = list(utils.frame_slices(n_frames, BLOCK))
+        jobs = (_with_context(Y, U, block) for block in slices)
+        return utils.curves_so_far(slices, map(work, jobs), n_iter, weight, count)
 
     def blocks():
         U, _ = utils.nmf(Y, H, n_iter, loss="kullback-leibler", seed=seed, progress=count, map=map)
-        turn = rotation if strength is None else adapted_rotation(Y, H, U, rotation, columns, strength, map=map)
+        turn = basis.rotation if strength is None else adapted_rotation(Y, basis, U, strength, map=map)
         n_done = n_iter if passes == 1 else utils.last_sweep(run(U, turn, n_iter, "curves"), E, thr, tol)
         for frames, (U_block, F, X), error, cost in run(U, turn, n_done, "model"):
-            P = utils.unit_phase(X.astype(F.dtype, copy=False))[note_of] if with_phase else None
-            yield frames, U_block, P, F, error, cost, X
+            yield frames, U_block, F, error, cost, X
 
-    return blocks()
+    return blocks()  # a generator of its own, so that bad input is refused here and now
 
 
-def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, p, results):
+def _with_context(Y, U, block):
+    """Job for one block of frames: what reads it with its context, U for that, and the block's limits there."""
+    wide = slice(max(block.start - CONTEXT, 0), min(block.stop + CONTEXT, Y.shape[1]))
+    return functools.partial(utils.read_frames, Y, wide), U[:, wide], block.start - wide.start, block.stop - wide.start
+
+
+def note_of_columns(basis):
+    """Place of each column's note [shape=(L,), int] among ``basis.notes``."""
+    note_of = np.empty(basis.H.shape[1], int)
+    for n, l in enumerate(basis.notes.values()):
+        note_of[l] = n
+    return note_of
+
+
+def phases(X, basis, dtype):
+    """Phase of every column [shape=(L, K, frames), dtype]: that of its note in X [shape=(notes, K, frames)]."""
+    return utils.unit_phase(X.astype(dtype, copy=False))[note_of_columns(basis)]
+
+
+def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, results):
     """Smooth one block and refine its activations; ``job`` reads it with its context, U for it, and its limits there.
 
     Returns the error and the penalty of each frame [shape=(n_iter, frames)], and unless ``results`` is "curves", U,
@@ -276,7 +233,7 @@ def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, p, results):
     refined, F = np.zeros_like(U), np.zeros_like(Y)
     error, penalty = np.zeros((2, n_iter, U.shape[1]))
     kernel = utils.compiled(_held_sweeps)
-    lam = weight * scale ** (p - 2)
+    lam = weight * scale ** (EXPONENT - 2)
 
     def refine(m):
         y = np.concatenate([Y[:, m].real, Y[:, m].imag]).astype(np.float64)
@@ -286,14 +243,14 @@ def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, p, results):
             h, phase = H[:, active].astype(np.float64), utils.unit_phase(X[note_of[active], :, m]).T
             D = np.concatenate([h * phase.real, h * phase.imag])  # (2K, active): F is D @ u
             u = U[active, m]
-            kernel(D.T @ y, D.T @ D, h.T @ h, u, lam, p, error[:, m], penalty[:, m])
+            kernel(D.T @ y, D.T @ D, h.T @ h, u, lam, EXPONENT, error[:, m], penalty[:, m])
             refined[active, m] = u
             f = D @ u
             F[:, m] = f[: len(H)] + 1j * f[len(H) :]
 
     with utils.one_blas_thread():
         utils.in_threads(refine, range(U.shape[1]))
-    curves = error * scale**2, penalty * scale**p
+    curves = error * scale**2, penalty * scale**EXPONENT
     if results == "curves":
         return curves
     X *= X.dtype.type(scale)

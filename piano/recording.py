@@ -1,8 +1,9 @@
-"""Audio files, and the short-time Fourier transform there and back.
+"""Recording: a sound or a spectrogram and its STFT, as one value; audio files, and the STFT there and back.
 
 Everything here goes through a recording by blocks, so that memory does not grow with its length.
 """
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -135,105 +136,165 @@ def stft(y, *, n_fft=2048, hop=512):
     return np.concatenate(list(stft_blocks(y, n_fft=n_fft, hop=hop)), axis=1)
 
 
-def open_spectrogram(path, params, folder):
-    """Open a spectrogram, or compute that of an audio file.
+@dataclass(frozen=True)
+class Recording:
+    """A sound or a spectrogram that was opened, and its STFT.
+
+    Attributes
+    ----------
+    path : Path
+        Of the input.
+    Y : np.ndarray [shape=(K, M), complex64 of a sound]
+        Spectrogram; a memory map.
+    y : np.ndarray [shape=(n,), float32] or None
+        Mono sound, a memory map; None for a spectrogram, see :func:`with_sound`.
+    y_sr : int or None
+        Sampling rate of y in Hz.
+    sr, n_fft, hop : int or None
+        Of the transform: sampling rate in Hz, STFT length and hop length in samples.
+    folder : Path
+        For working copies, which grow with the recording.
+    """
+
+    path: Path
+    Y: np.ndarray
+    y: np.ndarray | None
+    y_sr: int | None
+    sr: int | None
+    n_fft: int
+    hop: int
+    folder: Path
+
+
+def open_recording(path, basis, folder):
+    """Open a spectrogram, or compute that of an audio file with the transform of a basis.
 
     Parameters
     ----------
     path : str or Path
         Of a ``.npy`` file or an audio file.
-    params : dict or None
-        See :func:`transform`; an audio file needs them.
+    basis : Basis
+        An audio file needs its ``sr``.
     folder : str or Path
-        For working copies, which grow with the recording.
+        For working copies.
 
     Returns
     -------
-    Y : np.memmap [shape=(K, M)]
-        Spectrogram.
-    y : np.memmap [shape=(n,), float32] or None
-        Mono sound at ``params["sr"]``, if it was an audio file.
+    Recording
 
     Raises
     ------
     InputError
-        If the file is no spectrogram and no sound, or is a sound and the parameters are not known.
+        If the file is no spectrogram and no sound, is a sound and the sampling rate is not known, or its
+        spectrogram has another number of bins than the basis.
     """
     if Path(path).suffix.lower() == ".npy" or not is_audio(path):
-        return utils.load_spectrogram(path), None
-    utils.check_file(path, "a spectrogram (.npy) or a sound")
-    if params is None:
-        raise InputError(f"{path}: got a sound, expected fixed_basis.json beside the basis (or --sr) to go with it")
-    y = load_mapped(path, params["sr"], folder)
-    shape = (params["n_fft"] // 2 + 1, 1 + len(y) // params["hop"])
+        Y, y = utils.load_spectrogram(path), None
+    else:
+        utils.check_file(path, "a spectrogram (.npy) or a sound")
+        if basis.sr is None:
+            raise InputError(f"{path}: got a sound, expected fixed_basis.json beside the basis (or --sr) to go with it")
+        y = load_mapped(path, basis.sr, folder)
+        Y = _mapped_stft(y, basis.n_fft, basis.hop, folder)
+    utils.check_bins(Y, basis.H, path, basis.files[0])
+    return Recording(path, Y, y, basis.sr, basis.sr, basis.n_fft, basis.hop, folder)
+
+
+def _mapped_stft(y, n_fft, hop, folder):
     copy = Path(folder) / "spec.npy"
-    with utils.frame_writer(copy, shape, np.complex64) as write:
-        for block in stft_blocks(y, n_fft=params["n_fft"], hop=params["hop"]):
+    with utils.frame_writer(copy, (n_fft // 2 + 1, 1 + len(y) // hop), np.complex64) as write:
+        for block in stft_blocks(y, n_fft=n_fft, hop=hop):
             write(block)
-    return utils.load_spectrogram(copy), y
+    return utils.load_spectrogram(copy)
 
 
-def sound_of(Y, params, folder):
-    """Inverse STFT of a spectrogram, as a memory map [shape=(n,), float32] of a file in ``folder``."""
-    n_samples = (Y.shape[1] - 1) * params["hop"]
-    blocks = ([block] for _, block in utils.frame_blocks(Y, FRAMES))
-    copy = Path(folder) / "sound.f32"
+def with_sound(recording, *, native=False):
+    """The recording with the sound that its stems have to add up to.
+
+    That of a spectrogram is its inverse STFT. ``native``: that of a sound file is at the file's own sampling rate.
+    """
+    if recording.y is None:
+        return replace(recording, y=_sound_of(recording))
+    if not native:
+        return recording
+    sr = sample_rate(recording.path)
+    return replace(recording, y=load_mapped(recording.path, sr, recording.folder), y_sr=sr)
+
+
+def _sound_of(recording):
+    Y = recording.Y
+    inverse = InverseSTFT(Y.shape[1], (Y.shape[1] - 1) * recording.hop, n_fft=recording.n_fft, hop=recording.hop)
+    copy = Path(recording.folder) / "sound.f32"
     with open(copy, "wb") as file:
-        for (y,) in overlap_add(blocks, Y.shape[1], n_samples, n_fft=params["n_fft"], hop=params["hop"]):
-            file.write(y.astype(np.float32).tobytes())
-    return np.memmap(copy, np.float32, "r") if n_samples else np.zeros(0, np.float32)
+        for _, block in utils.frame_blocks(Y, FRAMES):
+            file.write(inverse.add([block])[0].astype(np.float32).tobytes())
+        file.write(inverse.finish()[0].astype(np.float32).tobytes())
+    return np.memmap(copy, np.float32, "r") if copy.stat().st_size else np.zeros(0, np.float32)
 
 
 def istft(X, length, *, n_fft=2048, hop=512):
     """Signal of ``length`` samples whose :func:`stft` is nearest to ``X``."""
-    return np.concatenate([y for (y,) in overlap_add([[X]], X.shape[1], length, n_fft=n_fft, hop=hop)])
+    inverse = InverseSTFT(X.shape[1], length, n_fft=n_fft, hop=hop)
+    return np.concatenate([*inverse.add([X]), *inverse.finish()])
 
 
-def overlap_add(blocks, n_frames, n_samples, *, n_fft, hop):
-    """Turn spectrograms that come block by block into sound, as ``librosa.istft`` does with whole ones.
+class InverseSTFT:
+    """Turns spectrograms that come block by block into sound, as ``librosa.istft`` does with whole ones.
 
     Parameters
     ----------
-    blocks : iterable of iterable of np.ndarray [shape=(K, frames), complex]
-        For each block of frames, the spectrogram of each of N sounds.
     n_frames, n_samples : int
         Number of all frames and length of the sounds.
     n_fft, hop : int
         Of the transform, in samples.
-
-    Yields
-    ------
-    list of np.ndarray [shape=(n,), float]
-        Consecutive samples of each sound; ``n_samples`` in all.
     """
-    from scipy.fft import irfft
 
-    window = hann(n_fft)
-    carried, first = None, 0  # sums that later frames add to, and the first frame that they belong to
+    def __init__(self, n_frames, n_samples, *, n_fft, hop):
+        self.n_frames, self.n_samples, self.n_fft, self.hop = n_frames, n_samples, n_fft, hop
+        self.window = hann(n_fft)
+        self.carried, self.first = None, 0  # sums that later frames add to, and the first frame that they belong to
 
-    def finished(sums, n):
+    def add(self, spectra):
+        """The next samples of each sound, from the next block of its spectrogram.
+
+        Parameters
+        ----------
+        spectra : iterable of np.ndarray [shape=(K, frames), complex]
+            One for each sound.
+
+        Returns
+        -------
+        list of np.ndarray [shape=(n,), float]
+            Over all calls and that of :meth:`finish`, ``n_samples`` of each sound.
+        """
+        from scipy.fft import irfft
+
+        sums = []
+        for X in spectra:
+            frames = irfft(X, self.n_fft, axis=0)
+            total = np.zeros(self.n_fft + X.shape[1] * self.hop, frames.dtype)
+            for m, frame in enumerate(frames.T):
+                total[m * self.hop : m * self.hop + self.n_fft] += frame * self.window
+            sums.append(total)
+        for i, rest in enumerate(self.carried or ()):
+            sums[i][: self.n_fft] += rest
+        n = X.shape[1] * self.hop
+        samples = self._finished(sums, n)
+        self.carried, self.first = [total[n:] for total in sums], self.first + X.shape[1]
+        return samples
+
+    def finish(self):
+        """The last samples of each sound."""
+        return self._finished(self.carried, self.n_fft)
+
+    def _finished(self, sums, n):
         """The next ``n`` samples, divided by the windows' squares that overlap there, cut to the sound."""
-        position = first * hop + np.arange(n)  # from the start of the first frame, centred on sample 0
+        position = self.first * self.hop + np.arange(n)  # from the start of the first frame, centred on sample 0
         weight = np.zeros(n, np.float32)
-        for m in range(first - -(-n_fft // hop) + 1, first + -(-n // hop)):
-            inside = (position >= m * hop) & (position < m * hop + n_fft)
-            if 0 <= m < n_frames:
-                weight[inside] += window[position[inside] - m * hop] ** 2
-        sounding = (position >= n_fft // 2) & (position < n_fft // 2 + n_samples)
+        for m in range(self.first - -(-self.n_fft // self.hop) + 1, self.first + -(-n // self.hop)):
+            inside = (position >= m * self.hop) & (position < m * self.hop + self.n_fft)
+            if 0 <= m < self.n_frames:
+                weight[inside] += self.window[position[inside] - m * self.hop] ** 2
+        sounding = (position >= self.n_fft // 2) & (position < self.n_fft // 2 + self.n_samples)
         weight = np.maximum(weight, np.finfo(np.float32).tiny)
         return [(total[:n] / weight)[sounding] for total in sums]
-
-    for block in blocks:
-        sums = []
-        for X in block:
-            frames = irfft(X, n_fft, axis=0)
-            total = np.zeros(n_fft + X.shape[1] * hop, frames.dtype)
-            for m, frame in enumerate(frames.T):
-                total[m * hop : m * hop + n_fft] += frame * window
-            sums.append(total)
-        for i, rest in enumerate(carried or ()):
-            sums[i][:n_fft] += rest
-        n = X.shape[1] * hop
-        yield finished(sums, n)
-        carried, first = [total[n:] for total in sums], first + X.shape[1]
-    yield finished(carried, n_fft)

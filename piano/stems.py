@@ -3,33 +3,33 @@
 Everything here goes through a recording by blocks, so that memory does not grow with its length.
 """
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 
 import utils
 from piano import pitch
-from piano.basis import columns_of_notes
-from piano.recording import FRAMES, SAMPLES, overlap_add
+from piano.recording import FRAMES, SAMPLES, InverseSTFT
+
+RESIDUAL = "residual.wav"
 
 
-def note_columns(H, info):
-    """Columns of the basis that make up each stem: a dict from file name, which sorts by pitch, to columns."""
-    if info is None:
-        return {f"component_{l:03d}.wav": [l] for l in range(H.shape[1])}
-    names = {midi: pitch.note_name(midi).replace("#", "s") for midi in columns_of_notes(info)}
-    return {f"{midi:03d}_{names[midi]}.wav": columns for midi, columns in columns_of_notes(info).items()}
+def file_name(basis, note):
+    """Name of the stem of a note, one of the keys of ``basis.notes``; by name, stems are in order of pitch."""
+    if basis.columns is None:
+        return f"component_{note:03d}.wav"
+    return f"{note:03d}_{pitch.note_name(note).replace('#', 's')}.wav"
 
 
-def sounding_notes(U, columns, top_db):
-    """Keys of ``columns`` whose activation peaks at most ``top_db`` dB below the loudest one's; none in silence."""
-    peaks = {name: float(U[l].sum(axis=0).max()) for name, l in columns.items()}
+def sounding_notes(U, basis, top_db):
+    """Notes whose activation peaks at most ``top_db`` dB below the loudest one's; none in silence."""
+    peaks = {note: float(U[l].sum(axis=0).max()) for note, l in basis.notes.items()}
     threshold = max(peaks.values()) * 10 ** (-top_db / 20)
-    return [name for name, peak in peaks.items() if peak > 0 and peak >= threshold]
+    return [note for note, peak in peaks.items() if peak > 0 and peak >= threshold]
 
 
-def masked_notes(Y, H, U, columns, wanted, *, mask="wiener"):
+def masked_notes(Y, basis, U, wanted, *, mask="wiener"):
     """Yield each note's share of the mixture, block by block.
 
     ``ratio``: ``X_n = (sum_{l in n} H_kl U_lm / S_km) Y_km``; ``wiener``: the shares of squared magnitudes,
@@ -39,58 +39,170 @@ def masked_notes(Y, H, U, columns, wanted, *, mask="wiener"):
     ----------
     Y : np.ndarray [shape=(K, M), complex]
         Mixture; may be a memory map.
-    H, U : np.ndarray [shape=(K, L)], [shape=(L, M)]
-        Basis and activations.
-    columns : dict
-        Columns of each note, see :func:`basis.columns_of_notes`.
+    basis : Basis
+    U : np.ndarray [shape=(L, M)]
+        Activations.
     wanted : collection
-        Notes to yield, of the keys of ``columns``.
+        Notes to yield, of the keys of ``basis.notes``.
     mask : {"wiener", "ratio"}
 
     Yields
     ------
     iterator of np.ndarray [shape=(K, frames), complex]
-        The wanted notes of one block of frames, in the order of ``columns``.
+        The wanted notes of one block of frames, in the order of ``basis.notes``.
     """
-    power = {"ratio": 1, "wiener": 2}[mask]
-
     U = U / (U.max() or 1)  # so that squares of very quiet or loud models stay finite
-
-    def split(Y, U):
-        A = {note: (H[:, l] @ U[l]) ** power for note, l in columns.items()}
-        total = np.maximum(sum(A.values()), np.finfo(U.dtype).tiny)
-        return (A[note] / total * Y for note in columns if note in wanted)
-
-    for frames, Y_block in utils.frame_blocks(Y, FRAMES):
-        yield split(Y_block, U[:, frames])
+    for frames, block in utils.frame_blocks(Y, FRAMES):
+        yield _shares(block, basis, U[:, frames], wanted, {"ratio": 1, "wiener": 2}[mask])
 
 
-def component_notes(Y, H, blocks, columns):
-    """Yield the notes of a complex NMF, ``sum_{l in n} X_l`` with ``X = H U P + beta (Y - F)``, block by block.
+def _shares(Y, basis, U, wanted, power):
+    A = {note: (basis.H[:, l] @ U[l]) ** power for note, l in basis.notes.items()}
+    total = np.maximum(sum(A.values()), np.finfo(U.dtype).tiny)
+    return (a / total * Y for note, a in A.items() if note in wanted)
+
+
+def component_notes(Y, basis, U, P, F):
+    """Yield the notes of a complex NMF, ``sum_{l in n} X_l`` with ``X = H U P + beta (Y - F)``, of one block of frames.
 
     Parameters
     ----------
-    Y, H : np.ndarray [shape=(K, M), complex], [shape=(K, L)]
-        Mixture and basis.
-    blocks : iterable
-        What :func:`utils.complex_nmf_blocks` yields.
-    columns : dict
-        Columns of each note, see :func:`basis.columns_of_notes`.
+    Y : np.ndarray [shape=(K, frames), complex]
+        Mixture.
+    basis : Basis
+    U, P, F : np.ndarray [shape=(L, frames)], [shape=(L, K, frames)], [shape=(K, frames)]
+        Of the block, from :func:`utils.complex_nmf_blocks`.
 
     Yields
     ------
-    iterator of np.ndarray [shape=(K, frames), complex]
-        The notes of one block of frames, in the order of ``columns``; all notes together are Y.
+    np.ndarray [shape=(K, frames), complex]
+        In the order of ``basis.notes``; all notes together are Y.
+    """
+    S, residual = np.maximum(basis.H @ U, np.finfo(U.dtype).tiny), Y - F
+    for note in basis.notes.values():
+        A = [np.outer(basis.H[:, l], U[l]) for l in note]
+        yield sum(a * P[l] + a / S * residual for l, a in zip(note, A, strict=True))  # a / S is never above one
+
+
+class StemWriter:
+    """Writes the sound of notes into a folder, one file each, while their spectra come block by block.
+
+    It is a context; :meth:`add_residual` is called after it.
+
+    Parameters
+    ----------
+    folder : Path
+        Made for the stems.
+    names : list of str
+        File name of each note.
+    recording : Recording
+        Whose sound, at the rate of which they are written, they and the residual add up to.
+    subtype : str
+        Sample format of the WAV files, as soundfile names it.
+
+    Attributes
+    ----------
+    clipped : dict
+        Number of samples beyond full scale for each file where ``subtype`` had to clip some.
     """
 
-    def split(Y, U, P, F):
-        S, residual = np.maximum(H @ U, np.finfo(U.dtype).tiny), Y - F
-        for note in columns.values():
-            A = [np.outer(H[:, l], U[l]) for l in note]
-            yield sum(a * P[l] + a / S * residual for l, a in zip(note, A, strict=True))  # a / S is never above one
+    def __init__(self, folder, names, recording, subtype):
+        self.folder, self.names, self.recording, self.subtype = Path(folder), names, recording, subtype
+        self.clipped = {}
+        n_samples = -(-len(recording.y) * recording.sr // recording.y_sr)  # of the sound at the transform's rate
+        size = {"n_fft": recording.n_fft, "hop": recording.hop}
+        self.inverse = InverseSTFT(recording.Y.shape[1], n_samples, **size)
 
-    for frames, U, P, F, *_ in blocks:
-        yield split(utils.read_frames(Y, frames), U, P, F)
+    def __enter__(self):
+        import soxr
+
+        self.folder.mkdir()
+        with ExitStack() as stack, _disk_errors():
+            self.files = [stack.enter_context(self._create(name)) for name in self.names]
+            self.stack = stack.pop_all()
+        rates = self.recording.sr, self.recording.y_sr
+        resampled = rates[0] != rates[1]
+        self.resamplers = [soxr.ResampleStream(*rates, 1, dtype="float32") for _ in self.names if resampled]
+        return self
+
+    def write(self, spectra):
+        """Write the next block of frames: an iterable of np.ndarray [shape=(K, frames)], one for each name."""
+        if self.names:
+            self._write_samples(self.inverse.add(spectra), last=False)
+
+    def __exit__(self, kind, *_):
+        with self.stack, _disk_errors():
+            if kind is None and self.names:
+                self._write_samples(self.inverse.finish(), last=True)
+
+    def add_residual(self, kept):
+        """Remove all stems but those in ``kept``, write the rest of the recording, and read back what they add up to.
+
+        Parameters
+        ----------
+        kept : collection of str
+            File names. All other stems become part of the residual, which is the recording less the stems as written.
+
+        Returns
+        -------
+        float
+            Energy of ``y - residual - sum of stems``, in dB relative to that of y.
+        """
+        for name in set(self.names) - set(kept):
+            (self.folder / name).unlink()
+            self.clipped.pop(name, None)
+        stems = [self.folder / name for name in self.names if name in kept]
+        y = self.recording.y
+        with _disk_errors():
+            with self._create(RESIDUAL) as residual:
+                for block, total in _totals(y, stems):
+                    self._put(residual, (block - total).astype(np.float32))
+            error = energy = 0.0
+            for block, total in _totals(y, [*stems, self.folder / RESIDUAL]):
+                error, energy = error + np.sum((block - total) ** 2), energy + np.sum(block**2)
+            for path in (*stems, self.folder / RESIDUAL):
+                erase_time(path)
+        floor = np.finfo(np.float64).tiny
+        return 10 * np.log10((error + floor) / (energy + floor))
+
+    def _create(self, name):
+        import soundfile
+
+        return soundfile.SoundFile(self.folder / name, "w", self.recording.y_sr, 1, self.subtype, format="WAV")
+
+    def _write_samples(self, pieces, *, last):
+        with _disk_errors():
+            for i, piece in enumerate(pieces):
+                piece = piece.astype(np.float32)
+                self._put(self.files[i], self.resamplers[i].resample_chunk(piece, last) if self.resamplers else piece)
+
+    def _put(self, file, samples):
+        if self.subtype not in ("FLOAT", "DOUBLE") and (n := int((np.abs(samples) > 1).sum())):
+            name = Path(file.name).name
+            self.clipped[name] = self.clipped.get(name, 0) + n
+        file.write(samples[: len(self.recording.y) - file.tell()])
+
+
+def _totals(y, paths):
+    """Yield blocks of the recording, and of the sum of the sounds in ``paths``."""
+    import soundfile
+
+    with ExitStack() as stack:
+        sounds = [stack.enter_context(soundfile.SoundFile(path)) for path in paths]
+        for start in range(0, len(y), SAMPLES):
+            block = utils.read_frames(y, slice(start, start + SAMPLES)).astype(np.float64)
+            yield block, sum((sound.read(len(block), fill_value=0) for sound in sounds), np.zeros(len(block)))
+
+
+@contextmanager
+def _disk_errors():
+    """Context that turns soundfile's errors, which stand for a full disk here, into those of the system."""
+    import soundfile
+
+    try:
+        yield
+    except soundfile.SoundFileError as error:
+        raise OSError(f"stems cannot be written ({error})") from None
 
 
 def erase_time(path):
@@ -100,89 +212,3 @@ def erase_time(path):
         if chunk >= 0:
             file.seek(chunk + 12)
             file.write(bytes(4))
-
-
-def write_stems(folder, y, files, blocks, n_frames, sounding, *, n_fft, hop, sr, y_sr, subtype):
-    """Write the sound of each note, and what is left of the recording: together they are the recording.
-
-    Notes come as spectrograms, block by block, and go straight to disk. Those that turn out not to sound are
-    removed again, and so become part of ``residual.wav``, which is the recording less the stems as written.
-
-    Parameters
-    ----------
-    folder : Path
-        Made for the stems.
-    y : np.ndarray [shape=(n,), float]
-        Recording, mono; may be a memory map.
-    files : list of str
-        File name of each note.
-    blocks : iterable
-        Spectrograms of the notes, see :func:`masked_notes` and :func:`component_notes`.
-    n_frames : int
-        Of the spectrograms.
-    sounding : callable
-        Called when all blocks have been written; returns the files to keep.
-    n_fft, hop, sr : int
-        Of the transform, in samples, samples and Hz.
-    y_sr : int
-        Sampling rate of y in Hz, and of the files.
-    subtype : str
-        Sample format of the WAV files, as soundfile names it.
-
-    Returns
-    -------
-    null : float
-        Energy of ``y - residual - sum of stems``, read back from the files, in dB relative to that of y.
-    clipped : dict
-        Number of samples beyond full scale for each file where ``subtype`` had to clip some.
-    """
-    import soundfile
-    import soxr
-
-    folder.mkdir()
-    n_samples = -(-len(y) * sr // y_sr)  # of the recording at the transform's rate
-    clipped = {}
-
-    def write(file, samples):
-        if subtype not in ("FLOAT", "DOUBLE") and (n := int((np.abs(samples) > 1).sum())):
-            name = Path(file.name).name
-            clipped[name] = clipped.get(name, 0) + n
-        file.write(samples[: len(y) - file.tell()])
-
-    def create(name):
-        return soundfile.SoundFile(folder / name, "w", y_sr, 1, subtype, format="WAV")
-
-    with ExitStack() as stack:
-        stems = [stack.enter_context(create(name)) for name in files]
-        resamplers = [soxr.ResampleStream(sr, y_sr, 1, dtype="float32") for _ in files]
-        for pieces in overlap_add(blocks, n_frames, n_samples, n_fft=n_fft, hop=hop) if files else ():
-            for stem, resampler, piece in zip(stems, resamplers, pieces, strict=True):
-                piece = piece.astype(np.float32)
-                write(stem, piece if sr == y_sr else resampler.resample_chunk(piece))
-        if sr != y_sr:
-            for stem, resampler in zip(stems, resamplers, strict=True):
-                write(stem, resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    kept = [folder / name for name in sounding()]
-    for name in files:
-        if folder / name not in kept:
-            (folder / name).unlink()
-            clipped.pop(name, None)
-
-    def totals(paths):
-        """Blocks of the recording, and of the sum of the sounds in ``paths``."""
-        with ExitStack() as stack:
-            sounds = [stack.enter_context(soundfile.SoundFile(path)) for path in paths]
-            for start in range(0, len(y), SAMPLES):
-                block = utils.read_frames(y, slice(start, start + SAMPLES)).astype(np.float64)
-                yield block, sum((sound.read(len(block), fill_value=0) for sound in sounds), np.zeros(len(block)))
-
-    with create("residual.wav") as residual:
-        for block, total in totals(kept):
-            write(residual, (block - total).astype(np.float32))
-    error = energy = 0.0
-    for block, total in totals([*kept, folder / "residual.wav"]):
-        error, energy = error + np.sum((block - total) ** 2), energy + np.sum(block**2)
-    for path in (*kept, folder / "residual.wav"):
-        erase_time(path)
-    floor = np.finfo(np.float64).tiny
-    return 10 * np.log10((error + floor) / (energy + floor)), clipped

@@ -26,7 +26,7 @@ FOLDER = Path(tempfile.mkdtemp())
 READERS = {
     "spec.npy": utils.load_spectrogram,
     "basis.npy": utils.load_basis,
-    "basis.json": lambda path: basis.load_basis_info(path.with_suffix(".npy"), (9, 2)),
+    "basis.json": lambda path: basis.load_description(path.with_suffix(".npy"), (9, 2)),
     "sound.wav": lambda path: sum(len(block) for block in recording.read_blocks(path, 22050)),
 }
 

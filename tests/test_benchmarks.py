@@ -47,7 +47,7 @@ def test_masks_of_one_note_alone_give_it_back(separation, stems):
     s = stems[69]
     Y = recording.stft(s)
     H = np.abs(Y).sum(axis=1, keepdims=True)
-    basis = separation.Basis(H / H.sum(), {69: [0]}, phase.measure_rotation(Y)[:, None])
+    basis = separation.Basis(H / H.sum(), columns=[{"note": "A4"}], rotation=phase.measure_rotation(Y)[:, None])
     for setting in separation.SETTINGS:
         if setting.name.startswith(("NMF", "CNMF, sinusoidal")) and setting.n_fft == 2048:
             (s_hat,) = separation.separate(setting, s, {69: s}, basis)

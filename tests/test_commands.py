@@ -17,6 +17,7 @@ import make_init_H
 import NMF
 import utils
 from piano import cli, figures
+from piano.basis import Basis
 
 K, L, M = 33, 3, 20
 NAMES = ["C4", "C#4", "D4"]
@@ -153,8 +154,8 @@ def test_a_basis_without_description_gives_components_and_frames(files, drawn):
 
 def test_states_of_one_note_are_one_row_of_the_piano_roll():
     U = np.arange(12.0).reshape(4, 3)
-    info = {"columns": [{"note": note} for note in ("C4", "C4", "D4", "D4")]}
-    summed, names = figures.sum_states(U, info)
+    piano = Basis(U[:0].T, columns=[{"note": note} for note in ("C4", "C4", "D4", "D4")])
+    summed, names = figures.sum_states(U, piano)
     np.testing.assert_array_equal(summed, [U[0] + U[1], U[2] + U[3]])
     assert names == ["C4", "D4"]
 

@@ -1,37 +1,41 @@
 """The picture of a spectrogram beside its model: what is on it, of anything from one frame to a long file."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import utils
 from piano import figures
+from piano.basis import Basis
 
-INFO = {"sr": 8000, "n_fft": 256, "hop": 64}
 K, M = 129, 50
+DESCRIBED = Basis(np.ones((K, 1)), sr=8000, n_fft=256, hop=64, columns=[{"note": "C4"}])
+PLAIN = Basis(np.ones((K, 1)))
 
 
-def draw(folder, drawn, Y, model, info=None):
+def draw(folder, drawn, Y, model, basis=PLAIN):
     """Axes of the three panels, and what they show."""
-    figures.plot_spectrogram(folder / "spectrogram.png", Y, model, info)
+    figures.plot_spectrogram(folder / "spectrogram.png", Y, model, basis)
     assert (folder / "spectrogram.png").read_bytes().startswith(b"\x89PNG")
     panels = [axes for axes in drawn["spectrogram.png"].axes if axes.images]
     return panels, [np.asarray(axes.images[0].get_array()) for axes in panels]
 
 
-def bin_of_row(row, info, n_bins=K):
+def bin_of_row(row, basis, n_bins=K):
     """Bin in the middle of a row of a panel."""
-    width = info["sr"] / info["n_fft"] if info else 1
-    lowest, highest = (figures.LOWEST_HZ if info else 0.5), (n_bins - 0.5) * width
+    width = basis.sr / basis.n_fft if basis.sr else 1
+    lowest, highest = (figures.LOWEST_HZ if basis.sr else 0.5), (n_bins - 0.5) * width
     return lowest * (highest / lowest) ** ((row + 0.5) / figures.PIXELS[0]) / width
 
 
 def test_three_panels_share_their_axes(tmp_path, drawn, rng):
     Y = rng.random((K, M))
-    panels, _ = draw(tmp_path, drawn, Y, lambda frames: Y[:, frames], INFO)
+    panels, _ = draw(tmp_path, drawn, Y, lambda frames: Y[:, frames], DESCRIBED)
     assert [axes.get_title("left").split(":")[0] for axes in panels] == ["Observed", "Modelled", "Difference"]
     extents = [axes.images[0].get_extent() for axes in panels]
     assert extents == [extents[0]] * 3
-    hop = INFO["hop"] / INFO["sr"]
+    hop = DESCRIBED.hop / DESCRIBED.sr
     assert extents[0][:2] == pytest.approx((-hop / 2, (M - 0.5) * hop))
     assert 2 ** np.array(extents[0][2:]) == pytest.approx([figures.LOWEST_HZ, (K - 0.5) * 8000 / 256])
     for axes in panels:
@@ -55,24 +59,24 @@ def test_without_a_description_the_axes_are_bins_and_frames(tmp_path, drawn, rng
     assert [label.get_text() for label in panels[0].get_yticklabels()] == [str(2**n) for n in range(8)]
 
 
-@pytest.mark.parametrize("info", [INFO, None])
+@pytest.mark.parametrize("basis", [DESCRIBED, PLAIN], ids=["described", "plain"])
 @pytest.mark.parametrize("k", [1, 2, 5, 40, 128])
-def test_a_tone_is_at_its_frequency(tmp_path, drawn, info, k):
+def test_a_tone_is_at_its_frequency(tmp_path, drawn, basis, k):
     Y = np.zeros((K, M), np.complex64)
     Y[k] = 1j
-    _, (observed, *_) = draw(tmp_path, drawn, Y, lambda frames: Y[:, frames], info)
+    _, (observed, *_) = draw(tmp_path, drawn, Y, lambda frames: Y[:, frames], basis)
     loud = np.flatnonzero((observed == 0).all(axis=1))
     assert len(loud)
     assert (observed == -figures.DB_RANGE).sum() == observed.size - len(loud) * M
-    width = bin_of_row(loud[0] + 0.5, info) - bin_of_row(loud[0] - 0.5, info)  # of a row, in bins
-    assert np.abs(bin_of_row(loud, info) - k).max() <= 0.5 + width
+    width = bin_of_row(loud[0] + 0.5, basis) - bin_of_row(loud[0] - 0.5, basis)  # of a row, in bins
+    assert np.abs(bin_of_row(loud, basis) - k).max() <= 0.5 + width
 
 
 def test_the_difference_is_the_model_over_the_observed_in_db(tmp_path, drawn, rng):
     Y = np.exp(1j * rng.random((K, M)))
     gain = np.where(np.arange(M) < M // 2, 2.0, 0.5)
     panels, (observed, modelled, difference) = draw(
-        tmp_path, drawn, Y, lambda frames: gain[frames] * Y[:, frames], INFO
+        tmp_path, drawn, Y, lambda frames: gain[frames] * Y[:, frames], DESCRIBED
     )
     np.testing.assert_allclose(observed, 20 * np.log10(0.5), atol=1e-6)  # the loudest of both is 0 dB
     np.testing.assert_allclose(modelled, np.tile(20 * np.log10(gain / 2), (len(modelled), 1)), atol=1e-6)
@@ -104,20 +108,20 @@ def test_a_long_file_is_drawn_by_its_loudest_from_blocks(tmp_path, drawn, rng):
         assert shown.max(axis=0) == pytest.approx(dB[1:].max(axis=0), abs=1e-4)  # no bin but that of 0 Hz is lost
 
 
-@pytest.mark.parametrize("info", [INFO, None])
-def test_silence_is_drawn(tmp_path, drawn, info):
+@pytest.mark.parametrize("basis", [DESCRIBED, PLAIN], ids=["described", "plain"])
+def test_silence_is_drawn(tmp_path, drawn, basis):
     Y = np.zeros((K, M), np.complex64)
-    _, (observed, modelled, difference) = draw(tmp_path, drawn, Y, lambda frames: Y.real[:, frames], info)
+    _, (observed, modelled, difference) = draw(tmp_path, drawn, Y, lambda frames: Y.real[:, frames], basis)
     assert (observed == -figures.DB_RANGE).all()
     assert (modelled == -figures.DB_RANGE).all()
     assert not difference.any()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 1), (3, 2), (1025, 1)])
-@pytest.mark.parametrize("info", [INFO, None])
-def test_the_smallest_spectrograms_are_drawn(tmp_path, drawn, shape, info):
-    info = info and info | {"n_fft": max(2 * shape[0] - 2, 2)}
+@pytest.mark.parametrize("basis", [DESCRIBED, PLAIN], ids=["described", "plain"])
+def test_the_smallest_spectrograms_are_drawn(tmp_path, drawn, shape, basis):
+    basis = dataclasses.replace(basis, n_fft=max(2 * shape[0] - 2, 2))
     Y = np.ones(shape)
-    _, panels = draw(tmp_path, drawn, Y, lambda frames: Y[:, frames], info)
+    _, panels = draw(tmp_path, drawn, Y, lambda frames: Y[:, frames], basis)
     assert {panel.shape for panel in panels} == {(figures.PIXELS[0], shape[1])}
     assert not np.any(panels)

@@ -1,5 +1,6 @@
 """Names of notes, their pitch in a recording, the description beside a basis, and the notes in activations."""
 
+import dataclasses
 import itertools
 import json
 
@@ -95,10 +96,10 @@ def description(**changes):
 
 
 def test_a_description_is_found_beside_its_basis(tmp_path):
-    assert basis.load_basis_info(tmp_path / "basis.npy", (5, 2)) is None
+    assert basis.load_description(tmp_path / "basis.npy", (5, 2)) is None
     (tmp_path / "basis.json").write_text(json.dumps(description()))
-    assert basis.load_basis_info(tmp_path / "basis.npy", (5, 2)) == description()
-    assert basis.load_basis_info(str(tmp_path / "basis.npy"), (5, 2)) == description()
+    assert basis.load_description(tmp_path / "basis.npy", (5, 2)) == description()
+    assert basis.load_description(str(tmp_path / "basis.npy"), (5, 2)) == description()
 
 
 @pytest.mark.parametrize(
@@ -127,21 +128,21 @@ def test_a_description_is_found_beside_its_basis(tmp_path):
 def test_what_is_no_description_is_named(tmp_path, text):
     (tmp_path / "basis.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(utils.InputError, match=r"basis.json: got no description of a basis, expected sr, n_fft, hop"):
-        basis.load_basis_info(tmp_path / "basis.npy", (5, 2))
+        basis.load_description(tmp_path / "basis.npy", (5, 2))
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (6, 2)])
 def test_the_description_of_another_basis_is_named(tmp_path, shape):
     (tmp_path / "basis.json").write_text(json.dumps(description()))
     with pytest.raises(utils.InputError, match=r"basis.json: got a description of a basis of shape \(5, 2\), expected"):
-        basis.load_basis_info(tmp_path / "basis.npy", shape)
+        basis.load_description(tmp_path / "basis.npy", shape)
 
 
 @pytest.mark.parametrize("f0", [None, "high", 0, -1.0, float("nan"), float("inf")])
 def test_a_description_gives_every_note_its_fundamental(tmp_path, f0):
     (tmp_path / "basis.json").write_text(json.dumps(description(columns=[{"note": "C4", "f0": f0}] * 2)))
     with pytest.raises(utils.InputError, match="got no description of a basis"):
-        basis.load_basis_info(tmp_path / "basis.npy", (5, 2))
+        basis.load_description(tmp_path / "basis.npy", (5, 2))
 
 
 # --- The notes in activations -----------------------------------------------------------------------
@@ -150,10 +151,11 @@ FRAME, WINDOW = 0.025, 4  # s, frames
 THRESHOLD = 10 ** (notes.THRESHOLD_DB / 20)
 
 
-def info_of(*names):
-    """Description of a basis with these notes, whose frames are ``FRAME`` s apart and overlap by three quarters."""
+def basis_of(*names):
+    """A basis with these notes, whose frames are ``FRAME`` s apart and overlap by three quarters."""
     columns = [{"file": f"{name}.wav", "note": name, "f0": 100.0 + l} for l, name in enumerate(names)]
-    return {"sr": 8000, "n_fft": 200 * WINDOW, "hop": 200, "window": "hann", "columns": columns}
+    H = np.ones((100 * WINDOW + 1, len(names)))
+    return basis.Basis(H, sr=8000, n_fft=200 * WINDOW, hop=200, columns=columns)
 
 
 def played(onset, offset, level=1.0, n_frames=200):
@@ -167,7 +169,7 @@ def played(onset, offset, level=1.0, n_frames=200):
 
 def test_a_note_is_found_when_and_where_it_was_played():
     U = np.stack([np.zeros(200), played(0.5, 1.5), np.zeros(200)])
-    [note] = notes.find_notes(U, info_of("C4", "Eb4", "G4"))
+    [note] = notes.find_notes(U, basis_of("C4", "Eb4", "G4"))
     assert note[:3] == ("Eb4", 63, 101.0)
     assert note.onset == pytest.approx(0.5, abs=FRAME / 2)
     assert 1.5 <= note.offset <= 1.5 + FRAME * WINDOW / 2  # the last window that hears it, at most
@@ -177,7 +179,7 @@ def test_a_note_is_found_when_and_where_it_was_played():
 def test_an_onset_is_the_moment_at_which_the_activation_is_halfway_up():
     u = np.zeros(40)
     u[10:30] = 1, *19 * [4]
-    [note] = notes.find_notes(u[None], info_of("C4"))
+    [note] = notes.find_notes(u[None], basis_of("C4"))
     assert note.onset == pytest.approx((10 + 1 / 3) * FRAME)  # between 1 and 4 lies 2
     assert note.offset == pytest.approx(30 * FRAME)
 
@@ -186,7 +188,7 @@ def test_an_onset_is_the_moment_at_which_the_activation_is_halfway_up():
 @pytest.mark.parametrize("level", [1.0, 0.3])
 def test_an_onset_is_found_between_frames(onset, level):
     U = np.stack([played(0.1, 3.0), played(onset, 1.0, level)])
-    note = notes.find_notes(U, info_of("C4", "D4"))[1]
+    note = notes.find_notes(U, basis_of("C4", "D4"))[1]
     assert note.midi == 62
     assert note.onset == pytest.approx(onset, abs=FRAME / 4)
     assert note.level_db == pytest.approx(20 * np.log10(level), abs=0.01)
@@ -194,12 +196,12 @@ def test_an_onset_is_found_between_frames(onset, level):
 
 def test_notes_come_in_order_of_onset_and_then_of_pitch():
     U = np.stack([played(1.0, 1.5), played(1.0, 2.0), played(0.3, 2.5)])
-    assert [note.note for note in notes.find_notes(U, info_of("C4", "D4", "E4"))] == ["E4", "C4", "D4"]
+    assert [note.note for note in notes.find_notes(U, basis_of("C4", "D4", "E4"))] == ["E4", "C4", "D4"]
 
 
 def test_a_key_struck_again_while_it_sounds_is_another_note():
     first, second = played(0.5, 1.0, 0.4), played(1.0, 2.0)
-    found = notes.find_notes((first + second)[None], info_of("C4"))
+    found = notes.find_notes((first + second)[None], basis_of("C4"))
     assert [note.onset for note in found] == pytest.approx([0.5, 1.0], abs=FRAME)
     assert found[0].offset == found[1].onset
     assert [note.level_db for note in found] == pytest.approx([20 * np.log10(0.4), 0], abs=0.1)
@@ -209,27 +211,27 @@ def test_a_key_struck_again_while_it_sounds_is_another_note():
 def test_only_a_rise_of_an_attack_is_another_note(rise_db, count):
     u = np.full(100, 10 ** (-rise_db / 20))
     u[50:] = 1
-    assert len(notes.find_notes(u[None], info_of("C4"))) == count
+    assert len(notes.find_notes(u[None], basis_of("C4"))) == count
 
 
 def test_a_swell_slower_than_an_attack_is_no_other_note():
     u = 10 ** np.linspace(-0.9, 0, 100)  # 18 dB in 25 windows
-    assert len(notes.find_notes(u[None], info_of("C4"))) == 1
+    assert len(notes.find_notes(u[None], basis_of("C4"))) == 1
 
 
 def test_a_note_dies_away_where_it_falls_below_the_threshold():
     u = 0.5 ** (np.arange(200) / 10)
-    [note] = notes.find_notes(u[None], info_of("C4"))
+    [note] = notes.find_notes(u[None], basis_of("C4"))
     assert note.onset == 0
     assert note.offset == pytest.approx(-10 * np.log2(THRESHOLD) * FRAME, abs=FRAME)
-    [longer] = notes.find_notes(u[None], info_of("C4"), threshold=2 * notes.THRESHOLD_DB)
+    [longer] = notes.find_notes(u[None], basis_of("C4"), threshold=2 * notes.THRESHOLD_DB)
     assert longer.offset == pytest.approx(2 * note.offset, abs=2 * FRAME)
 
 
 @pytest.mark.parametrize(("level", "count"), [(0.9 * THRESHOLD, 1), (1.1 * THRESHOLD, 2)])
 def test_a_note_below_the_threshold_is_none(level, count):
     U = np.stack([played(0.5, 1.5), played(2.0, 3.0, level)])
-    assert len(notes.find_notes(U, info_of("C4", "D4"))) == count
+    assert len(notes.find_notes(U, basis_of("C4", "D4"))) == count
 
 
 @pytest.mark.parametrize(("n_frames", "count"), [(3, 0), (6, 1)])
@@ -237,30 +239,30 @@ def test_a_note_that_is_too_short_is_none(n_frames, count):
     u = np.zeros(100)
     u[50 : 50 + n_frames] = 1
     assert (n_frames * FRAME > notes.SHORTEST_S) == count
-    assert len(notes.find_notes(u[None], info_of("C4"))) == count
+    assert len(notes.find_notes(u[None], basis_of("C4"))) == count
 
 
 def test_a_note_that_still_sounds_ends_with_the_recording():
-    [note] = notes.find_notes(np.ones((1, 100)), info_of("C4"))
+    [note] = notes.find_notes(np.ones((1, 100)), basis_of("C4"))
     assert (note.onset, note.offset) == (0, 99 * FRAME)
 
 
 @pytest.mark.parametrize("shape", [(2, 100), (2, 1)])
 def test_silence_holds_no_notes(shape):
-    assert notes.find_notes(np.zeros(shape), info_of("C4", "D4")) == []
+    assert notes.find_notes(np.zeros(shape), basis_of("C4", "D4")) == []
 
 
 @pytest.mark.parametrize("n_frames", range(1, 5))
 def test_a_moment_holds_no_notes(n_frames):
-    assert notes.find_notes(np.ones((2, n_frames), np.float32), info_of("C4", "D4")) == []
+    assert notes.find_notes(np.ones((2, n_frames), np.float32), basis_of("C4", "D4")) == []
 
 
 def test_states_of_one_note_are_summed(rng):
     U = np.stack([played(0.3, 1.0, 0.5), played(0.5, 1.5)])
     share = rng.random(U.shape)
     states = np.stack([share[0] * U[0], (1 - share[0]) * U[0], share[1] * U[1], (1 - share[1]) * U[1]])
-    expected = notes.find_notes(U, info_of("C4", "D4"))
-    found = notes.find_notes(states, info_of("C4", "C4", "D4", "D4"))
+    expected = notes.find_notes(U, basis_of("C4", "D4"))
+    found = notes.find_notes(states, basis_of("C4", "C4", "D4", "D4"))
     assert len(found) == len(expected) == 2
     for note, other in zip(found, expected, strict=True):
         assert note.midi == other.midi
@@ -272,7 +274,7 @@ def test_states_of_one_note_are_summed(rng):
 def test_notes_do_not_depend_on_the_gain(rng, gain):
     U = np.cumsum(rng.standard_normal((5, 300)), axis=1) ** 2
     names = "C4", "D4", "E4", "F4", "G4"
-    found, expected = (notes.find_notes(u, info_of(*names)) for u in (gain * U, U))
+    found, expected = (notes.find_notes(u, basis_of(*names)) for u in (gain * U, U))
     assert len(found) == len(expected) > 5
     assert [note.midi for note in found] == [note.midi for note in expected]
     np.testing.assert_allclose([note[3:] for note in found], [note[3:] for note in expected], atol=1e-9)
@@ -281,7 +283,8 @@ def test_notes_do_not_depend_on_the_gain(rng, gain):
 @pytest.mark.parametrize("n_fft", [200, 800, 6400])
 def test_notes_of_one_key_never_overlap(rng, n_fft):
     U = 10 ** (-2 * rng.random((20, 500))) * (rng.random((20, 500)) < 0.8)
-    found = notes.find_notes(U, info_of(*(pitch.note_name(60 + l) for l in range(20))) | {"n_fft": n_fft})
+    piano = basis_of(*(pitch.note_name(60 + l) for l in range(20)))
+    found = notes.find_notes(U, dataclasses.replace(piano, n_fft=n_fft))
     assert found
     for midi in range(60, 80):
         own = [note for note in found if note.midi == midi]
@@ -322,11 +325,10 @@ def test_the_f_measure_counts_every_note_once():
     ],
 )
 def test_the_notes_of_the_chorale_are_found(root, learnt, example, loss, least):
-    H = np.load(learnt / "fixed_basis.npy")
-    info = basis.load_basis_info(learnt / "fixed_basis.npy", H.shape)
-    Y = recording.stft(recording.load(root / "examples" / "chorale" / example / "mixture.flac", info["sr"]))
-    U, _ = utils.nmf(Y, H, 200, loss=loss)
-    found = [(note.onset, note.midi) for note in notes.find_notes(U, info)]
+    piano = basis.load(learnt / "fixed_basis.npy")
+    Y = recording.stft(recording.load(root / "examples" / "chorale" / example / "mixture.flac", piano.sr))
+    U, _ = utils.nmf(Y, piano.H, 200, loss=loss)
+    found = [(note.onset, note.midi) for note in notes.find_notes(U, piano)]
     table = np.loadtxt(root / "examples" / "chorale" / "notes.csv", delimiter=",", skiprows=1)
     assert f_measure(found, [(onset, int(midi)) for onset, _, midi, _ in table]) >= least
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import utils
 from piano import adapt, phase, stems
+from piano.basis import Basis
 
 BOUNDED = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -70,9 +71,8 @@ def test_complex_nmf(phase_init, problem, n_iter):
         np.testing.assert_allclose(F, parts, rtol=0, atol=16 * eps * size)
     cost, in_double = blocks[-1][-1], phase_init == "mixture"  # whatever the spectrogram's precision
     assert falls(cost, max(utils.energy(Y), model), np.float64 if in_double else Y.dtype)
-    columns = {l: [l] for l in range(H.shape[1])}
-    for (frames, U, *_), parts in zip(blocks, stems.component_notes(Y, H, blocks, columns), strict=True):
-        total = sum(parts)
+    for frames, U, P, F, *_ in blocks:
+        total = sum(stems.component_notes(Y[:, frames], Basis(H), U, P, F))
         S = H.astype(float) @ U
         sounding = S > 1e-30  # where the model is silent, no note has a share
         size = max(S.max(), np.abs(Y[:, frames]).max())

@@ -11,6 +11,7 @@ import CNMF
 import NMF
 import utils
 from piano import pitch, recording, stems
+from piano.basis import Basis
 
 SR = 22050
 
@@ -199,12 +200,16 @@ def test_notes_of_every_kind_sum_to_the_mixture(rng):
     K, L, M = 33, 6, 300
     H, U = rng.random((K, L)), rng.random((L, M))
     Y = rng.standard_normal((K, M)) + 1j * rng.standard_normal((K, M))
-    columns = {"a": [0, 1], "b": [2], "c": [3, 4, 5]}
-    blocks = utils.complex_nmf_blocks(Y, H / H.sum(axis=0), 3, phase_init="random", block=70)
+    columns = [{"note": note} for note in ("C4", "C4", "D4", "E4", "E4", "E4")]
+    piano = Basis(H / H.sum(axis=0), columns=columns)
+    components = (
+        stems.component_notes(Y[:, frames], piano, U, P, F)
+        for frames, U, P, F, *_ in utils.complex_nmf_blocks(Y, piano.H, 3, phase_init="random", block=70)
+    )
     for pieces in (
-        stems.masked_notes(Y, H, U, columns, columns, mask="ratio"),
-        stems.masked_notes(Y, H, U, columns, columns, mask="wiener"),
-        stems.component_notes(Y, H / H.sum(axis=0), blocks, columns),
+        stems.masked_notes(Y, piano, U, piano.notes, mask="ratio"),
+        stems.masked_notes(Y, piano, U, piano.notes, mask="wiener"),
+        components,
     ):
         total = np.concatenate([sum(piece) for piece in pieces], axis=1)
         np.testing.assert_allclose(total, Y, atol=1e-12)
@@ -216,12 +221,14 @@ def test_transforms_by_blocks_are_those_of_librosa(rng, n, n_fft, hop):
     Y = librosa.stft(y, n_fft=n_fft, hop_length=hop)
     np.testing.assert_allclose(recording.stft(y, n_fft=n_fft, hop=hop), Y, atol=1e-4)
     X = Y * rng.random(Y.shape)  # no signal has this transform
-    blocks = ([X[:, i : i + 37], 2 * X[:, i : i + 37]] for i in range(0, X.shape[1], 37))
-    sounds = np.concatenate([*recording.overlap_add(blocks, X.shape[1], n, n_fft=n_fft, hop=hop)], axis=1)
+    inverse = recording.InverseSTFT(X.shape[1], n, n_fft=n_fft, hop=hop)
+    pieces = [inverse.add([X[:, i : i + 37], 2 * X[:, i : i + 37]]) for i in range(0, X.shape[1], 37)]
+    sounds = np.concatenate([*pieces, inverse.finish()], axis=1)
     expected = librosa.istft(X, n_fft=n_fft, hop_length=hop, length=n)
     np.testing.assert_allclose(sounds, [expected, 2 * expected], atol=1e-5)
 
 
 def test_files_are_named_after_notes_only():
-    info = {"columns": [{"note": "C#4"}, {"note": "C#4"}, {"note": "Db5"}]}
-    assert stems.note_columns(np.ones((3, 3)), info) == {"061_Cs4.wav": [0, 1], "073_Cs5.wav": [2]}
+    piano = Basis(np.ones((3, 3)), columns=[{"note": "C#4"}, {"note": "C#4"}, {"note": "Db5"}])
+    names = {stems.file_name(piano, note): columns for note, columns in piano.notes.items()}
+    assert names == {"061_Cs4.wav": [0, 1], "073_Cs5.wav": [2]}

@@ -28,6 +28,7 @@ import make_init_H
 import NMF
 import utils
 from piano import figures, notes, outputs, pitch, recording
+from piano.basis import load
 
 ROOT = Path(__file__).resolve().parents[1]
 CHORALE = ROOT / "examples" / "chorale"
@@ -42,16 +43,16 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args(argv)
     with outputs.reserved_folder(ROOT / "images") as folder, outputs.output_folder(folder) as images:
-        spec, basis = folder / "spec.npy", folder / "fixed_basis.npy"
+        spec, path = folder / "spec.npy", folder / "fixed_basis.npy"
         np.save(spec, recording.stft(recording.load(CHORALE / "matched" / "mixture.flac", 22050)))
         make_init_H.main([str(ROOT / "basis_wav_piano"), "-o", str(folder)])
-        NMF.main([str(spec), N_ITER, str(basis), "-o", str(folder)])
-        H, U = np.load(basis), np.load(folder / "activation_calc.npy")
-        CNMF.main([str(spec), N_ITER, str(basis), "--no-phase", "-o", str(folder)])
+        NMF.main([str(spec), N_ITER, str(path), "-o", str(folder)])
+        U = np.load(folder / "activation_calc.npy")
+        CNMF.main([str(spec), N_ITER, str(path), "--no-phase", "-o", str(folder)])
 
-        info = basis.load_basis_info(basis, H.shape)
-        draw_piano_roll(images / "piano_roll.png", U, info, played_notes(CHORALE / "notes.csv"))
-        draw_start_and_learnt(images / "gmm_and_learnt.png", H, info, NOTE)
+        piano = load(path)
+        draw_piano_roll(images / "piano_roll.png", U, piano, played_notes(CHORALE / "notes.csv"))
+        draw_start_and_learnt(images / "gmm_and_learnt.png", piano, NOTE)
         for name in ("fixed_basis_spectrogram", "learning_curve_NMF", "learning_curve_CNMF"):
             shutil.copy(folder / f"{name}.png", images)
 
@@ -65,13 +66,13 @@ def played_notes(path):
         ]
 
 
-def draw_piano_roll(path, U, info, played):
+def draw_piano_roll(path, U, basis, played):
     """Draw activations, and over them the outline of every note that was played."""
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Patch, Rectangle
 
-    figure, axes = figures.activation_figure(U, info)
-    _, names = notes.sum_states(U, info)
+    figure, axes = figures.activation_figure(U, basis)
+    _, names = notes.sum_states(U, basis)
     outlines = [Rectangle((onset, names.index(name) - 0.5), duration, 1) for onset, duration, name in played]
     style = {"facecolor": "none", "edgecolor": TRUE_COLOUR, "linewidth": 1.4}
     axes.add_collection(PatchCollection(outlines, **style))
@@ -87,14 +88,14 @@ def draw_piano_roll(path, U, info, played):
     figure.savefig(path, dpi=DPI)
 
 
-def draw_start_and_learnt(path, H, info, name):
+def draw_start_and_learnt(path, basis, name):
     """Draw the harmonic Gaussian mixture of one note, and over it the spectrum learnt from its template."""
     from matplotlib.figure import Figure
 
-    column = [column["note"] for column in info["columns"]].index(name)
-    f0 = info["columns"][column]["f0"]
-    start = utils.harmonic_gmm(f0, sr=info["sr"], n_fft=info["n_fft"])
-    frequencies = np.arange(len(H)) * info["sr"] / info["n_fft"]
+    column = [column["note"] for column in basis.columns].index(name)
+    f0 = basis.columns[column]["f0"]
+    start = utils.harmonic_gmm(f0, sr=basis.sr, n_fft=basis.n_fft)
+    frequencies = np.arange(len(basis.H)) * basis.sr / basis.n_fft
     span = 2 * figures.DB_RANGE  # curves leave the picture rather than run along its edge
 
     figure = Figure(figsize=(9, 4.5), dpi=100)
@@ -111,7 +112,7 @@ def draw_start_and_learnt(path, H, info, name):
     )
     axes.plot(
         frequencies,
-        figures.decibels(H[:, column], span),
+        figures.decibels(basis.H[:, column], span),
         color=LEARNT_COLOUR,
         linewidth=1.3,
         label="learnt from the template",
