@@ -3,14 +3,24 @@
 import csv
 import math
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+import utils
+from piano import pitch
+from utils import InputError
+
 THRESHOLD_DB = -20.0  # relative to the loudest activation; below it, notes that nobody played outnumber soft ones
 ATTACK_DB = 6.0  # rise within one STFT window that is a new note: twice the activation; partials beat more slowly
 SHORTEST_S = 0.1  # of a note; a hammer's knock, heard through a window of about as long, lasts no longer
+DRUMS = 9  # MIDI channel without pitches
 MIDI_BEAT_MS = 500  # length of a beat, 120 a minute, and its number of ticks: nothing is known of the metre
+PARTIALS, TIMBRE = 4, 0.5  # of a note that is made audible: enough to tell it from a beep
+ATTACK_S, RELEASE_S = 0.005, 0.05  # of the same, s: short, and without a click
+DECAY_S = 1.5  # time constant of middle C, s; it doubles every two octaves down, roughly as a piano's
+RENDERED = 2**16  # samples at a time
 
 
 class Note(NamedTuple):
@@ -168,3 +178,142 @@ def write_midi(path, notes):
         track.append(mido.Message(kind, note=midi, velocity=velocity, time=time - now))
         now = time
     mido.MidiFile(type=0, ticks_per_beat=MIDI_BEAT_MS, tracks=[track]).save(path)
+
+
+# --- Lists that come in ------------------------------------------------------------------------------
+
+
+def read_score(path):
+    """Read a list of notes: a MIDI file, or a table as :func:`write_notes_csv` writes it, edited by hand or not.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of a ``.mid`` or ``.midi`` file, or of a CSV file. A table needs the columns ``onset`` in s and ``midi`` or
+        ``note``; ``offset`` or ``duration`` in s, and ``level_db`` or ``velocity``, are taken where they are there.
+
+    Returns
+    -------
+    list of Note
+        In order of onset, then of pitch; f0 is that of a piano in tune.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is no list of notes, or lists none.
+    """
+    utils.check_file(path, "a list of notes (.mid or .csv)")
+    is_midi = Path(path).suffix.lower() in (".mid", ".midi")
+    notes = _read_midi(path) if is_midi else _read_table(path)
+    if not notes:
+        raise InputError(f"{path}: got a list without a note, expected a score")
+    return sorted(notes, key=lambda note: (note.onset, note.midi))
+
+
+def _read_midi(path):
+    import mido
+
+    try:
+        file = mido.MidiFile(path, clip=True)
+        now, sounding, notes = 0.0, {}, []
+        for message in file:
+            now += message.time
+            if message.type not in ("note_on", "note_off") or message.channel == DRUMS:
+                continue
+            key = message.channel, message.note
+            if key in sounding:  # a key that is struck again while it is down ends its note
+                notes.append(_score_note(message.note, *sounding.pop(key), now))
+            if message.type == "note_on" and message.velocity > 0:
+                sounding[key] = now, _level_of(message.velocity)
+        return notes + [_score_note(midi, *start, now) for (_, midi), start in sounding.items()]
+    except Exception as error:  # mido has no error of its own: a broken file ends in one of many
+        raise InputError(f"{path}: cannot be read as MIDI ({error}), expected a score (.mid or .csv)") from None
+
+
+def _read_table(path):
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = [
+                {(name or "").strip().lower(): (value or "").strip() for name, value in row.items() if name is not None}
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a table ({error}), expected a score (.mid or .csv)") from None
+    notes = []
+    for i, row in enumerate(rows):
+        if not any(row.values()):
+            continue
+        try:
+            midi = int(row["midi"]) if row.get("midi") else pitch.midi_of_name(row["note"])
+            onset = float(row["onset"])
+            offset = float(row["offset"]) if row.get("offset") else onset + float(row.get("duration") or SHORTEST_S)
+            level = float(row["level_db"]) if row.get("level_db") else _level_of(float(row.get("velocity") or 127))
+            if midi not in range(128) or not 0 <= onset <= offset < math.inf or not math.isfinite(level):
+                raise ValueError
+        except (KeyError, TypeError, ValueError):
+            got = ",".join(row.values())
+            raise InputError(
+                f"{path}: got {got!r} in row {i + 1}, expected onset and offset in s and the midi number or the name "
+                "of a note, under a header that names them"
+            ) from None
+        notes.append(_score_note(midi, onset, level, offset))
+    return notes
+
+
+def _score_note(midi, onset, level, offset):
+    return Note(pitch.note_name(midi), midi, utils.note_frequency(midi), onset, max(offset, onset), level)
+
+
+def _level_of(velocity):
+    """Level in dB of a MIDI velocity; see :func:`write_midi`."""
+    return 40 * math.log10(max(velocity, 1) / 127)
+
+
+# --- A list that is heard ----------------------------------------------------------------------------
+
+
+def write_sound(path, notes, n_samples, sr, peak):
+    """Write a list of notes as sound: each note a few sines that die away, at its own level.
+
+    It tells the ear what the list says, and what it does not, beside the recording. The partials of a note are those
+    of a harmonic tone, each ``TIMBRE`` times as loud as the one below; it sounds from its onset to its offset.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of the WAV file, 16 bit.
+    notes : list of Note
+    n_samples, sr : int
+        Length and sampling rate in Hz of the recording.
+    peak : float
+        Largest sample of the recording; that of the sound is the same, and at most one.
+    """
+    import soundfile
+
+    loudest = max((np.abs(block).max() for block in _rendered(notes, n_samples, sr)), default=0.0)
+    gain = min(peak, 1.0) / loudest if loudest else 0.0
+    with soundfile.SoundFile(path, "w", sr, 1, "PCM_16", format="WAV") as file:
+        for block in _rendered(notes, n_samples, sr):
+            file.write(gain * block)
+
+
+def _rendered(notes, n_samples, sr):
+    """Yield the sound of a list of notes, ``RENDERED`` samples at a time."""
+    first = np.array([round(note.onset * sr) for note in notes], int)
+    last = np.array([round((note.offset + RELEASE_S) * sr) for note in notes], int)
+    for start in range(0, n_samples, RENDERED):
+        y = np.zeros(min(RENDERED, n_samples - start))
+        for i in np.flatnonzero((first < start + len(y)) & (last > start)):
+            inside = np.arange(max(first[i], start), min(last[i], start + len(y)))
+            y[inside - start] += _tone(notes[i], inside / sr - notes[i].onset, sr)
+        yield y
+
+
+def _tone(note, t, sr):
+    """Sound of a note at times t in s from its onset."""
+    n = np.arange(1, PARTIALS + 1)
+    n = n[n * note.f0 < 0.45 * sr]
+    attack, release = np.clip(t / ATTACK_S, 0, 1), np.clip((note.offset + RELEASE_S - note.onset - t) / RELEASE_S, 0, 1)
+    envelope = attack * release * np.exp(-t / (DECAY_S * 2 ** ((60 - note.midi) / 24)))
+    tones = TIMBRE ** (n - 1.0) @ np.sin(2 * np.pi * note.f0 * n[:, None] * t)
+    return 10 ** (note.level_db / 20) * envelope * tones

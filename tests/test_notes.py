@@ -7,6 +7,7 @@ import json
 import mido
 import numpy as np
 import pytest
+import soundfile
 
 import utils
 from piano import basis, notes, pitch, recording
@@ -399,3 +400,106 @@ def test_midi_holds_what_has_a_number_and_no_note_is_silent(tmp_path):
 def test_a_midi_file_of_no_notes_is_a_midi_file(tmp_path):
     notes.write_midi(tmp_path / "notes.mid", [])
     assert read_midi(tmp_path / "notes.mid") == []
+
+
+# --- Lists that come in, and a list that is heard ---------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["notes.csv", "notes.mid"])
+def test_a_list_that_was_written_is_read_back(tmp_path, name):
+    write = notes.write_midi if name.endswith("mid") else notes.write_notes_csv
+    write(tmp_path / name, SCALE)
+    found = notes.read_score(tmp_path / name)
+    assert [note[:2] for note in found] == [note[:2] for note in SCALE]
+    times = [(note.onset, note.offset) for note in SCALE]
+    np.testing.assert_allclose([note[3:5] for note in found], times, atol=1.1e-3)
+    step = 40 * np.log10(41 / 40)  # of a velocity, in dB, at -20 dB
+    np.testing.assert_allclose([note.level_db for note in found], [note.level_db for note in SCALE], atol=step)
+
+
+def test_a_table_edited_by_hand_is_read(tmp_path):
+    table = "Note, Onset ,offset\n\nEb4, 1.5,2\nC4,0.25,\n ,,\n"
+    (tmp_path / "score.csv").write_text("\ufeff" + table, encoding="utf-8")
+    first, second = notes.read_score(tmp_path / "score.csv")
+    assert (first.midi, first.onset, first.level_db) == (60, 0.25, 0)
+    assert first.offset == pytest.approx(0.25 + notes.SHORTEST_S)
+    assert (second.note, second.midi, second.onset, second.offset) == ("D#4", 63, 1.5, 2)
+    assert second.f0 == pytest.approx(utils.note_frequency(63))
+
+
+def test_a_score_of_other_tables_is_read(tmp_path):
+    (tmp_path / "score.csv").write_text("onset,duration,midi,velocity\n0.5,0.25,71,127\n")
+    [note] = notes.read_score(tmp_path / "score.csv")
+    assert (note.note, note.onset, note.offset, note.level_db) == ("B4", 0.5, 0.75, 0)
+
+
+def test_midi_files_of_others_are_read(tmp_path):
+    """Two tempi, a note off by a velocity of 0, a key struck while it is down, one never let go, and drums."""
+    messages = [
+        mido.Message("note_on", note=60, velocity=64, time=0),
+        mido.Message("note_on", note=35, velocity=64, channel=9, time=0),
+        mido.Message("note_on", note=60, velocity=64, time=480),
+        mido.MetaMessage("set_tempo", tempo=1_000_000, time=0),
+        mido.Message("note_on", note=60, velocity=0, time=480),
+        mido.Message("note_on", note=67, velocity=127, time=0),
+        mido.Message("program_change", program=1, time=240),
+    ]
+    file = mido.MidiFile(type=1, ticks_per_beat=480, tracks=[mido.MidiTrack(), mido.MidiTrack(messages)])
+    file.save(tmp_path / "score.mid")
+    found = [(note.midi, note.onset, note.offset) for note in notes.read_score(tmp_path / "score.mid")]
+    np.testing.assert_allclose(found, [(60, 0, 0.5), (60, 0.5, 1.5), (67, 1.5, 2.0)])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("score.mid", b"", "cannot be read as MIDI"),
+        ("score.mid", b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk\0\0\xff\xff\0\x90", "cannot be read as MIDI"),
+        ("score.mid", b"RIFF of no use", "cannot be read as MIDI"),
+        ("score.csv", b"", "got a list without a note"),
+        ("score.csv", b"onset,midi\n", "got a list without a note"),
+        ("score.csv", b"\xff\xfe\x00", "cannot be read as a table"),
+        ("score.csv", b"onset,midi\n1,H4\n", "got '1,H4' in row 1"),
+        ("score.csv", b"onset,midi\n1,60\n-1,61\n", "got '-1,61' in row 2"),
+        ("score.csv", b"onset,midi\n1,128\n", "got '1,128' in row 1"),
+        ("score.csv", b"onset,offset,midi\n2,1,60\n", "got '2,1,60' in row 1"),
+        ("score.csv", b"onset,note\nnan,C4\n", "got 'nan,C4' in row 1"),
+        ("score.csv", b"1.0,60\n2.0,61\n", "expected onset and offset in s and the midi number"),
+        ("none.csv", None, "no such file, expected a list of notes"),
+    ],
+)
+def test_what_is_no_score_is_named(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(utils.InputError, match=f"{name}: .*{message}"):
+        notes.read_score(tmp_path / name)
+
+
+def test_an_empty_midi_file_is_no_score(tmp_path):
+    notes.write_midi(tmp_path / "score.mid", [])
+    with pytest.raises(utils.InputError, match="got a list without a note"):
+        notes.read_score(tmp_path / "score.mid")
+
+
+def test_a_list_is_heard_at_its_notes_and_levels(tmp_path, monkeypatch):
+    sr, peak = 8000, 0.25
+    scale = [notes.Note("A4", 69, 440.0, 0.5, 1.0, 0.0), notes.Note("A5", 81, 880.0, 2.0, 2.5, -12.0)]
+    notes.write_sound(tmp_path / "notes.wav", scale, 3 * sr, sr, peak)
+    y, got_sr = soundfile.read(tmp_path / "notes.wav")
+    assert (len(y), got_sr) == (3 * sr, sr)
+    assert np.abs(y).max() == pytest.approx(peak, abs=2**-15)  # 16 bit
+    loud = {seconds: np.sqrt(np.mean(y[int(seconds * sr) :][: sr // 5] ** 2)) for seconds in (0.1, 0.5, 1.2, 2.0, 2.7)}
+    assert loud[0.1] == loud[1.2] == loud[2.7] == 0
+    spectrum = np.abs(np.fft.rfft(y[sr // 2 : sr]))
+    assert np.argmax(spectrum) * 2 == 440  # bins of half a second
+    assert 20 * np.log10(loud[2.0] / loud[0.5]) == pytest.approx(-12, abs=1.5)  # and the higher note decays faster
+    monkeypatch.setattr(notes, "RENDERED", 1000)
+    notes.write_sound(tmp_path / "blocks.wav", scale, 3 * sr, sr, peak)
+    np.testing.assert_allclose(soundfile.read(tmp_path / "blocks.wav")[0], y, atol=2**-15)
+
+
+def test_a_list_of_no_notes_is_heard_as_silence(tmp_path):
+    notes.write_sound(tmp_path / "notes.wav", [], 100, 8000, 0.5)
+    y, _ = soundfile.read(tmp_path / "notes.wav")
+    assert len(y) == 100
+    assert not y.any()
