@@ -55,7 +55,8 @@ def main(argv=None):
         cli.announce_compilation()
 
     def decompose(path, out_dir, map):
-        with outputs.reserved_folder(out_dir) as workspace:
+        own = ["learning_curve_CNMF.png", "reconst.npy", *([] if args.no_phase else ["phase_calc.npy"])]
+        with results.reserved_folder(out_dir, path, args, info, own) as workspace:
             Y, y = recording.open_spectrogram(path, params, workspace)
             utils.check_complex(Y, path)
             utils.check_bins(Y, templates, path, args.basis)

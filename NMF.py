@@ -40,7 +40,7 @@ def main(argv=None):
         parser.error(str(error))
 
     def decompose(path, out_dir, map):
-        with outputs.reserved_folder(out_dir) as workspace:
+        with results.reserved_folder(out_dir, path, args, info, ["learning_curve_NMF.png"]) as workspace:
             Y, y = recording.open_spectrogram(path, params, workspace)
             utils.check_bins(Y, templates, path, args.basis)
             if args.stems:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from piano import cluster
-from piano.outputs import VERSION
+from piano.outputs import VERSION, folded
 from utils import InputError, one_blas_thread
 
 
@@ -32,7 +32,7 @@ def parse(parser, argv):
 
 
 def add_output(parser):
-    """Add ``-o`` and ``--show``."""
+    """Add what says where results go and what is shown and told."""
     parser.add_argument(
         "-o",
         "--out-dir",
@@ -40,6 +40,11 @@ def add_output(parser):
         default=Path(),
         metavar="DIR",
         help="folder for the results, made if it is not there (default: the current one)",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="let results take the place of files that no run left there, or that were changed since; never of inputs",
     )
     parser.add_argument("--show", action="store_true", help="open the pictures in windows as well")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no remarks, only errors")
@@ -165,8 +170,9 @@ def for_each_input(parser, args, work):
     ``map`` is what the work on blocks of frames goes through, the builtin or, with ``--dask``, a cluster's.
     """
     folders = [args.out_dir / Path(path).stem for path in args.inputs] if len(args.inputs) > 1 else [args.out_dir]
-    for folder in folders:
-        if folders.count(folder) > 1:
+    names = [folded(folder) for folder in folders]
+    for folder, name in zip(folders, names, strict=True):
+        if names.count(name) > 1:
             parser.error(f"SPEC: got two inputs called {folder.name}, expected different names for their folders")
 
     def complaint(job):

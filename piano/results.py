@@ -19,6 +19,24 @@ def check_options(args, params):
         raise InputError(f"--subtype: got {args.subtype!r}, expected one of {known}")
 
 
+def reserved_folder(out_dir, path, args, info, names):
+    """:func:`outputs.reserved_folder` for all that a run writes: ``names``, its script's own, and what is asked for."""
+    names = ["basis_calc.npy", "activation_calc.npy", "cost.npy", "activation.png", outputs.RECORD, *names]
+    if args.notes or recording.is_audio(path):
+        names += ["spectrogram.png", *([] if info is None else ["notes.csv", "notes.mid"])]
+    if args.stems:
+        names.append(outputs.STEMS)
+    inputs = [*args.inputs, *basis_files(args)]
+    return outputs.reserved_folder(out_dir, names, script=args.script, inputs=inputs, overwrite=args.overwrite)
+
+
+def basis_files(args):
+    """Files of the basis that a run reads."""
+    description = Path(args.basis).with_suffix(".json")
+    rotation = [phase.rotation_path(args.basis)] if vars(args).get("phase_init") == "sinusoidal" else []
+    return [args.basis, *([description] if description.exists() else []), *rotation]
+
+
 def write_notes(folder, Y, U, model, info):
     """Write notes.csv and notes.mid, where the notes are known, and spectrogram.png.
 
@@ -71,11 +89,8 @@ def write_stems(folder, path, Y, y, files, blocks, sounding, params, args, works
 
 def write_record(folder, path, params, args, cost, reason, error, strength):
     """Write run.json: what NMF.py or CNMF.py read, was told, and came to; see :func:`outputs.write_record`."""
-    description = Path(args.basis).with_suffix(".json")
-    inputs = [path, args.basis, *([description] if description.exists() else [])]
-    if vars(args).get("phase_init") == "sinusoidal":
-        inputs.append(phase.rotation_path(args.basis))
     ending = {"iterations": len(cost), "stopped_by": reason, "normalised_error": float(error[-1])}
     if strength is not None:
         ending = {"adapted_with": strength, **ending}
+    inputs = [path, *basis_files(args)]
     outputs.write_record(folder, args.script, args.command, inputs, seed=args.seed, stft=params, **ending)
