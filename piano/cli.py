@@ -10,6 +10,8 @@ from piano import cluster
 from piano.outputs import VERSION, folded
 from utils import InputError, one_blas_thread
 
+LARGEST = 2**31 - 1  # of whole numbers; numpy refuses far larger ones with a traceback
+
 
 def parser(doc, file):
     """An argument parser for the script ``file``: its help is the docstring, its errors are one line and status 2."""
@@ -121,12 +123,14 @@ def add_decomposition(parser):
 
 
 def positive(kind):
-    """An argparse type for finite numbers above zero, of ``kind`` int or float."""
+    """An argparse type for finite numbers above zero, of ``kind`` int or float; whole ones up to ``LARGEST``."""
 
     def convert(text):
         value = _number(text, kind)
         if not value > 0:
             raise argparse.ArgumentTypeError(f"got {text!r}, expected a number above 0")
+        if kind is int and value > LARGEST:
+            raise argparse.ArgumentTypeError(f"got {text!r}, expected a number of at most {LARGEST}")
         return value
 
     return convert

@@ -213,8 +213,8 @@ def _replaced(path, names, left, places, overwrite):
             found[key] = _digest(file) if overwrite or key in left else None
             if not overwrite and (found[key] is None or found[key] != left[key]):
                 raise InputError(
-                    f"{file}: got a file that no earlier run left here like this, expected nothing but results to "
-                    "replace (choose another -o DIR, or --overwrite)"
+                    f"{file}: got a file that no earlier run left here like this, expected only results to replace "
+                    "(move it, choose another -o DIR, or --overwrite)"
                 )
     return found
 

@@ -74,7 +74,7 @@ def write_stems(folder, path, Y, y, files, blocks, sounding, params, args, works
         y = recording.sound_of(Y, params, workspace)
     elif args.native_sr:
         y_sr = recording.sample_rate(path)
-        y = recording.load_mapped(path, y_sr, workspace)
+        y = recording.load_mapped(path, y_sr, workspace, told=True)
     try:
         null, clipped = stems.write_stems(
             folder / "stems", y, files, blocks, Y.shape[1], sounding, **params, y_sr=y_sr, subtype=args.subtype
@@ -84,7 +84,10 @@ def write_stems(folder, path, Y, y, files, blocks, sounding, params, args, works
     for name, count in clipped.items():
         cli.report(f"{path}: {count} samples of {name} clipped; --subtype FLOAT never does")
     n_stems = len(list((folder / "stems").iterdir())) - 1
-    cli.report(f"{n_stems} stems and a residual, which sum to the recording to {null:.0f} dB", args.quiet)
+    sum_of_all = (
+        "all silent or empty, as the recording is" if null is None else f"which sum to the recording to {null:.0f} dB"
+    )
+    cli.report(f"{n_stems} stems and a residual, {sum_of_all}", args.quiet)
 
 
 def write_record(folder, path, params, args, cost, reason, error, strength):

@@ -131,8 +131,9 @@ def write_stems(folder, y, files, blocks, n_frames, sounding, *, n_fft, hop, sr,
 
     Returns
     -------
-    null : float
-        Energy of ``y - residual - sum of stems``, read back from the files, in dB relative to that of y.
+    null : float or None
+        Energy of ``y - residual - sum of stems``, read back from the files, in dB relative to that of y; None where y
+        is silent or empty.
     clipped : dict
         Number of samples beyond full scale for each file where ``subtype`` had to clip some.
     """
@@ -185,4 +186,4 @@ def write_stems(folder, y, files, blocks, n_frames, sounding, *, n_fft, hop, sr,
     for path in (*kept, folder / "residual.wav"):
         erase_time(path)
     floor = np.finfo(np.float64).tiny
-    return 10 * np.log10((error + floor) / (energy + floor)), clipped
+    return 10 * np.log10((error + floor) / (energy + floor)) if energy else None, clipped
