@@ -54,7 +54,8 @@ def main(argv=None):
 
 def decompose(path, out_dir, *, templates, args, map):
     """Take one recording apart, and write what comes out into ``out_dir``."""
-    with outputs.reserved_folder(out_dir) as workspace:
+    own = ["learning_curve_CNMF.png", "reconst.npy", *([] if args.no_phase else ["phase_calc.npy"])]
+    with cli.reserved_folder(out_dir, path, templates, args, own) as workspace:
         recording = open_recording(path, templates, workspace)
         utils.check_complex(recording.Y, path)
         n_tensors = 1 if args.no_phase else 1 + templates.H.shape[1]

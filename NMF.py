@@ -41,7 +41,7 @@ def main(argv=None):
 
 def decompose(path, out_dir, *, templates, args, map):
     """Take one recording apart, and write what comes out into ``out_dir``."""
-    with outputs.reserved_folder(out_dir) as workspace:
+    with cli.reserved_folder(out_dir, path, templates, args, ["learning_curve_NMF.png"]) as workspace:
         recording = open_recording(path, templates, workspace)
         if args.stems:
             utils.check_complex(recording.Y, path)

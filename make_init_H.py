@@ -20,6 +20,10 @@ import utils
 from piano import basis, cli, figures, outputs, phase, pitch, recording
 
 LOWEST_SR = 1000  # Hz; below it hardly a note of the piano can be measured
+OUTPUTS = [
+    *("fixed_basis.npy", "fixed_basis.json", "fixed_basis_rotation.npy", "fixed_basis_spectrogram.png"),
+    outputs.RECORD,
+]
 LARGEST_N_FFT = 2**20  # samples, the best part of a minute
 
 
@@ -58,7 +62,9 @@ def main(argv=None):
         files = recording.audio_files(args.templates)
         if not files:
             raise utils.InputError(f"{args.templates}: got no audio files, expected one for each note")
-        with outputs.reserved_folder(args.out_dir) as workspace:
+        with outputs.reserved_folder(
+            args.out_dir, OUTPUTS, script=args.script, inputs=files, overwrite=args.overwrite
+        ) as workspace:
             bar = tqdm(files, "Templates", unit="note", disable=args.quiet or None, delay=2)
             learnt = sorted((learn_note(path, args) for path in bar), key=lambda note: note[0]["f0"])
             columns, spectra, rotations, error = zip(*learnt, strict=True)

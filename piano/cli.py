@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from piano import outputs, stems
-from piano.recording import with_sound
+from piano.recording import is_audio, with_sound
 from utils import InputError, one_blas_thread
+
+LARGEST = 2**31 - 1  # of whole numbers; numpy refuses far larger ones with a traceback
 
 
 def parser(doc, file):
@@ -35,7 +37,7 @@ def parse(parser, argv):
 
 
 def add_output(parser):
-    """Add ``-o`` and ``--show``."""
+    """Add what says where results go and what is shown and told."""
     parser.add_argument(
         "-o",
         "--out-dir",
@@ -43,6 +45,11 @@ def add_output(parser):
         default=Path(),
         metavar="DIR",
         help="folder for the results, made if it is not there (default: the current one)",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="let results take the place of files that no run left there, or that were changed since; never of inputs",
     )
     parser.add_argument("--show", action="store_true", help="open the pictures in windows as well")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no remarks, only errors")
@@ -119,12 +126,14 @@ def add_decomposition(parser):
 
 
 def positive(kind):
-    """An argparse type for finite numbers above zero, of ``kind`` int or float."""
+    """An argparse type for finite numbers above zero, of ``kind`` int or float; whole ones up to ``LARGEST``."""
 
     def convert(text):
         value = _number(text, kind)
         if not value > 0:
             raise argparse.ArgumentTypeError(f"got {text!r}, expected a number above 0")
+        if kind is int and value > LARGEST:
+            raise argparse.ArgumentTypeError(f"got {text!r}, expected a number of at most {LARGEST}")
         return value
 
     return convert
@@ -181,8 +190,9 @@ def for_each_input(parser, args, work):
     ``map`` is what the work on blocks of frames goes through, the builtin or, with ``--dask``, a cluster's.
     """
     folders = [args.out_dir / Path(path).stem for path in args.inputs] if len(args.inputs) > 1 else [args.out_dir]
-    for folder in folders:
-        if folders.count(folder) > 1:
+    names = [outputs.folded(folder) for folder in folders]
+    for folder, name in zip(folders, names, strict=True):
+        if names.count(name) > 1:
             parser.error(f"SPEC: got two inputs called {folder.name}, expected different names for their folders")
     try:
         with _maps(args.dask) as (map_blocks, map_inputs):
@@ -211,6 +221,17 @@ def _complaint(work, job):
         return str(error)
 
 
+def reserved_folder(out_dir, path, basis, args, own):
+    """:func:`outputs.reserved_folder` for all that a run writes: ``own``, its script's, and what is asked for."""
+    names = ["basis_calc.npy", "activation_calc.npy", "cost.npy", "activation.png", outputs.RECORD, *own]
+    if args.notes or is_audio(path):
+        names += ["spectrogram.png", *(["notes.csv", "notes.mid"] if basis.columns else [])]
+    if args.stems:
+        names.append(outputs.STEMS)
+    inputs = [*args.inputs, *basis.files]
+    return outputs.reserved_folder(out_dir, names, script=args.script, inputs=inputs, overwrite=args.overwrite)
+
+
 def adapted_basis(recording, basis, args, map):
     """Basis for a recording, as ``--adapt`` says, and the strength with which it was adapted, or None."""
     if args.adapt is None:
@@ -234,7 +255,10 @@ def finish_stems(writer, basis, notes, args):
     null = writer.add_residual([stems.file_name(basis, note) for note in notes])
     for name, count in writer.clipped.items():
         report(f"{writer.recording.path}: {count} samples of {name} clipped; --subtype FLOAT never does")
-    report(f"{len(notes)} stems and a residual, which sum to the recording to {null:.0f} dB", args.quiet)
+    sum_of_all = "all silent or empty, as the recording is"
+    if null is not None:
+        sum_of_all = f"which sum to the recording to {null:.0f} dB"
+    report(f"{len(notes)} stems and a residual, {sum_of_all}", args.quiet)
 
 
 def write_record(folder, recording, basis, args, **ending):

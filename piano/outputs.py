@@ -4,6 +4,10 @@ A run works in a hidden folder, ``.part-...``, inside the folder that its result
 part of it which holds them is renamed to ``.done-...``, and from there they take their places one by one; ``run.json``
 is taken away first and comes last. A run that is killed in between leaves ``.done-...``, and no ``run.json``; the next
 one into this folder ends what it began. ``.part-...`` of a run that is no longer alive is deleted.
+
+Nothing of the user's goes. A run takes the place of a file, or deletes it, only where ``run.json`` lists it and it is
+byte for byte as that run left it; anything else is refused, unless the user says ``--overwrite``. An input of the run
+never goes. This is looked at before the work, and again before results take their places.
 """
 
 import hashlib
@@ -13,6 +17,7 @@ import os
 import platform
 import secrets
 import shutil
+import unicodedata
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,40 +28,67 @@ from utils import InputError
 VERSION = "1.0.0"
 LIBRARIES = ("numpy", "scipy", "librosa", "numba", "soundfile", "soxr", "matplotlib", "mido", "threadpoolctl")
 RECORD = "run.json"
-OUTDATED = ".outdated.json"  # names of an earlier run's results that go when these come
+STEMS = "stems"  # the only output that is a folder
+GOES = ".goes.json"  # what :func:`_going` found when these results were complete
 HEX = "[0-9a-f]" * 16
 # What a run writes or not, as it is told; where it does not, that of the same script's run before it goes.
-OPTIONAL = {"phase_calc.npy", "notes.csv", "notes.mid", "spectrogram.png", "stems"}
+OPTIONAL = {"phase_calc.npy", "notes.csv", "notes.mid", "spectrogram.png", STEMS}
+NOBODYS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # that looking at a folder leaves in it
 
 
 @contextmanager
-def reserved_folder(path):
+def reserved_folder(path, names=(), *, script=None, inputs=(), overwrite=False):
     """Make a folder for results and keep other runs out of it; tidy up what a run that was killed left there.
 
-    Yields the hidden folder to work in, which is deleted at the end. Whatever ends the block early, nothing under a
-    final name has been touched.
+    Yields the hidden folder to work in, which is deleted at the end. What :func:`output_folder` has collected in it by
+    then takes its places. Whatever ends the block early, nothing under a final name has been touched.
+
+    Parameters
+    ----------
+    path : str or Path
+    names : collection of str
+        What the run is going to write.
+    script : str
+        Name of the script.
+    inputs : list of str or Path
+        Files that the run or one beside it reads; they may be missing.
+    overwrite : bool
+        Whether files may go that no run left there.
 
     Raises
     ------
     InputError
-        If ``path`` cannot be a folder that is written to, or another run is at work there.
+        If ``path`` cannot be a folder that is written to, another run is at work there, or results would take the
+        place of an input or of something of the user's.
     """
-    path = Path(path)
-    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path, made, lock = Path(path), [], None
     part = path / f".part-{secrets.token_hex(8)}"  # named before it is made: a kill in between leaves nothing
-    lock = None
     try:
         try:
+            made = [folder for folder in (path, *path.parents) if not folder.exists()]
             path.mkdir(parents=True, exist_ok=True)
             lock = _lock(path)
+            places = {_place(file) for file in inputs if os.path.exists(file)}
             if lock is not None:
-                _tidy(path)
+                _tidy(path, places, overwrite)
+            _going(path, names, script, places, overwrite)
             part.mkdir()
         except BlockingIOError:
             raise InputError(f"{path}: got a folder that another run is writing to, expected one of its own") from None
         except OSError as error:
             raise InputError(f"{path}: cannot be written to ({error.strerror}), expected an output folder") from None
         yield part
+        complete = part / "complete"
+        if complete.exists():
+            replaced, outdated = _going(path, _results(complete), script, places, overwrite)
+            (complete / GOES).write_text(json.dumps([replaced, outdated]))
+            done = path / part.name.replace(".part-", ".done-")
+            complete.rename(done)
+            try:
+                _hand_over(done, path, outdated)
+            except BaseException:  # half way, a signal must not end it; its files are those of two runs
+                _hand_over(done, path, outdated)
+                raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
         for folder in made:  # goes only where it is empty
@@ -68,31 +100,14 @@ def reserved_folder(path):
 
 @contextmanager
 def output_folder(workspace):
-    """Collect results in a folder inside that of :func:`reserved_folder`, and give them their places at the end.
+    """Collect results in a folder inside that of :func:`reserved_folder`, which gives them their places at its end.
 
     Yields the folder to write to.
-
-    Raises
-    ------
-    InputError
-        If a folder lies where a file is to go, or the other way about.
     """
     folder = workspace / "results"
     folder.mkdir()
     yield folder
-    path = workspace.parent
-    for output in sorted(folder.iterdir()):
-        target = path / output.name
-        if target.exists() and target.is_dir() != output.is_dir():
-            got, expected = ("a folder", "a file") if target.is_dir() else ("a file", "a folder")
-            raise InputError(f"{target}: got {got}, expected {expected} to write or to replace")
-    done = path / workspace.name.replace(".part-", ".done-")
-    folder.rename(done)
-    try:
-        _hand_over(done, path)
-    except BaseException:  # half way, a signal must not end it; its files are those of two runs
-        _hand_over(done, path)
-        raise
+    folder.rename(workspace / "complete")
 
 
 def check_handed_over(path):
@@ -124,31 +139,41 @@ def _lock(path):
     return descriptor
 
 
-def _tidy(path):
+def _tidy(path, places, overwrite):
     """End what killed runs began in ``path``, and delete what they did not complete."""
     for done in sorted(path.glob(f".done-{HEX}")):
-        _hand_over(done, path)
+        replaced, outdated = json.loads((done / GOES).read_text()) if (done / GOES).exists() else ({}, {})
+        _replaced(path, _results(done), replaced, places, overwrite)
+        _hand_over(done, path, _unchanged(path, outdated, outdated, places))
     for part in path.glob(f".part-{HEX}"):
         shutil.rmtree(part)
 
 
-def _hand_over(done, path):
+def _results(folder):
+    """Names of the results in ``folder``, the record last."""
+    names = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
+    return sorted(names, key=lambda name: name == RECORD)
+
+
+def _hand_over(done, path, outdated):
     """Move what is in ``done`` to its places in ``path``; may be stopped anywhere and done once more."""
     if not done.exists():
         return
     aside = done / ".aside"  # a folder is never mixed with that of an earlier run
     aside.mkdir(exist_ok=True)
-    outputs = sorted((output for output in done.iterdir() if output.name[0] != "."), key=lambda o: o.name == RECORD)
-    if (done / RECORD) in outputs:
+    names = _results(done)
+    if RECORD in names:
         (path / RECORD).unlink(missing_ok=True)
-        for name in json.loads((done / OUTDATED).read_text()):
+        for name in outdated:
+            (aside / name).parent.mkdir(exist_ok=True)
             with suppress(FileNotFoundError):
                 (path / name).rename(aside / name)
-    for output in outputs:
-        target = path / output.name
-        if target.is_dir():
-            target.rename(aside / output.name)
-        os.replace(output, target)
+            with suppress(OSError):  # a folder goes where it is empty now
+                (path / name).parent.rmdir()
+    for name in names:
+        if (path / name).is_dir():
+            (path / name).rename(aside / name)
+        os.replace(done / name, path / name)
     shutil.rmtree(done)
 
 
@@ -156,6 +181,93 @@ def save_arrays(folder, **arrays):
     """Write each array into ``folder`` as a ``.npy`` file of its name."""
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
+
+
+# --- What goes when results come --------------------------------------------------------------------
+
+
+def _going(path, names, script, places, overwrite):
+    """What goes from ``path`` when ``script`` has written ``names``: replaced by them, or outdated.
+
+    Two dicts from names to digests, see :func:`_replaced` and :func:`_unchanged`; ``places`` are those of the inputs.
+    """
+    runs = _earlier_runs(path / RECORD)
+    left = {name: digest for run in runs for name, digest in run["outputs"].items()}
+    if runs:
+        left[RECORD] = _digest(path / RECORD)
+    own = next((run["outputs"] for run in runs if run["script"] == script), {})
+    outdated = _unchanged(path, OPTIONAL - set(names), own, places)
+    return _replaced(path, names, left, places, overwrite), outdated
+
+
+def _replaced(path, names, left, places, overwrite):
+    """Names of all files that results called ``names`` take the place of, relative to ``path``, with their digests.
+
+    Raises
+    ------
+    InputError
+        If one is an input; or is not as ``left`` has it, unless ``overwrite``; or a folder lies where a file is to go,
+        or the other way about.
+    """
+    found = {}
+    for name in names:
+        target = path / name
+        if os.path.lexists(target) and target.is_dir() != (name == STEMS):
+            got, expected = ("a folder", "a file") if target.is_dir() else ("a file", "a folder")
+            raise InputError(f"{target}: got {got}, expected {expected} to write or to replace")
+        for file in _files(target):
+            _check_no_input(file, places)
+            key = file.relative_to(path).as_posix()
+            found[key] = _digest(file) if overwrite or key in left else None
+            if not overwrite and (found[key] is None or found[key] != left[key]):
+                raise InputError(
+                    f"{file}: got a file that no earlier run left here like this, expected only results to replace "
+                    "(move it, choose another -o DIR, or --overwrite)"
+                )
+    return found
+
+
+def _unchanged(path, names, left, places):
+    """Names of those files at or in ``names`` that are as ``left`` has them, with their digests; none is an input."""
+    files = {file.relative_to(path).as_posix(): file for name in sorted(names) for file in _files(path / name)}
+    same = {name: left[name] for name, file in files.items() if name in left and _digest(file) == left[name]}
+    for name in same:
+        _check_no_input(files[name], places)
+    return same
+
+
+def _files(path):
+    """What there is to lose at ``path``: itself, or if it is a folder all files in it; links are not followed."""
+    if path.is_dir() and not path.is_symlink():
+        return [file for entry in sorted(path.iterdir()) for file in _files(entry)]
+    return [path] if os.path.lexists(path) and path.name not in NOBODYS else []
+
+
+def _check_no_input(file, places):
+    if os.path.exists(file) and _place(file) in places:
+        raise InputError(f"{file}: got an input where results go, expected it elsewhere (choose another -o DIR)")
+
+
+def _place(path):
+    """Which file ``path`` is, all links resolved; another hard link is another one, as its file stays."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino, folded(os.path.realpath(path))
+
+
+def folded(name):
+    """The same for all names that some file system takes for one: those that differ in case or Unicode form only."""
+    return unicodedata.normalize("NFC", str(name)).casefold()
+
+
+def _digest(path):
+    """SHA-256 of a file; None of a link, and of what cannot be read: no run leaves such a thing."""
+    try:
+        return None if path.is_symlink() or not path.is_file() else _sha256(path)
+    except OSError:
+        return None
+
+
+# --- The record -------------------------------------------------------------------------------------
 
 
 def write_record(folder, script, command, inputs, *, seed, stft, **ending):
@@ -179,14 +291,12 @@ def write_record(folder, script, command, inputs, *, seed, stft, **ending):
     **ending
         How the run ended.
     """
-    outputs = sorted(path.name for path in folder.iterdir())
-    earlier, outdated = [], set()
+    outputs = {path.relative_to(folder).as_posix(): _sha256(path) for path in _files(folder)}
+    earlier = []
     for run in _earlier_runs(folder.parents[1] / RECORD):
-        if run["script"] == script:
-            outdated |= OPTIONAL & set(run["outputs"]) - set(outputs)
-        elif left := [name for name in run["outputs"] if name not in outputs]:
+        left = {name: digest for name, digest in run["outputs"].items() if not (folder / name.split("/")[0]).exists()}
+        if run["script"] != script and left:
             earlier.append(run | {"outputs": left})
-    (folder / OUTDATED).write_text(json.dumps(sorted(outdated)))
     record = {
         "script": script,
         "version": VERSION,
@@ -196,7 +306,7 @@ def write_record(folder, script, command, inputs, *, seed, stft, **ending):
         "stft": stft and {key: stft[key] for key in ("sr", "n_fft", "hop")} | {"window": "hann"},
         **ending,
         "libraries": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
-        "outputs": outputs,
+        "outputs": outputs,  # from each file's name to its SHA-256
         "earlier": earlier,  # runs of other scripts that some of the files beside these are still from
     }
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -208,7 +318,7 @@ def _earlier_runs(path):
         record = json.loads(path.read_text(encoding="utf-8"))
         runs = [record, *record.pop("earlier")]
         for run in runs:
-            if not isinstance(run["script"], str) or not all(isinstance(name, str) for name in run["outputs"]):
+            if not isinstance(run["script"], str) or not all(isinstance(it, str) for it in run["outputs"].values()):
                 return []
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return []

@@ -3,6 +3,7 @@
 Everything here goes through a recording by blocks, so that memory does not grow with its length.
 """
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,10 +15,13 @@ from utils import InputError
 MORE_SUFFIXES = {".aif", ".aifc", ".oga", ".opus", ".snd"}  # that soundfile reads beside its formats' own names
 SAMPLES = 2**18  # read or written at a time
 FRAMES = 128  # taken apart at a time
+CANCELLED = 1e-4  # share of the loudest channel's energy, -40 dB, below which a mix has lost the sound
 
 
 def is_audio(path):
     """Whether the name of ``path`` is one of an audio file."""
+    if Path(path).suffix.lower() == ".npy":  # soundfile takes its time to import
+        return False
     import soundfile
 
     suffixes = MORE_SUFFIXES | {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"}
@@ -36,8 +40,10 @@ def sample_rate(path):
     return soundfile.info(path).samplerate
 
 
-def read_blocks(path, sr):
+def read_blocks(path, sr, told=False):
     """Yield an audio file block by block, mixed down to mono and resampled to ``sr`` Hz.
+
+    Where the channels cancel in the mix, the loudest is taken, and stderr says so unless it was ``told`` before.
 
     Yields
     ------
@@ -55,12 +61,15 @@ def read_blocks(path, sr):
     n_samples = 0
     try:
         check_wav_length(path)
+        loudest = _loudest_where_cancelled(path)
+        if loudest is not None and not told:
+            print(f"{path}: its channels cancel in the mix, channel {loudest + 1} is taken alone", file=sys.stderr)
         with soundfile.SoundFile(path) as file:
             resampler = soxr.ResampleStream(file.samplerate, sr, 1, dtype="float32")
-            for block in file.blocks(SAMPLES, dtype="float32", always_2d=True):
+            for block in _channels(file):
                 if not np.isfinite(block).all():
                     raise InputError(f"{path}: got samples that are not finite, expected a sound")
-                y = block.mean(axis=1)
+                y = block.mean(axis=1) if loudest is None else block[:, loudest]
                 n_samples += len(y)
                 yield y if file.samplerate == sr else resampler.resample_chunk(y)
             if file.samplerate != sr:
@@ -71,6 +80,27 @@ def read_blocks(path, sr):
         raise InputError(f"{path}: cannot be read as audio ({error}), expected a sound file") from None
     if n_samples == 0:
         raise InputError(f"{path}: got no samples, expected a sound")
+
+
+def _channels(file):
+    """Yield what a sound file holds, block by block [shape=(n, channels), float32]; not every kind can seek."""
+    while len(block := file.read(SAMPLES, dtype="float32", always_2d=True)):
+        yield block
+
+
+def _loudest_where_cancelled(path):
+    """Index of the loudest channel of a sound file whose channels cancel in the mix; None of any other."""
+    import soundfile
+
+    with soundfile.SoundFile(path) as file:
+        if file.channels == 1:
+            return None
+        mix, energy = 0.0, np.zeros(file.channels)
+        for block in _channels(file):
+            with np.errstate(invalid="ignore"):  # what is not finite is told of when it is read
+                mix += np.sum(block.mean(axis=1, dtype=np.float64) ** 2)
+            energy += np.sum(block.astype(np.float64) ** 2, axis=0)
+    return int(energy.argmax()) if mix < CANCELLED * energy.max() else None
 
 
 def check_wav_length(path):
@@ -88,11 +118,14 @@ def load(path, sr):
     return np.concatenate(list(read_blocks(path, sr)))
 
 
-def load_mapped(path, sr, folder):
-    """Read an audio file into a file in ``folder``, and return that as a memory map [shape=(n,), float32]."""
+def load_mapped(path, sr, folder, told=False):
+    """Read an audio file into a file in ``folder``, and return that as a memory map [shape=(n,), float32].
+
+    See :func:`read_blocks`.
+    """
     copy = Path(folder) / f"{sr}.f32"
     with open(copy, "wb") as file:
-        for block in read_blocks(path, sr):
+        for block in read_blocks(path, sr, told):
             file.write(block.tobytes())
     if copy.stat().st_size == 0:
         raise InputError(f"{path}: got a sound that is shorter than one sample at {sr} Hz, expected a longer one")
@@ -188,7 +221,7 @@ def open_recording(path, basis, folder):
         If the file is no spectrogram and no sound, is a sound and the sampling rate is not known, or its
         spectrogram has another number of bins than the basis.
     """
-    if Path(path).suffix.lower() == ".npy" or not is_audio(path):
+    if not is_audio(path):
         Y, y = utils.load_spectrogram(path), None
     else:
         utils.check_file(path, "a spectrogram (.npy) or a sound")
@@ -218,7 +251,7 @@ def with_sound(recording, *, native=False):
     if not native:
         return recording
     sr = sample_rate(recording.path)
-    return replace(recording, y=load_mapped(recording.path, sr, recording.folder), y_sr=sr)
+    return replace(recording, y=load_mapped(recording.path, sr, recording.folder, told=True), y_sr=sr)
 
 
 def _sound_of(recording):

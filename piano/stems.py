@@ -145,8 +145,8 @@ class StemWriter:
 
         Returns
         -------
-        float
-            Energy of ``y - residual - sum of stems``, in dB relative to that of y.
+        float or None
+            Energy of ``y - residual - sum of stems``, in dB relative to that of y; None where y is silent or empty.
         """
         for name in set(self.names) - set(kept):
             (self.folder / name).unlink()
@@ -163,7 +163,7 @@ class StemWriter:
             for path in (*stems, self.folder / RESIDUAL):
                 erase_time(path)
         floor = np.finfo(np.float64).tiny
-        return 10 * np.log10((error + floor) / (energy + floor))
+        return 10 * np.log10((error + floor) / (energy + floor)) if energy else None
 
     def _create(self, name):
         import soundfile

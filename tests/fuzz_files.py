@@ -7,6 +7,8 @@ small valid files of each kind, so that it gets past their headers.
 import io
 import itertools
 import json
+import os
+import subprocess
 import sys
 import tempfile
 from contextlib import suppress
@@ -22,7 +24,7 @@ with atheris.instrument_imports(include=["utils", "piano", "numpy.lib._format_im
     import utils
     from piano import basis, recording
 
-FOLDER = Path(tempfile.mkdtemp())
+FOLDER = Path(os.environ.get("FUZZ_FOLDER", ""))
 READERS = {
     "spec.npy": utils.load_spectrogram,
     "basis.npy": utils.load_basis,
@@ -65,6 +67,10 @@ def valid_files():
 
 
 if __name__ == "__main__":
+    if "FUZZ_FOLDER" not in os.environ:  # libFuzzer ends its process where it stands: what cleans up is another one
+        with tempfile.TemporaryDirectory() as folder:
+            environment = os.environ | {"FUZZ_FOLDER": folder}
+            sys.exit(subprocess.run([sys.executable, *sys.argv], env=environment, check=False).returncode)
     corpus = FOLDER / "corpus"
     corpus.mkdir()
     for i, data in enumerate(valid_files()):

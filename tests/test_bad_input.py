@@ -13,6 +13,8 @@ import soundfile
 import CNMF
 import make_init_H
 import NMF
+from piano import outputs
+from piano.recording import SAMPLES, load
 
 K, L, M = 9, 2, 6
 SR = 22050
@@ -87,6 +89,22 @@ def cut_recording(name, n_bytes, **options):
     return write
 
 
+def mine(name):
+    """A preparation that puts a file of the user's into a folder of his own."""
+
+    def write(folder, _):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("mine")
+
+    return write
+
+
+def earlier_stems(folder, _):
+    """A preparation that has an earlier run make stems of ``x.wav`` in ``own``."""
+    soundfile.write(folder / "x.wav", 0.5 * np.sin(np.arange(4000)), SR)
+    NMF.main(["x.wav", "3", "basis.npy", "--stems", "--quiet", "-o", "own"])
+
+
 def described(column=(), **changes):
     """A preparation that changes the description of the basis; ``column`` changes its first column."""
 
@@ -99,6 +117,8 @@ def described(column=(), **changes):
 
 
 RUN = ["spec.npy", "3", "basis.npy"]
+NOT_OURS = "got a file that no earlier run left here like this"
+HELD = "got an input where results go, expected it elsewhere"
 NO_DESCRIPTION = "basis.json: got no description"
 # what is wrong: (scripts, arguments, preparation of the folder, what the line on stderr holds)
 TABLE = {
@@ -361,7 +381,7 @@ TABLE = {
     # numbers
     **{
         f"{text} iterations": (BOTH, ["spec.npy", text, "basis.npy"], None, f"N_ITER: got '{text}', expected a")
-        for text in ("0", "-3", "2.5", "1e3", "many", "nan", "")
+        for text in ("0", "-3", "2.5", "1e3", "many", "nan", "", str(10**20))
     },
     **{
         f"{option} {text}": (BOTH, [*RUN, f"{option}={text}"], None, f"got '{text}', expected a")
@@ -391,6 +411,13 @@ TABLE = {
     "unknown loss": ((NMF,), [*RUN, "--loss", "l1"], None, "--loss: invalid choice: 'l1'"),
     "unknown mask": ((NMF,), [*RUN, "--mask", "hard"], None, "--mask: invalid choice: 'hard'"),
     "two inputs of one name": (BOTH, ["spec.npy", *RUN], None, "SPEC: got two inputs called spec"),
+    "two inputs of one name but for case": (BOTH, ["x/Spec.wav", *RUN], None, "SPEC: got two inputs called Spec"),
+    "two inputs of one name but for its form": (
+        BOTH,
+        ["Caf\u00e9.wav", "cafe\u0301.npy", *RUN[1:]],
+        None,
+        "SPEC: got two inputs called Caf\u00e9",
+    ),
     "-thr negative apart": (BOTH, [*RUN, "-thr", "-1e-4"], None, "-thr: "),
     "seed 1.5": (BOTH, [*RUN, "--seed", "1.5"], None, "--seed: got '1.5', expected a whole number"),
     "sparsity": ((CNMF,), [*RUN, "--sparsity", "-1"], None, "--sparsity: got '-1', expected"),
@@ -429,6 +456,52 @@ TABLE = {
         [*RUN, "-o", "blocked"],
         lambda folder, _: (folder / "blocked" / "cost.npy").mkdir(parents=True),
         "blocked/cost.npy: got a folder, expected a file",
+    ),
+    "long output folder": (BOTH, [*RUN, "-o", "x" * 300], None, "xxx: cannot be written to (File name too long)"),
+    "long output folder for a basis": (
+        BASIS,
+        ["notes", "-o", "x" * 300],
+        None,
+        "xxx: cannot be written to (File name too long)",
+    ),
+    # what is the user's
+    **{
+        f"own {name}": (BOTH, [*RUN, "-o", "own"], mine(f"own/{name}"), f"own/{name}: {NOT_OURS}")
+        for name in ("basis_calc.npy", "activation_calc.npy", "cost.npy", "activation.png", "run.json")
+    },
+    "own phases": ((CNMF,), [*RUN, "-o", "own"], mine("own/phase_calc.npy"), f"own/phase_calc.npy: {NOT_OURS}"),
+    "own stems": (BOTH, [*RUN, "--stems", "-o", "own"], mine("own/stems/vocals.wav"), f"stems/vocals.wav: {NOT_OURS}"),
+    "own list of notes": (
+        BOTH,
+        ["x.wav", *RUN[1:], "-o", "own"],
+        lambda folder, rng: (recording("x.wav", noise)(folder, rng), mine("own/notes.csv")(folder, rng)),
+        f"own/notes.csv: {NOT_OURS}",
+    ),
+    "own basis": (BASIS, ["notes", "-o", "own"], mine("own/fixed_basis.npy"), f"own/fixed_basis.npy: {NOT_OURS}"),
+    "own file among stems": (
+        BOTH,
+        ["x.wav", *RUN[1:], "--stems", "-o", "own"],
+        lambda folder, rng: (earlier_stems(folder, rng), (folder / "own" / "stems" / "vocals.wav").write_text("mine")),
+        f"own/stems/vocals.wav: {NOT_OURS}",
+    ),
+    **{
+        f"{name}{' '.join(options)}": (
+            scripts,
+            ["own/stems/residual.wav", *RUN[1:], "-o", "own", *options],
+            earlier_stems,
+            f"own/stems/residual.wav: {HELD}",
+        )
+        for name, scripts, options in (
+            ("input among stems ", BOTH, ["--stems"]),
+            ("input among stems ", BOTH, ["--stems", "--overwrite"]),
+            ("input among stems that go ", (NMF,), ["--overwrite"]),  # stems of NMF.py go when its next run has none
+        )
+    },
+    "basis that is an output": (
+        BOTH,
+        ["spec.npy", "3", "own/basis_calc.npy", "--overwrite", "-o", "own"],
+        lambda folder, rng: ((folder / "own").mkdir(), shutil.copy("basis.npy", "own/basis_calc.npy")),
+        f"own/basis_calc.npy: {HELD}",
     ),
     # templates
     "no folder": (BASIS, ["none"], None, "none: no such folder, expected a folder of single-note audio files"),
@@ -476,6 +549,7 @@ TABLE = {
             ("--hop-length", "0.5"),
             ("--n-iter", "0"),
             ("--states", "0"),
+            ("--states", str(10**20)),
             ("--c3", "-130"),
             ("--n-peaks", "0"),
             ("--damping", "nan"),
@@ -497,7 +571,7 @@ def contents(folder):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, rng, templates):
-    """A current directory with good inputs and with older results."""
+    """A current directory with good inputs and with results of an earlier run."""
     monkeypatch.chdir(tmp_path)
     np.save("spec.npy", spectrogram(rng))
     np.save("basis.npy", rng.random((K, L)).astype(np.float32))
@@ -505,8 +579,11 @@ def folder(tmp_path, monkeypatch, rng, templates):
     (tmp_path / "basis.json").write_text(json.dumps({"sr": SR, "n_fft": 16, "hop": 4, "columns": columns}))
     (tmp_path / "notes").mkdir()
     shutil.copyfile(templates[60 - 36], tmp_path / "notes" / "C4.wav")
-    for name in ("mine.txt", "cost.npy", "fixed_basis.npy", "learning_curve_NMF.png"):
-        (tmp_path / name).write_text("old")
+    (tmp_path / "mine.txt").write_text("mine")
+    for script, name in (("make_init_H.py", "fixed_basis.npy"), ("NMF.py", "cost.npy")):
+        with outputs.reserved_folder(tmp_path) as workspace, outputs.output_folder(workspace) as results:
+            (results / name).write_text("old")
+            outputs.write_record(results, script, [], [], seed=0, stft=None)
     return tmp_path
 
 
@@ -615,3 +692,142 @@ def test_a_name_that_is_no_utf_8_is_told_in_a_sentence(folder, root, script):
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "\\udcff.npy: got an array of shape (3,)" in line
+
+
+# --- What is not wrong after all ---
+
+
+@pytest.mark.parametrize("options", [["--stems"], ["--stems", "--no-phase"], ["--notes"], []])
+@pytest.mark.parametrize("described", [True, False])
+@pytest.mark.parametrize("name", ["spec.npy", "x.wav"])
+@pytest.mark.parametrize("script", BOTH)
+def test_what_a_run_will_write_is_known_before_it_works(folder, rng, monkeypatch, script, name, described, options):
+    told, reserved_folder = [], outputs.reserved_folder
+
+    def reserve(path, names, **rest):
+        told.extend(names)
+        return reserved_folder(path, names, **rest)
+
+    monkeypatch.setattr(outputs, "reserved_folder", reserve)
+    recording("x.wav", lambda rng: 0.5 * np.sin(np.arange(4000)))(folder, rng)
+    if not described:
+        (folder / "basis.json").unlink()
+    if script is NMF:
+        options = [option for option in options if option != "--no-phase"]
+    script.main([name, *RUN[1:], "--sr", str(SR), "-o", "out", "--quiet", *options])
+    assert sorted(told) == sorted(path.name for path in (folder / "out").iterdir())
+
+
+def test_what_a_basis_is_written_to_is_known_before_the_work(folder):
+    make_init_H.main(["notes", "-o", "out", "--quiet"])
+    assert sorted(make_init_H.OUTPUTS) == sorted(path.name for path in (folder / "out").iterdir())
+
+
+def test_all_commands_share_a_folder_and_run_there_again_and_again(folder):
+    soundfile.write("x.wav", 0.5 * np.sin(np.arange(4000)), SR)
+    for _ in range(2):
+        make_init_H.main(["notes", "-o", "out", "--quiet"])
+        for options in (["--stems"], []):
+            for script in BOTH:
+                script.main(["x.wav", *RUN[1:], "-o", "out", "--quiet", *options])
+    record = json.loads((folder / "out" / "run.json").read_text())
+    listed = [name for run in (record, *record["earlier"]) for name in run["outputs"]]
+    assert sorted([*listed, "run.json"]) == sorted(path.name for path in (folder / "out").iterdir())
+
+
+@pytest.mark.parametrize("script", BOTH)
+def test_an_input_among_the_stems_of_another_never_goes(folder, rng, capsys, script):
+    mine("spec/stems/x.wav")(folder, rng)
+    soundfile.write("spec/stems/take.wav", noise(rng), SR)
+    with pytest.raises(SystemExit) as end:
+        script.main(["spec.npy", "spec/stems/take.wav", *RUN[1:], "--stems", "--overwrite", "--quiet"])
+    assert end.value.code == 2
+    assert f"error: spec/stems/take.wav: {HELD}" in capsys.readouterr().err
+    assert sorted(path.name for path in (folder / "spec" / "stems").iterdir()) == ["take.wav", "x.wav"]
+    assert (folder / "take" / "stems").is_dir()  # the other one is taken apart
+
+
+@pytest.mark.parametrize("script", [*BOTH, make_init_H])
+def test_overwrite_is_for_those_who_mean_it(folder, rng, script):
+    name = "fixed_basis.npy" if script is make_init_H else "cost.npy"
+    mine(f"own/{name}")(folder, rng)
+    arguments = ["notes"] if script is make_init_H else RUN
+    script.main([*arguments, "-o", "own", "--overwrite", "--quiet"])
+    assert np.load(folder / "own" / name).size
+    assert "--overwrite" not in json.loads((folder / "own" / "run.json").read_text())["command"]
+
+
+def test_a_recording_without_a_way_back_is_read(folder):
+    y = 0.5 * np.sin(np.arange(6400))
+    soundfile.write("gsm.wav", y, SR, subtype="GSM610")
+    expected, _ = soundfile.read("gsm.wav", frames=6400, dtype="float32")
+    np.testing.assert_array_equal(load("gsm.wav", SR), expected)
+
+
+@pytest.mark.parametrize("sr", [SR, 2 * SR])
+@pytest.mark.parametrize("script", BOTH)
+def test_channels_that_cancel_give_the_louder_one(folder, rng, capsys, script, sr):
+    y = 0.1 * rng.standard_normal(3 * sr)
+    soundfile.write("x.wav", np.column_stack([0.995 * y, -y]), sr, subtype="FLOAT")
+    soundfile.write("right.wav", -y, sr, subtype="FLOAT")
+    for name in ("x", "right"):
+        script.main([f"{name}.wav", *RUN[1:], "--stems", "--native-sr", "--quiet", "-o", name])
+    assert capsys.readouterr().err == "x.wav: its channels cancel in the mix, channel 2 is taken alone\n"
+    for name in ("activation_calc.npy", "stems/residual.wav"):
+        assert (folder / "x" / name).read_bytes() == (folder / "right" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [
+        lambda y: [y, -0.97 * y],  # 36 dB down
+        lambda y: [y, 0 * y],
+        lambda y: [0 * y, 0 * y],
+        lambda y: [y, -y * (np.arange(len(y)) < len(y) / 2)],  # over the whole file, not in each block
+    ],
+)
+def test_the_mean_of_other_channels_is_taken(tmp_path, rng, capsys, channels):
+    y = np.column_stack(channels(0.1 * rng.standard_normal(2 * SAMPLES))).astype(np.float32)
+    soundfile.write(tmp_path / "x.wav", y, SR, subtype="FLOAT")
+    np.testing.assert_array_equal(load(tmp_path / "x.wav", SR), y.mean(axis=1))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "prepare"),
+    [
+        ("x.wav", recording("x.wav", lambda rng: np.zeros(4000))),
+        ("one.npy", save("one.npy", lambda rng: np.ones((K, 1)) + 0j)),
+    ],
+)
+@pytest.mark.parametrize("script", BOTH)
+def test_stems_of_nothing_do_not_say_how_well_they_add_up(folder, rng, capsys, script, name, prepare):
+    prepare(folder, rng)
+    script.main([name, *RUN[1:], "--stems"])
+    line, _ = capsys.readouterr().err.splitlines()
+    assert line.endswith("and a residual, all silent or empty, as the recording is")
+
+
+ATHERIS = """
+import os
+from contextlib import nullcontext
+
+def instrument_imports(include):
+    return nullcontext()
+
+def Setup(arguments, read):
+    print(len(os.listdir(arguments[-1])), "files to start from")
+
+def Fuzz():
+    os._exit(7)  # as libFuzzer ends
+"""
+
+
+def test_fuzzing_leaves_no_folder(tmp_path, root):
+    (tmp_path / "atheris.py").write_text(ATHERIS)
+    (tmp_path / "tmp").mkdir()
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path / "tmp")}
+    command = [sys.executable, root / "tests" / "fuzz_files.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (7, "")
+    assert not list((tmp_path / "tmp").iterdir())

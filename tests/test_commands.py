@@ -276,24 +276,25 @@ def test_the_sparsity_option_is_the_weight_of_the_penalty(files):
 
 
 def test_old_results_are_replaced_and_other_files_kept(files):
-    for name in [*CNMF_FILES, "mine.txt"]:
-        (files / name).write_text("old")
-    CNMF.main(["spec.npy", "2", "fixed_basis.npy"])
+    (files / "mine.txt").write_text("old")
+    for n_iter in (3, 2):
+        CNMF.main(["spec.npy", str(n_iter), "fixed_basis.npy"])
+        assert len(array(files, "cost")) == n_iter
     assert (files / "mine.txt").read_text() == "old"
     assert written(files) == sorted([*CNMF_FILES, "mine.txt", "spec.npy", "fixed_basis.npy", "fixed_basis.json"])
     for name in CNMF_FILES:
         assert (files / name).stat().st_size > 100
 
 
-def test_inputs_can_be_replaced_by_results(files):
-    before = (files / "fixed_basis.npy").read_bytes()
-    (files / "fixed_basis.npy").rename("basis_calc.npy")
-    (files / "fixed_basis.json").unlink()
-    NMF.main(["spec.npy", "3", "basis_calc.npy"])
-    assert (files / "basis_calc.npy").read_bytes() == before
-    (files / "spec.npy").rename("reconst.npy")
-    CNMF.main(["reconst.npy", "3", "basis_calc.npy"])
-    assert array(files, "reconst").shape == (K, M)
+@pytest.mark.parametrize("name", ["reconst.npy", "basis_calc.npy"])
+def test_inputs_are_never_replaced_by_results(files, capsys, name):
+    (files / ("spec.npy" if name == "reconst.npy" else "fixed_basis.npy")).rename(name)
+    arguments = [name, "3", "fixed_basis.npy"] if name == "reconst.npy" else ["spec.npy", "3", name]
+    with pytest.raises(SystemExit) as end:
+        CNMF.main([*arguments, "--overwrite"])
+    assert end.value.code == 2
+    assert f"{name}: got an input where results go" in capsys.readouterr().err
+    assert not (files / "run.json").exists()
 
 
 # --- make_init_H.py ---

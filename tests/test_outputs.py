@@ -17,9 +17,10 @@ import utils
 from piano import outputs
 
 
-def write(path, contents, script="A.py"):
+def write(path, contents, script="A.py", **options):
     """Hand ``contents``, a dict from names to texts, over to ``path``, with a record."""
-    with outputs.reserved_folder(path) as workspace, outputs.output_folder(workspace) as folder:
+    reserved = outputs.reserved_folder(path, script=script, **options)
+    with reserved as workspace, outputs.output_folder(workspace) as folder:
         for name, text in contents.items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text)
@@ -43,7 +44,8 @@ def record(folder):
 def test_outputs_appear_together_and_replace_what_was_there(tmp_path):
     (tmp_path / "a").write_text("old")
     (tmp_path / "other").write_text("kept")
-    with outputs.reserved_folder(tmp_path) as workspace, outputs.output_folder(workspace) as folder:
+    reserved = outputs.reserved_folder(tmp_path, overwrite=True)
+    with reserved as workspace, outputs.output_folder(workspace) as folder:
         (folder / "a").write_text("new")
         (folder / "b").write_text("new")
         assert (tmp_path / "a").read_text() == "old"
@@ -77,7 +79,8 @@ def test_a_folder_in_the_place_of_an_output_stops_all_outputs(tmp_path):
     (tmp_path / "a").write_text("old")
 
     def attempt():
-        with outputs.reserved_folder(tmp_path) as workspace, outputs.output_folder(workspace) as folder:
+        reserved = outputs.reserved_folder(tmp_path, overwrite=True)
+        with reserved as workspace, outputs.output_folder(workspace) as folder:
             (folder / "a").write_text("new")
             (folder / "b").write_text("new")
 
@@ -215,20 +218,223 @@ def test_a_signal_does_not_stop_the_handing_over_half_way(tmp_path, monkeypatch,
     assert hidden(tmp_path) == []
 
 
+# --- Nothing of the user's goes ---
+
+TOPS = {"a", "c", "stems", "run.json"}  # of NEW
+REFUSED = "no earlier run left here like this"
+
+
+def files(folder):
+    """Every path below ``folder`` with what is there: a text, the target of a link, or None for a folder."""
+    paths = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*"))}
+    return {
+        name: os.readlink(path) if path.is_symlink() else path.read_text() if path.is_file() else None
+        for name, path in paths.items()
+    }
+
+
+def replaced_by_mine(name):
+    return lambda folder: (folder / name).write_text("mine")
+
+
+def linked(name, target):
+    def link(folder):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(target)
+
+    return link
+
+
+def elsewhere(name):
+    """A preparation that moves ``name`` to another place and leaves a link to it."""
+
+    def move(folder):
+        (folder / name).rename(folder / "elsewhere")
+        (folder / name).symlink_to(folder / "elsewhere")
+
+    return move
+
+
+MINES = {
+    "a file that a run would replace": replaced_by_mine("c"),
+    "a file in a folder that a run would replace": replaced_by_mine("stems/vocals.wav"),
+    "a result that was changed": replaced_by_mine("a"),
+    "a result in a folder that was changed": replaced_by_mine("stems/x"),
+    "a record of something else": replaced_by_mine("run.json"),
+    "a link": linked("c", "other"),
+    "a dangling link": linked("c", "nowhere"),
+    "a result that is kept elsewhere": elsewhere("a"),
+    "a folder that is kept elsewhere": elsewhere("stems"),
+    "no record": lambda folder: (folder / "run.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("prepare", MINES.values(), ids=MINES)
+def test_what_no_run_left_is_refused_before_the_work(tmp_path, prepare):
+    write(tmp_path, OLD)
+    (tmp_path / "other").write_text("mine")
+    prepare(tmp_path)
+    before = files(tmp_path)
+    with pytest.raises(utils.InputError, match=REFUSED), outputs.reserved_folder(tmp_path, TOPS, script="A.py"):
+        raise AssertionError("work began")
+    assert files(tmp_path) == before
+    with pytest.raises(utils.InputError, match=REFUSED):  # where the names were not told before
+        write(tmp_path, NEW)
+    assert files(tmp_path) == before
+    write(tmp_path, NEW, names=TOPS, overwrite=True)
+    assert {name: text for name, text in texts(tmp_path).items() if name in NEW} == NEW
+    assert (tmp_path / "other").read_text() == "mine"  # what a link points to stays
+    if (tmp_path / "elsewhere").is_dir():
+        assert files(tmp_path / "elsewhere") == {"x": "old", "y": "old"}
+    write(tmp_path, NEW, names=TOPS)  # from now on they are results
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_that_appears_meanwhile_is_not_lost(tmp_path, overwrite):
+    write(tmp_path, OLD)
+
+    def attempt():
+        reserved = outputs.reserved_folder(tmp_path, TOPS, script="A.py", overwrite=overwrite)
+        with reserved as workspace, outputs.output_folder(workspace) as folder:
+            (folder / "c").write_text("new")
+            (tmp_path / "c").write_text("mine")
+
+    if overwrite:
+        attempt()
+    else:
+        with pytest.raises(utils.InputError, match=REFUSED):
+            attempt()
+    assert texts(tmp_path)["c"] == ("new" if overwrite else "mine")
+    assert hidden(tmp_path) == []
+
+
+INPUTS = {
+    "a result": ("a", "a"),
+    "in a folder": ("stems/x", "stems/x"),
+    "by another way": ("stems/../stems/x", "stems/x"),
+    "through a link": ("link", "stems/x"),
+    "in a folder through a link": ("folder/x", "stems/x"),
+    "that an option takes along": ("phase_calc.npy", "phase_calc.npy"),
+}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(("name", "lies"), INPUTS.values(), ids=INPUTS)
+def test_an_input_never_goes(tmp_path, overwrite, name, lies):
+    write(tmp_path, OLD)
+    (tmp_path / "link").symlink_to("stems/x")
+    (tmp_path / "folder").symlink_to("stems")
+    before = files(tmp_path)
+    options = {"script": "A.py", "inputs": [tmp_path / "none", tmp_path / name], "overwrite": overwrite}
+    for names in (TOPS, ()):
+        with pytest.raises(utils.InputError, match=f"{lies}: got an input where results go"):
+            write(tmp_path, NEW, names=names, **options)
+        assert files(tmp_path) == before
+
+
+def test_names_that_some_file_system_takes_for_one_are_one():
+    assert outputs.folded("out/Caf\u00e9") == outputs.folded("out/cafe\u0301") != outputs.folded("out/cafe")
+
+
+def test_another_hard_link_of_an_input_is_no_input(tmp_path):
+    write(tmp_path, OLD)
+    os.link(tmp_path / "a", tmp_path / "spec")
+    write(tmp_path, NEW, inputs=[tmp_path / "spec"])
+    assert (texts(tmp_path)["a"], texts(tmp_path)["spec"]) == ("new", "old")
+
+
+def test_an_option_that_is_not_asked_for_again_takes_nothing_of_the_users(tmp_path):
+    write(tmp_path, OLD | {"notes.csv": "old", "notes.mid": "old"})
+    (tmp_path / "notes.csv").write_text("mine")
+    (tmp_path / "stems" / "x").write_text("mine")
+    (tmp_path / "stems" / "vocals.wav").write_text("mine")
+    write(tmp_path, {"a": "new"}, inputs=[tmp_path / "stems" / "vocals.wav"])
+    left = texts(tmp_path)
+    assert set(left) == {"a", "b", "notes.csv", "stems/vocals.wav", "stems/x", "run.json"}
+    assert {left[name] for name in ("notes.csv", "stems/vocals.wav", "stems/x")} == {"mine"}
+    assert set(record(tmp_path)["outputs"]) == {"a"}
+
+
+def test_an_empty_folder_and_what_file_managers_leave_are_nothing(tmp_path):
+    (tmp_path / "stems").mkdir()
+    write(tmp_path, OLD)
+    (tmp_path / "stems" / ".DS_Store").write_text("")
+    write(tmp_path, NEW)
+    assert set(texts(tmp_path / "stems")) == {"x"}
+    assert not (tmp_path / "stems" / ".DS_Store").exists()
+
+
+def test_a_file_never_takes_the_place_of_a_folder_nor_a_folder_that_of_a_file(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "stems").write_text("mine")
+    for name, got in (("a", "a: got a folder"), ("stems", "stems: got a file")):
+        with (
+            pytest.raises(utils.InputError, match=got),
+            outputs.reserved_folder(tmp_path, [name], overwrite=True),
+        ):
+            raise AssertionError("work began")
+    assert files(tmp_path) == {"a": None, "stems": "mine"}
+
+
+@pytest.fixture
+def half_made(tmp_path, monkeypatch):
+    """What a run that writes ``NEW`` over ``OLD`` leaves when it is killed as soon as it has deleted run.json."""
+    write(tmp_path, OLD)
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs, "_hand_over", lambda *_: None)
+        write(tmp_path, NEW)
+    (tmp_path / "run.json").unlink()
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["c", "run.json", "stems/vocals.wav", "phase_calc.npy"])
+def test_what_the_user_puts_into_a_half_made_folder_is_not_lost(half_made, name):
+    (half_made / name).write_text("mine")
+    before = files(half_made)
+    if name != "phase_calc.npy":  # which no result takes the place of
+        with pytest.raises(utils.InputError, match=REFUSED), outputs.reserved_folder(half_made):
+            raise AssertionError("work began")
+        assert files(half_made) == before
+        (half_made / name).rename(half_made / "put away")
+    with outputs.reserved_folder(half_made):
+        left = texts(half_made)
+    assert left.pop("put away" if name != "phase_calc.npy" else name) == "mine"
+    assert set(left) == {"a", "b", "c", "stems/x", "run.json"}
+    assert {text for name, text in left.items() if name not in ("run.json", "b")} == {"new"}
+
+
+@pytest.mark.parametrize("name", ["a", "stems/x", "phase_calc.npy"])
+def test_an_input_in_a_half_made_folder_is_not_lost(half_made, name):
+    before = files(half_made)
+    with (
+        pytest.raises(utils.InputError, match=f"{name}: got an input where results go"),
+        outputs.reserved_folder(half_made, inputs=[half_made / name], overwrite=True),
+    ):
+        raise AssertionError("work began")
+    assert files(half_made) == before
+
+
 # --- run.json ---
 
 
 def test_an_option_that_is_not_asked_for_again_takes_its_result_with_it(tmp_path):
     (tmp_path / "notes.csv").write_text("mine")  # nobody's run.json tells of it
     write(tmp_path, OLD)
+    assert set(record(tmp_path)["outputs"]) == set(OLD)
     write(tmp_path, NEW, script="B.py")
     assert set(texts(tmp_path)) == {"a", "b", "c", "phase_calc.npy", "stems/x", "notes.csv", "run.json"}
     (earlier,) = record(tmp_path)["earlier"]
-    assert (earlier["script"], earlier["outputs"]) == ("A.py", ["b", "phase_calc.npy"])
+    assert (earlier["script"], list(earlier["outputs"])) == ("A.py", ["b", "phase_calc.npy"])
     write(tmp_path, {"a": "third"})
     assert set(texts(tmp_path)) == {"a", "b", "c", "stems/x", "notes.csv", "run.json"}
     (earlier,) = record(tmp_path)["earlier"]
-    assert (earlier["script"], earlier["outputs"]) == ("B.py", ["c", "stems"])
+    assert (earlier["script"], list(earlier["outputs"])) == ("B.py", ["c", "stems/x"])
+    write(tmp_path, {"a": "fourth"}, script="B.py")
+    assert set(texts(tmp_path)) == {"a", "b", "c", "notes.csv", "run.json"}
+    assert not (tmp_path / "stems").exists()
+
+
+MINE = hashlib.sha256(b"mine").hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -239,26 +445,25 @@ def test_an_option_that_is_not_asked_for_again_takes_its_result_with_it(tmp_path
         "{}",
         "[" * 10**5,
         '{"script": "A.py", "outputs": "stems", "earlier": []}',
-        '{"script": "A.py", "outputs": [["stems"]], "earlier": []}',
-        '{"script": "A.py", "outputs": ["../mine", "mine", "/etc/passwd", ".", "a"], "earlier": []}',
-        '{"script": "A.py", "outputs": ["mine"], "earlier": [1]}',
-        '{"script": {}, "outputs": ["mine"], "earlier": []}',
+        '{"script": "A.py", "outputs": ["notes.csv", "stems"], "earlier": []}',  # as runs once wrote it
+        '{"script": "A.py", "outputs": {"notes.csv": null, "stems": 3}, "earlier": []}',
+        f'{{"script": "A.py", "outputs": {{"stems/../../mine": "{MINE}", "/etc/passwd": "", ".": "", "": ""}}, '
+        f'"earlier": []}}',
+        '{"script": "A.py", "outputs": {"mine": ""}, "earlier": [1]}',
+        '{"script": {}, "outputs": {"mine": ""}, "earlier": []}',
         b"\xff\xfe",
     ],
 )
 def test_a_strangers_record_removes_nothing(tmp_path, text):
     folder = tmp_path / "results"
-    write(folder, {})
-    for name in ("results/mine", "mine", "results/notes.csv"):
+    (folder / "stems").mkdir(parents=True)
+    for name in ("results/mine", "mine", "results/notes.csv", "results/stems/x"):
         (tmp_path / name).write_text("mine")
-    (folder / "stems").mkdir()
     (folder / "run.json").write_bytes(text if isinstance(text, bytes) else text.encode())
-    write(folder, {"a": "new"})
-    assert (folder / "stems").is_dir()
-    assert (folder / "mine").exists()
-    assert (folder / "notes.csv").exists()
-    assert (tmp_path / "mine").exists()
-    assert record(folder)["earlier"] == []
+    write(folder, {"a": "new"}, overwrite=True)
+    for name in ("results/mine", "mine", "results/notes.csv", "results/stems/x"):
+        assert (tmp_path / name).read_text() == "mine"
+    assert not [name for run in record(folder)["earlier"] for name in run["outputs"] if name.startswith("stems/x")]
 
 
 def test_a_record_holds_no_path_of_this_machine_and_the_inputs_digests(tmp_path):
@@ -276,5 +481,9 @@ def test_a_record_holds_no_path_of_this_machine_and_the_inputs_digests(tmp_path)
     assert got["inputs"] == [{"file": "spec.npy", "sha256": digest}]
     assert got["command"] == ["A.py", "spec.npy", "3", "sub/basis.npy"]
     assert (got["version"], got["seed"], got["stft"]) == (outputs.VERSION, 7, stft)
-    assert (got["stopped_by"], got["outputs"], got["earlier"]) == ("threshold", ["cost.npy"], [])
+    assert (got["stopped_by"], got["outputs"], got["earlier"]) == (
+        "threshold",
+        {"cost.npy": hashlib.sha256().hexdigest()},
+        [],
+    )
     assert got["libraries"]["numpy"] == np.__version__
