@@ -10,8 +10,11 @@ C#4.flac, piano-60.wav), otherwise it is measured. Columns are ordered by pitch.
 Writes fixed_basis.npy (K, L), fixed_basis.json, fixed_basis_spectrogram.png and run.json.
 """
 
+import argparse
+import functools
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -41,6 +44,14 @@ def parse_args(parser, argv):
         ("--variance", number, 1.0, "variance of each harmonic's peak in Hz^2"),
     ):
         parser.add_argument(name, type=kind, default=default, metavar="X", help=f"{text} (default: %(default)s)")
+    parser.add_argument(
+        "--keys",
+        nargs=2,
+        type=key,
+        metavar=("LOW", "HIGH"),
+        help="have a column for every key of this range, such as A0 C8: one without a template gets the nearest one's, "
+        "transposed (default: the keys that have one)",
+    )
     parser.add_argument("templates", type=Path, metavar="DIR", help="folder of single-note audio files")
     cli.add_output(parser)
     args = cli.parse(parser, argv)
@@ -51,6 +62,23 @@ def parse_args(parser, argv):
     if args.hop_length > args.n_fft:
         parser.error(f"--hop-length: got {args.hop_length}, expected at most --n-fft, {args.n_fft}")
     return args
+
+
+def key(text):
+    """An argparse type for keys of the piano: a note name or a MIDI number."""
+    midi = int(text) if text.isdecimal() else pitch.midi_of_name(text)
+    if midi not in pitch.PIANO:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a key from A0 to C8")
+    return midi
+
+
+class Template(NamedTuple):
+    """The recording of one note, and the key that it stands for."""
+
+    path: Path
+    midi: int
+    f0: float  # Hz
+    transposed: int = 0  # semitones up from its own key, where that is another one
 
 
 def main(argv=None):
@@ -65,8 +93,9 @@ def main(argv=None):
         with outputs.reserved_folder(
             args.out_dir, OUTPUTS, script=args.script, inputs=files, overwrite=args.overwrite
         ) as workspace:
-            bar = tqdm(files, "Templates", unit="note", disable=args.quiet or None, delay=2)
-            learnt = sorted((learn_note(path, args) for path in bar), key=lambda note: note[0]["f0"])
+            templates = find_templates(files, args)
+            bar = tqdm(templates, "Templates", unit="note", disable=args.quiet or None, delay=2)
+            learnt = [learn_note(template, args) for template in bar]
             columns, spectra, rotations, error = zip(*learnt, strict=True)
             learnt_basis = basis.Basis(
                 np.column_stack(spectra).astype(np.float32),
@@ -86,23 +115,36 @@ def main(argv=None):
                 )
     except utils.InputError as error:
         parser.error(str(error))
-    first, last, n_columns = columns[0]["note"], columns[-1]["note"], len(learnt_basis.columns)
-    cli.report(f"{len(learnt)} notes, {first} to {last}, {n_columns} columns", args.quiet)
+    names, n_columns = list(dict.fromkeys(column["note"] for column in columns)), len(learnt_basis.columns)
+    filled = sum("transposed" in column for column in columns)
+    transposed = f", {filled} of them transposed from the nearest" if filled else ""
+    cli.report(f"{len(names)} notes, {names[0]} to {names[-1]}, {n_columns} columns{transposed}", args.quiet)
     if args.show:
         figures.show([args.out_dir / "fixed_basis_spectrogram.png"])
 
 
-def learn_note(path, args):
+def find_templates(files, args):
+    """A template for each file, and with ``--keys`` for each key that has none, in order of pitch."""
+    load = functools.partial(recording.load, sr=args.sr)
+    notes = pitch.notes_of_folder(files, load, args.sr, args.c3)
+    templates = [Template(path, *note) for path, note in zip(files, notes, strict=True)]
+    if args.keys:
+        low, high = args.keys
+        own = {template.midi for template in templates}
+        for midi in sorted(set(range(low, high + 1)) - own):
+            near = min(templates, key=lambda template: (abs(template.midi - midi), template.midi))
+            shift = midi - near.midi
+            templates.append(Template(near.path, midi, near.f0 * 2 ** (shift / 12), shift))
+        templates = [template for template in templates if low <= template.midi <= high]
+    return sorted(templates, key=lambda template: template.f0)
+
+
+def learn_note(template, args):
     """Description of the note in a template, its spectra [shape=(K, states)], its rotation, and the error left."""
-    y = recording.load(path, args.sr)
+    path, midi, f0, shift = template
+    y = recording.transpose(recording.load(path, args.sr), args.sr, shift)
     if not y.any():
         raise utils.InputError(f"{path}: got silence, expected one note")
-    midi = pitch.midi_of_name(path.stem)
-    f0 = pitch.measure_f0(y, args.sr) if midi is None else utils.note_frequency(midi, args.c3)
-    if f0 is None:
-        raise utils.InputError(f"{path}: got a sound without a pitch and a name without a note, expected one note")
-    if midi is None:
-        midi = pitch.nearest_midi(f0, args.c3)
     Y = recording.stft(y, n_fft=args.n_fft, hop=args.hop_length)
     try:
         start = utils.harmonic_gmm(
@@ -114,6 +156,8 @@ def learn_note(path, args):
     utils.check_basis(spectra, path)
     error = utils.nmf(Y, spectra, args.n_iter)[1][-1] / utils.cost_scale(Y)
     column = {"file": path.name, "note": pitch.note_name(midi), "f0": round(f0, 3)}
+    if shift:
+        column["transposed"] = shift
     return column, spectra, phase.measure_rotation(Y), error
 
 

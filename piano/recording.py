@@ -118,6 +118,13 @@ def load(path, sr):
     return np.concatenate(list(read_blocks(path, sr)))
 
 
+def transpose(y, sr, semitones):
+    """A sound as it is when its pitch is so many semitones higher: resampled, so it lasts less long too."""
+    import soxr
+
+    return soxr.resample(y, sr * 2 ** (semitones / 12), sr) if semitones else y
+
+
 def load_mapped(path, sr, folder, told=False):
     """Read an audio file into a file in ``folder``, and return that as a memory map [shape=(n,), float32].
 

@@ -12,7 +12,7 @@ from scipy.integrate import quad
 import make_init_H
 import oracle
 import utils
-from piano import recording
+from piano import basis, recording
 
 SR, N_FFT = 22050, 2048
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
@@ -213,3 +213,27 @@ def test_three_states_of_a_note_stand_side_by_side_from_attack_to_decay(template
         centres = (U * np.arange(U.shape[1])).sum(axis=1) / U.sum(axis=1)
         assert (np.diff(centres) > 0).all()
         assert strongest_series(H[:, columns].sum(axis=1)) == midi
+
+
+def test_keys_without_a_template_get_the_nearest_ones(templates, tmp_path, capsys):
+    for midi in (57, 60, 72):
+        shutil.copyfile(templates[midi - 36], tmp_path / templates[midi - 36].name)
+    make_init_H.main([str(tmp_path), "-o", str(tmp_path), "--keys", "G#3", "61"])
+    assert "6 notes, G#3 to C#4, 6 columns, 4 of them transposed from the nearest" in capsys.readouterr().err
+    H, info = load(tmp_path)
+    strongest = H.argmax(axis=0) * SR / N_FFT  # Hz
+    moved = strongest[[1, 1, 1, 4, 4, 4]] * 2 ** (np.array([-1, 0, 1, -1, 0, 1]) / 12)
+    np.testing.assert_allclose(strongest, moved, atol=SR / N_FFT)
+    assert [column["note"] for column in info["columns"]] == ["G#3", "A3", "A#3", "B3", "C4", "C#4"]
+    assert [column.get("transposed") for column in info["columns"]] == [-1, None, 1, -1, None, 1]
+    assert [column["file"][:3] for column in info["columns"]] == ["057", "057", "057", "060", "060", "060"]
+    f0 = utils.note_frequency(np.arange(56, 62))
+    np.testing.assert_allclose([column["f0"] for column in info["columns"]], f0, atol=1e-3)
+
+
+def test_several_templates_of_a_key_are_one_note_of_several_columns(templates, tmp_path):
+    y, sr = soundfile.read(templates[60 - 36])
+    for name in ("C4v1", "C4v2", "D4v1"):
+        soundfile.write(tmp_path / f"{name}.wav", y, sr)
+    make_init_H.main([str(tmp_path), "-o", str(tmp_path)])
+    assert basis.load(tmp_path / "fixed_basis.npy").notes == {60: [0, 1], 62: [2]}

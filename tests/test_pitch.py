@@ -1,0 +1,338 @@
+"""Names of notes, their pitch in a recording, and the notes of a folder."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import utils
+from piano import pitch
+
+SR = 22050
+KEYS = list(range(21, 109))
+
+
+def frequency(midi):
+    return 440 * 2 ** ((np.asarray(midi) - 69) / 12)
+
+
+def cents(f0, expected):
+    return 1200 * np.log2(f0 / expected)
+
+
+def rigaud(midi):
+    """Mean inharmonicity B of a piano's string."""
+    return np.exp(0.0926 * midi - 13.64) + np.exp(-0.0847 * midi - 5.82)
+
+
+def string(f1, B, sr=SR, seconds=1.0, partials=range(1, 61)):
+    """A struck string: partials ``n F sqrt(1 + B n^2)``, of which the first is ``f1`` Hz, that die away.
+
+    Their levels fall by 12 dB an octave above 1 kHz, their time constants with the root of their frequency.
+    """
+    n = np.array(partials)
+    f = f1 / np.sqrt(1 + B) * n * np.sqrt(1 + B * n**2)
+    n, f = n[f < sr / 2], f[f < sr / 2]
+    t = np.arange(int(seconds * sr)) / sr
+    level = 1 / (1 + (f / 1000) ** 2)
+    decay = 0.2 * np.sqrt(f)  # 1/s
+    return np.einsum("n,nt->t", level, np.exp(-np.outer(decay, t)) * np.sin(2 * np.pi * np.outer(f, t) + n[:, None]))
+
+
+@functools.cache
+def note(midi):
+    """Half a second of a key, which may lie between two."""
+    return string(frequency(midi), rigaud(midi), seconds=0.5)
+
+
+def knock(rng, sr=SR, seconds=1.0, last=0.02):
+    """Noise below 1 kHz that dies away within ``last`` s, e-folded, over a little noise that stays."""
+    t = np.arange(int(seconds * sr)) / sr
+    X = np.fft.rfft(rng.standard_normal(len(t)))
+    X[np.fft.rfftfreq(len(t), 1 / sr) > 1000] = 0
+    y = np.fft.irfft(X, len(t)) * np.exp(-t / last)
+    return y / np.abs(y).max() + 1e-3 * rng.standard_normal(len(t))
+
+
+# --- Names ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stem", "midi"),
+    [
+        ("036_C2", 36),
+        ("037_Cs2", 37),
+        ("C#4", 61),
+        ("Db3", 49),
+        ("Bb3", 58),
+        ("A♭4", 68),
+        ("F♯5", 78),
+        ("a4", 69),
+        ("b3", 59),
+        ("bb3", 58),
+        ("Cb4", 59),
+        ("B#3", 60),
+        ("C-1", 0),
+        ("A0", 21),
+        ("C8", 108),
+        ("Piano.mf.C4", 60),
+        ("Piano.pp.C4", 60),
+        ("grand C4 soft", 60),
+        ("C4-loud", 60),
+        ("C4v10", 60),
+        ("A0v1", 21),
+        ("D#1v4", 27),
+        ("A#3_mf_2", 58),
+        ("Grand-F#3-p", 54),
+        ("48_C5", 72),  # the name of a note comes before a number
+        ("048", None),  # no separator
+        ("048_soft", 48),
+        ("048.soft", 48),
+        ("60-soft", 60),
+        ("piano_60", 60),
+        ("piano-060", 60),
+        ("piano_060_ff", 60),
+        ("060_velocity_100", 60),
+        ("pf10", None),
+        ("pf60", None),
+        ("pf_10", None),  # no key of a piano
+        ("take_1", None),
+        ("1000_soft", None),
+        ("200_soft", None),
+        ("MAPS_ISOL_NO_M_S0_M21_AkPnBcht", None),  # a folder of them can tell
+        ("piano", None),
+        ("H4", None),
+        ("mp3", None),
+        ("loud2", None),
+        ("C42", None),
+        ("C4v", None),
+        ("C4vox", None),
+        ("ABC4", None),
+        ("", None),
+    ],
+)
+def test_a_note_is_read_from_a_name_that_carries_one(stem, midi):
+    assert pitch.midi_of_name(stem) == midi
+
+
+def test_names_and_numbers_of_notes_are_each_others_inverse():
+    assert [pitch.note_name(midi) for midi in (0, 21, 60, 61, 70, 108)] == ["C-1", "A0", "C4", "C#4", "A#4", "C8"]
+    assert [pitch.midi_of_name(pitch.note_name(midi)) for midi in range(128)] == list(range(128))
+
+
+@pytest.mark.parametrize(
+    ("f0", "c3", "midi"), [(440, 130.81, 69), (451, 130.81, 69), (454, 130.81, 70), (27.5, 130.81, 21), (454, 135, 69)]
+)
+def test_the_nearest_note_is_less_than_half_a_semitone_away(f0, c3, midi):
+    assert pitch.nearest_midi(f0, c3) == midi
+
+
+def test_strict_tuning_and_that_of_real_pianos_have_the_same_keys():
+    assert [pitch.nearest_midi(f) for f in frequency(KEYS)] == KEYS
+    real = {96: 21, 99: 31, 102: 40, 105: 54, 107: 57, 108: 99, 21: -40, 24: -30}  # cents, of grands and uprights
+    for midi, away in real.items():
+        assert pitch.nearest_midi(frequency(midi) * 2 ** (away / 1200)) == midi
+
+
+# --- The fundamental of one note --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("factor", "keys"), [(0.4, KEYS[::3]), (1.0, KEYS), (2.5, KEYS[1::3])])
+def test_the_first_partial_of_every_string_is_measured(factor, keys):
+    away = {}
+    for midi in keys:
+        f1 = frequency(midi)
+        f0 = pitch.measure_f0(string(f1, factor * rigaud(midi)), SR)
+        away[midi] = np.inf if f0 is None else cents(f0, f1)
+    assert {midi: away for midi, away in away.items() if abs(away) > 3} == {}
+
+
+@pytest.mark.parametrize(
+    ("f1", "sr"),
+    [(55.3, 44100), (82.4, 22050), (261.6, 8000), (220.0, 96000), (110.0, 1000), (1975.5, 48000), (3900, 8000)],
+)
+def test_strings_without_stiffness_at_any_rate(f1, sr):
+    assert cents(pitch.measure_f0(string(f1, 0.0, sr), sr), f1) == pytest.approx(0, abs=4)
+
+
+@pytest.mark.parametrize("away", [-45, 45])
+def test_a_string_out_of_tune_is_measured_as_it_is(away):
+    for midi in range(21, 109, 3):
+        f1 = frequency(midi) * 2 ** (away / 1200)
+        assert cents(pitch.measure_f0(string(f1, rigaud(midi)), SR), f1) == pytest.approx(0, abs=8)  # 0.1 Hz at A0
+
+
+def test_the_top_octave_is_measured_however_far_its_tuning_is_stretched():
+    for midi, away in zip(range(97, 109), np.linspace(20, 100, 12), strict=True):
+        f1 = frequency(midi) * 2 ** (away / 1200)
+        assert cents(pitch.measure_f0(string(f1, rigaud(midi), seconds=0.5), SR), f1) == pytest.approx(0, abs=4)
+
+
+@pytest.mark.parametrize("lowest", [80, 150, 250])
+def test_fundamentals_that_are_missing_are_known_by_their_partials(lowest):
+    for midi in range(21, 48):
+        f1 = frequency(midi)
+        y = string(f1, rigaud(midi), partials=range(max(1, round(lowest / f1)), 60))
+        assert cents(pitch.measure_f0(y, SR), f1) == pytest.approx(0, abs=15)
+
+
+def test_a_third_of_a_second_is_enough():
+    for midi in KEYS:
+        f0 = pitch.measure_f0(string(frequency(midi), rigaud(midi), seconds=0.3), SR)
+        assert pitch.nearest_midi(f0, frequency(48)) == midi
+
+
+def test_top_notes_are_heard_through_a_knock_that_is_louder(rng):
+    for midi in range(90, 109):
+        y = string(frequency(midi), rigaud(midi), partials=[1])
+        f0 = pitch.measure_f0(y / np.abs(y).max() + 4 * knock(rng), SR)
+        assert cents(f0, frequency(midi)) == pytest.approx(0, abs=10)
+
+
+def test_noise_does_not_hide_a_note(rng):
+    for midi in range(21, 109, 4):
+        y = string(frequency(midi), rigaud(midi))
+        y += 0.1 * np.sqrt(np.mean(y[: SR // 2] ** 2)) * rng.standard_normal(len(y))
+        assert cents(pitch.measure_f0(y, SR), frequency(midi)) == pytest.approx(0, abs=15)
+
+
+@pytest.mark.parametrize("gain", [1e-30, 1e-4, 1e30])
+def test_the_level_of_a_note_is_free(gain):
+    y = string(233.1, 3e-4)
+    assert pitch.measure_f0(gain * y, SR) == pytest.approx(pitch.measure_f0(y, SR), rel=1e-6)
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 3.0])
+def test_noise_has_no_pitch(rng, seconds):
+    for colour in (0, 0.5, 1):
+        for _ in range(5):
+            X = np.fft.rfft(rng.standard_normal(int(seconds * SR)))
+            y = np.fft.irfft(X / np.arange(1, len(X) + 1) ** colour)
+            assert pitch.measure_f0(y.astype(np.float32), SR) is None
+
+
+def test_silence_a_moment_and_a_click_have_no_pitch():
+    assert pitch.measure_f0(np.zeros(SR), SR) is None
+    assert pitch.measure_f0(np.zeros(0), SR) is None
+    assert pitch.measure_f0(np.full(SR, 0.3), SR) is None
+    assert pitch.measure_f0(string(440, 0)[: SR // 15], SR) is None
+    click = np.zeros(SR)
+    click[1000] = 1
+    assert pitch.measure_f0(click, SR) is None
+
+
+def test_a_knock_has_no_pitch(rng):
+    assert [pitch.measure_f0(knock(rng), SR) for _ in range(10)] == 10 * [None]
+
+
+def test_every_template_has_the_pitch_of_its_name(templates):
+    for path in templates:
+        f0 = pitch.measure_f0(*soundfile.read(path))
+        assert cents(f0, frequency(int(path.stem[:3]))) == pytest.approx(0, abs=20)
+
+
+# --- The notes of a folder --------------------------------------------------------------------------
+
+
+def notes_of(sounds, c3=utils.C3_HZ, sr=SR):
+    """MIDI numbers of a folder: a dict from a file's stem to the key that it sounds like, or to its samples."""
+
+    def load(path):
+        sound = sounds[path.stem]
+        return sound if isinstance(sound, np.ndarray) else note(sound)
+
+    paths = [Path(f"{stem}.wav") for stem in sounds]
+    return [midi for midi, _ in pitch.notes_of_folder(paths, load, sr, c3)]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "{name}v10",
+        "{name}_mf_2",
+        "{midi:03d}_{name}",
+        "Piano.pp.{name}",
+        "Model D4 {name}",
+        "piano_{midi:03d}_ff",
+        "piano-{midi}",
+        "{midi}",
+        "MAPS_ISOL_NO_M_S0_M{midi}_ENSTDkCl",
+        "{midi:03d}_velocity_100",
+        "60_velocity_{midi}",
+    ],
+)
+def test_a_folder_is_read_from_its_names(pattern):
+    keys = [21, 40, 57, 60, 73, 99, 108]
+    stems = [pattern.format(midi=midi, name=pitch.note_name(midi)) for midi in keys]
+    assert notes_of(dict(zip(stems, keys, strict=True))) == keys
+
+
+@pytest.mark.parametrize("pattern", ["note_{:02d}", "note_{}", "{:03d}", "pf{}"])
+def test_files_counted_from_one_are_measured_as_a_whole(pattern):
+    assert notes_of({pattern.format(midi - 20): midi for midi in KEYS}) == KEYS
+
+
+def test_numbers_that_sound_like_other_keys_are_no_keys():
+    assert notes_of({f"note_{number}": number + 10 for number in range(30, 40)}) == list(range(40, 50))
+
+
+def test_names_are_believed_and_the_other_files_measured():
+    assert notes_of({"C4": 61, "take 1": 70, "take 2": 75}) == [60, 70, 75]
+
+
+def test_layers_of_one_key_are_that_key():
+    assert notes_of({"C4v1": 60, "C4v2": 60, "C4v3": 60}) == [60, 60, 60]
+
+
+def test_a_name_that_all_files_share_is_that_of_the_folder():
+    assert notes_of({f"Model D4 {number}": 50 + 3 * number for number in range(1, 8)}) == list(range(53, 74, 3))
+
+
+@pytest.mark.parametrize(("layers", "step"), [(1, 1), (1, 3), (1, -2), (2, 1), (3, 5)])
+def test_a_file_without_a_pitch_gets_that_of_its_place(rng, layers, step):
+    keys = [60 + step * (i // layers) for i in range(12)]
+    sounds = {f"take{i}": key for i, key in enumerate(keys)}
+    sounds["take7"] = knock(rng)
+    sounds["take3"] = string(2 * frequency(keys[3]), rigaud(keys[3] + 12))  # measured an octave off
+    assert notes_of(sounds) == keys
+
+
+def test_nothing_is_forced_where_steps_are_uneven():
+    white = [60, 62, 64, 65, 67, 69, 71, 72, 74, 76, 77, 79]
+    assert notes_of({f"take{i}": key for i, key in enumerate(white)}) == white
+    gap = [*range(40, 60), 61, 62]  # a key is missing
+    assert notes_of({f"take{i}": key for i, key in enumerate(gap)}) == gap
+    end = [*range(40, 60), 72]
+    assert notes_of({f"take{i}": key for i, key in enumerate(end[:4])}) == end[:4]
+
+
+@pytest.mark.parametrize("away", [-0.45, 0.45])
+def test_a_folder_that_is_out_of_tune_as_a_whole_keeps_its_keys(away):
+    assert notes_of({f"take{midi - 20}": midi + away for midi in KEYS}) == KEYS
+
+
+def test_another_tuning_is_asked_for_by_c3():
+    c3 = utils.C3_HZ * 2 ** (5 / 12)
+    assert notes_of({"a": 65, "b": 70}, c3) == [60, 65]
+
+
+def test_a_measured_note_comes_with_its_fundamental_and_a_named_one_with_that_of_its_name():
+    [(_, measured)] = pitch.notes_of_folder([Path("a.wav")], lambda _: string(450.0, 3e-4), SR)
+    assert cents(measured, 450) == pytest.approx(0, abs=3)
+    [(midi, named)] = pitch.notes_of_folder([Path("A4.wav")], lambda _: string(450.0, 3e-4), SR, 131.0)
+    assert (midi, named) == (69, utils.note_frequency(69, 131.0))
+
+
+def test_a_file_that_nothing_is_known_of_is_named(rng):
+    with pytest.raises(utils.InputError, match=r"take1.wav: got a sound without a pitch and a name without a note"):
+        notes_of({"take0": 60, "take1": knock(rng)})
+    with pytest.raises(utils.InputError, match=r"take1.wav: got silence, expected one note"):
+        notes_of({"take0": 60, "take1": np.zeros(SR)})
+
+
+def test_the_templates_are_known_without_their_names(templates):
+    paths = {Path(f"pf{i}.wav"): path for i, path in enumerate(templates)}
+    notes = pitch.notes_of_folder(list(paths), lambda path: soundfile.read(paths[path])[0], SR)
+    assert [midi for midi, _ in notes] == [int(path.stem[:3]) for path in templates]
