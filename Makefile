@@ -19,6 +19,7 @@ test: $(VENV)/dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	$(RUN) tests/other_processor.py
 
 images: $(VENV)/dev
 	$(RUN) tools/draw_images.py
