@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_info
 
 ROOT = Path(__file__).resolve().parents[1]
 OLD_CORES = {"x86_64": "Nehalem", "AMD64": "Nehalem", "aarch64": "ARMV8", "arm64": "ARMV8"}
-MODULES = "adapt audio basis complex_nmf figures nmf notes phase properties streaming".split()
+MODULES = ["adapt", "audio", "basis", "complex_nmf", "figures", "nmf", "notes", "phase", "properties", "streaming"]
 
 
 def main():
