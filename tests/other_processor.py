@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_info
 ROOT = Path(__file__).resolve().parents[1]
 OLD_CORES = {"x86_64": "Nehalem", "AMD64": "Nehalem", "aarch64": "ARMV8", "arm64": "ARMV8"}
 MODULES = ["adapt", "audio", "basis", "complex_nmf", "figures", "nmf", "notes", "phase", "properties", "streaming"]
+SLOW = ("without_note_names", "that_is_stopped", "compiled_code")  # and no more about numbers than the rest
 
 
 def main():
@@ -43,7 +44,13 @@ def main():
         flush=True,
     )
     files = [str(ROOT / "tests" / f"test_{module}.py") for module in MODULES]
-    options = ["-q", "--numprocesses", "auto", "--dist", "loadfile", "--no-loadscope-reorder"]
+    options = [
+        "--numprocesses=auto",
+        "--dist=loadfile",
+        "--no-loadscope-reorder",
+        "-k",
+        f"not {' and not '.join(SLOW)}",
+    ]
     return subprocess.run([sys.executable, "-m", "pytest", *options, *files], cwd=ROOT, env=environment).returncode
 
 
