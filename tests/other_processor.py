@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
-from threadpoolctl import threadpool_info
 
 ROOT = Path(__file__).resolve().parents[1]
 OLD_CORES = {"x86_64": "Nehalem", "AMD64": "Nehalem", "aarch64": "ARMV8", "arm64": "ARMV8"}
@@ -35,14 +34,7 @@ def main():
     for name, value in settings.items():
         print(f"  {name}={value}")
     environment = os.environ | {name: value for name, value in settings.items() if value}
-    blas = "import numpy, threadpoolctl; print(*{i.get('architecture') for i in threadpoolctl.threadpool_info()})"
-    used = subprocess.run(
-        [sys.executable, "-c", blas], env=environment, check=True, capture_output=True, text=True
-    ).stdout
-    print(
-        f"  BLAS takes the kernels of {used.strip()}, here otherwise {threadpool_info()[0].get('architecture')}",
-        flush=True,
-    )
+    print(f"  kernels of BLAS: {blas_core(environment)}; without these settings: {blas_core(os.environ)}", flush=True)
     files = [str(ROOT / "tests" / f"test_{module}.py") for module in MODULES]
     options = [
         "--numprocesses=auto",
@@ -52,6 +44,13 @@ def main():
         f"not {' and not '.join(SLOW)}",
     ]
     return subprocess.run([sys.executable, "-m", "pytest", *options, *files], cwd=ROOT, env=environment).returncode
+
+
+def blas_core(environment):
+    """The processor whose kernels BLAS takes in a process of its own, where BLAS tells."""
+    code = "import numpy, threadpoolctl; print(*{i.get('architecture') for i in threadpoolctl.threadpool_info()})"
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":
