@@ -1,9 +1,12 @@
 # `make demo` and `make test` need git, Python 3.11 or newer and make; everything else they set up themselves.
+# Beside what is there already, with another Python: make test PYTHON=python3.13 VENV=.venv/3.13
 PYTHON ?= python3
 VENV := .venv
 RUN := $(abspath $(VENV))/bin/python
+LOWEST := $(VENV)/lowest
+PYTEST := -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test images bench fuzz audit clean
+.PHONY: demo test test-lowest images bench fuzz audit clean
 
 demo: $(VENV)/user
 	mkdir -p demo
@@ -18,7 +21,11 @@ demo: $(VENV)/user
 test: $(VENV)/dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	$(RUN) $(PYTEST)
+	$(RUN) tests/other_processor.py
+
+test-lowest: $(LOWEST)/dev
+	$(LOWEST)/bin/python $(PYTEST)
 
 images: $(VENV)/dev
 	$(RUN) tools/draw_images.py
@@ -56,3 +63,10 @@ $(VENV)/fuzz: requirements/fuzz.txt $(VENV)/dev
 $(VENV)/dev: requirements/dev.txt requirements/dask.txt requirements.txt | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@ $(VENV)/user
+
+# The lowest versions of what a user needs, and the tests' own tools as they are today.
+$(LOWEST)/dev: requirements/dev.txt requirements/dask.txt requirements.txt
+	$(PYTHON) -m venv --clear $(LOWEST)
+	sed -n 's/^\([a-z]*\)>=\([^,]*\),.*/\1==\2/p' requirements.txt > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/lowest.txt -r $<
+	touch $@

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,7 +13,11 @@ import make_init_H
 
 ROOT = Path(__file__).resolve().parents[1]
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # numba's cache breaks where two processes fill it at the same time
-    os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "numba" / worker)
+    version, processor = f"{sys.version_info[0]}.{sys.version_info[1]}", os.environ.get("NUMBA_CPU_NAME", "own")
+    os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "numba" / version / processor / worker)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a job in the background; the runs it starts inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

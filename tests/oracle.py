@@ -8,6 +8,24 @@ def nmf_update(Y, H, U):
     return U * (H.T @ Y) / (H.T @ H @ U)
 
 
+def kullback_leibler_update(V, H, U):
+    """``U <- U * (H^T (V / H U)) / (H^T 1)``."""
+    return U * (H.T @ (V / (H @ U))) / (H.T @ np.ones_like(V))
+
+
+def itakura_saito_update(V, H, U, floor):
+    """``U <- U * ((H^T (V / S^2)) / (H^T (1 / S)))^(1/2)``, V and S = H U both on a floor."""
+    S = H @ U + floor
+    return U * ((H.T @ ((V + floor) / S**2)) / (H.T @ (1 / S))) ** 0.5
+
+
+def adaptation_sweep(V, H, U, prior):
+    """Kullback-Leibler update of U, then ``H <- normalise(N + prior)`` with ``N = H * ((V / HU) U^T)``."""
+    U = U * (H.T @ (V / (H @ U)))
+    H = H * ((V / (H @ U)) @ U.T) + prior
+    return H / H.sum(axis=0), U
+
+
 def distance(Y, H, U):
     """``1/2 sum (Y - H U)^2``."""
     return np.sum((Y - H @ U) ** 2) / 2

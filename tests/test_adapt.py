@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import entropy
 
+import oracle
 import utils
 from piano import adapt
 
@@ -94,3 +96,29 @@ def test_silence_leaves_the_basis(problem):
     adapted, strength = adapt.adapt_basis(np.zeros((20, 5)), H)
     assert np.array_equal(adapted, H)
     assert strength == adapt.FIRMEST
+
+
+def test_a_basis_is_adapted_by_sweeps_of_the_paper_whatever_its_columns_sum_to(problem):
+    H, other, U = problem
+    V, level, strength = other @ U + 1e-6, np.array([1.0, 2.0, 0.5, 3.0]), 0.3
+    U, _ = utils.nmf(V, H * level, adapt.N_SWEEPS, loss="kullback-leibler")
+    U = U * level[:, None] + 1e-300  # of a note at zero, no quotient of zeros
+    expected, prior = H, strength * V.sum() / (10 * H.shape[1]) * H
+    for _ in range(adapt.N_SWEEPS):
+        expected, U = oracle.adaptation_sweep(V, expected, U, prior)
+    adapted, _ = adapt.adapt_basis(V, H * level, strength)
+    np.testing.assert_allclose(adapted, expected * level, rtol=1e-6)
+
+
+def test_the_strength_is_one_over_the_divergence_averaged_by_loudness(problem):
+    H, other, U = problem
+    N = other * [5.0, 1.0, 0.1, 0.0]
+    each = entropy(other, H)  # sum_k p log(p / q) of every column
+    expected = (5 * each[0] + each[1] + 0.1 * each[2]) / 6.1
+    assert adapt.divergence(N, H) == pytest.approx(expected, rel=1e-12)
+
+    V = other @ U + 1e-6
+    U, _ = utils.nmf(V, H, adapt.N_SWEEPS, loss="kullback-leibler")
+    N = H * ((V / (H @ U)) @ U.T)
+    _, strength = adapt.adapt_basis(V, H)
+    assert strength == pytest.approx(1 / np.average(entropy(N, H), weights=N.sum(axis=0)), rel=1e-6)

@@ -170,6 +170,37 @@ def test_a_template_of_one_loud_frame_has_no_rotation():
     assert not phase.measure_rotation(Y).any()
 
 
+def test_a_rotation_is_measured_from_the_loudest_frame_down_to_a_hundredth_of_its_magnitude():
+    """Bin 0 falls by 5 dB a frame; bin 1 sounds late, and turns the other way where all is below -40 dB."""
+    m = np.arange(16)
+    level = 10 ** (-(5 * m - 1) / 20)  # none is at -40 dB itself
+    level[0] = 1
+    Y = np.zeros((2, 16), complex)
+    Y[0] = level * np.exp(0.3j * m)
+    Y[1] = 0.05 * level * np.exp(1j * np.where(m < 9, m, -m)) * (m >= 5)
+    Y = np.concatenate([[[0.1], [-0.01]], Y], axis=1)  # before the loudest
+    r = phase.measure_rotation(Y)
+    assert np.angle(r) == pytest.approx([0.3, 1.0], abs=1e-5)
+    x = np.abs(Y[1, 6:10]) ** 2  # bin 1's frames from -24 to -39 dB; the one before them is silent
+    assert abs(r[1]) == pytest.approx(np.sqrt(x[:-1] * x[1:]).sum() / np.sqrt(x.sum() * x[:-1].sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("strength", [1e-9, 10.0, 1e9])
+def test_another_pianos_rotation_is_between_what_its_notes_show_and_the_templates(rng, strength):
+    K, M = 9, 40
+    omega, template = rng.uniform(-3, 3, (K, 2)), 0.9 * np.exp(1j * rng.uniform(-3, 3, (K, 2)))
+    H, U = np.zeros((2 * K, 2)), np.zeros((2, M))
+    H[:K, 0] = H[K:, 1] = rng.random(K) + 0.1  # no bin in common
+    omega, template = np.concatenate([omega[:, 0], omega[:, 1]]), np.concatenate([template[:, 0], template[:, 1]])
+    U[:] = 0.9 ** np.arange(M)
+    Y = 1e-3 * (H @ U) * np.exp(1j * omega[:, None] * np.arange(M))
+    found = phase.adapted_rotation(Y, Basis(H, rotation=np.stack([template] * 2, axis=1)), U, strength)
+    share = strength / (10 + strength)  # at a strength of 10, templates and recording count the same
+    expected = (1 - share) * np.exp(1j * omega) + share * template
+    assert found[:K, 0] == pytest.approx(expected[:K], abs=1e-5)
+    assert found[K:, 1] == pytest.approx(expected[K:], abs=1e-5)
+
+
 def held_sweep(Y, H, U, P, weight, p):
     """Kameoka's sweep with P held, every array whole."""
     HU = H.T[:, :, None] * U[:, None]  # (L, K, M)
@@ -245,3 +276,17 @@ def test_silence_stays_silent(rng):
     (_, U, F, error, cost, X), *_ = phase.sinusoidal_blocks(np.zeros((4, 7), np.complex64), piano, 3)
     assert not any(array.any() for array in (U, F, error, cost, X))
     assert (phase.phases(X, piano, F.dtype) == 1).all()
+
+
+def test_a_block_hears_16_frames_on_both_sides(rng):
+    K, rho = 6, 0.8
+    M = 4 * phase.BLOCK
+    H, U = rng.random((K, 3)) + 0.1, rng.random((3, M)) + 0.5
+    rotation = rho * np.exp(1j * rng.uniform(-3, 3, (K, 3)))
+    Y = H @ U * np.exp(2j * np.pi * rng.random((K, M)))
+    X = np.concatenate([block[-1] for block in phase.sinusoidal_blocks(Y, Basis(H, rotation=rotation), 10)], axis=-1)
+    U = utils.nmf(Y, H, 10, loss="kullback-leibler")[0]
+    whole = phase.smoothed_notes(Y, H, U, rotation, np.arange(3))
+    edges = [m for border in range(phase.BLOCK, M, phase.BLOCK) for m in (border - 1, border)]
+    error = np.linalg.norm((X - whole)[:, :, edges]) / np.linalg.norm(whole[:, :, edges])
+    assert error < rho**16  # what is d frames away is told of by rho^d at most

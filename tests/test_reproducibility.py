@@ -1,5 +1,6 @@
 """The same input, seed and version give the same bytes, run.json and pictures included."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -105,3 +106,20 @@ def test_the_record_of_a_basis_tells_how_well_each_note_fits(files, tmp_path):
     largest = np.linalg.svd(V, compute_uv=False)[0]  # of all matrices of rank one, the nearest
     assert got["normalised_error"] == [pytest.approx(1 - largest**2 / np.sum(V**2), abs=1e-3)]
     assert got["command"] == ["make_init_H.py", "notes"]
+
+
+def test_the_record_has_the_digest_of_every_file_that_was_read(files, learnt, tmp_path):
+    for path in (files / "spec.npy", *learnt.glob("fixed_basis*")):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    np.save(tmp_path / "spec.npy", np.ones((1025, 3), np.complex64))
+    arguments = [str(tmp_path / "spec.npy"), "1", str(tmp_path / "fixed_basis.npy"), "--quiet"]
+    for script, options, also in (
+        (NMF, [], []),
+        (CNMF, [], []),
+        (CNMF, ["--phase-init", "sinusoidal"], ["fixed_basis_rotation.npy"]),
+    ):
+        script.main([*arguments, *options, "-o", str(tmp_path / "out")])
+        inputs = json.loads((tmp_path / "out" / "run.json").read_text())["inputs"]
+        assert {entry["file"] for entry in inputs} == {"spec.npy", "fixed_basis.npy", "fixed_basis.json", *also}
+        for entry in inputs:
+            assert entry["sha256"] == hashlib.sha256((tmp_path / entry["file"]).read_bytes()).hexdigest()

@@ -1,6 +1,7 @@
 """Sounds in, sounds out: what comes out adds up to what went in."""
 
 import json
+import re
 
 import librosa
 import numpy as np
@@ -106,13 +107,14 @@ def test_states_of_a_note_are_one_stem(folder, chord, script):
     assert null(chord.astype(np.float64), stems) < -120
 
 
-def test_stems_at_the_rate_of_a_stereo_recording(folder, rng):
-    y = 0.1 * rng.standard_normal((44100, 2))
+@pytest.mark.parametrize("n", [44100, 44101])  # the last sample of an odd number is half a sample at 22050 Hz
+def test_stems_at_the_rate_of_a_stereo_recording(folder, rng, n):
+    y = 0.1 * rng.standard_normal((n, 2))
     soundfile.write("stereo.flac", y, 44100, subtype="PCM_24")
     NMF.main(["stereo.flac", "3", "fixed_basis.npy", "--stems", "--native-sr"])
     stems, sr = read_stems(folder / "stems")
     assert sr == 44100
-    assert {len(stem) for stem in stems.values()} == {44100}
+    assert {len(stem) for stem in stems.values()} == {n}
     assert null(soundfile.read("stereo.flac")[0].mean(axis=1), stems) < -120
 
 
@@ -141,6 +143,27 @@ def test_clipping_is_told(folder, capsys):
     assert "samples of 060_C4.wav clipped" in said
     NMF.main(["loud.wav", "20", "fixed_basis.npy", "--stems", "--quiet"])
     assert capsys.readouterr().err == ""
+
+
+def test_every_clipped_sample_is_counted_above_and_below(folder, capsys):
+    t = np.arange(SR) / SR
+    soundfile.write("loud.wav", 3 * np.sin(2 * np.pi * 262 * t), SR, subtype="FLOAT")
+    NMF.main(["loud.wav", "20", "fixed_basis.npy", "--stems", "--quiet"])
+    stem = read_stems(folder / "stems")[0]["060_C4.wav"]
+    above, below = (stem > 1).sum(), (stem < -1).sum()
+    assert min(above, below) > 100
+    NMF.main(["loud.wav", "20", "fixed_basis.npy", "--stems", "--subtype", "PCM_16", "--quiet"])
+    assert f"{above + below} samples of 060_C4.wav clipped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+def test_what_adding_the_stems_up_gives_is_told_in_db(folder, chord, capsys, subtype):
+    soft = 0.3 * chord  # between the steps of the file's samples
+    soundfile.write("soft.wav", soft, SR, subtype="FLOAT")
+    NMF.main(["soft.wav", "10", "fixed_basis.npy", "--stems", "--subtype", subtype])
+    told = re.search(r"sum to the recording to (\S+) dB", capsys.readouterr().err)
+    stems, _ = read_stems(folder / "stems")
+    assert float(told[1]) == pytest.approx(null(soft.astype(np.float64), stems), abs=0.51)  # it is told in whole dB
 
 
 def test_silence_is_all_residual(folder):
