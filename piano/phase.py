@@ -145,15 +145,17 @@ def adapted_rotation(Y, H, U, rotation, columns, strength, *, map=map):
 def _correlations_block(job, *, H, columns):
     read, U = job
     Y = read()
+    if not Y.any():
+        return np.zeros((3, len(columns), len(H)), np.complex128)
     scale = utils.power_of_two(np.abs(Y).max())
     Y = np.ascontiguousarray(Y / Y.real.dtype.type(scale))  # in the order of H U, or what follows takes far longer
     turn, power = Y[:, 1:] * Y[:, :-1].conj(), np.abs(Y) ** 2
     with utils.one_blas_thread():
-        A = utils.in_threads(lambda l: (H[:, l] @ U[l]) ** 2, columns)
+        A = utils.in_threads(lambda l: utils.zero_below(H[:, l] @ U[l]) ** 2, columns)
     total = np.maximum(sum(A), np.finfo(U.dtype).tiny)
 
     def correlations(a):  # of the note a / total * Y, whose mask is real
-        mask = a / total
+        mask = utils.zero_below(a / total)
         energy = mask**2 * power
         return np.sum(mask[:, 1:] * mask[:, :-1] * turn, axis=1), energy[:, 1:].sum(axis=1), energy[:, :-1].sum(axis=1)
 
@@ -275,6 +277,7 @@ def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, p, results):
     Y, U = Y[:, first:last], U[:, first:last]
     refined, F = np.zeros_like(U), np.zeros_like(Y)
     error, penalty = np.zeros((2, n_iter, U.shape[1]))
+    stop = np.zeros(1, bool)
     kernel = utils.compiled(_held_sweeps)
     lam = weight * scale ** (p - 2)
 
@@ -286,13 +289,13 @@ def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, p, results):
             h, phase = H[:, active].astype(np.float64), utils.unit_phase(X[note_of[active], :, m]).T
             D = np.concatenate([h * phase.real, h * phase.imag])  # (2K, active): F is D @ u
             u = U[active, m]
-            kernel(D.T @ y, D.T @ D, h.T @ h, u, lam, p, error[:, m], penalty[:, m])
+            kernel(D.T @ y, D.T @ D, h.T @ h, u, lam, p, error[:, m], penalty[:, m], stop)
             refined[active, m] = u
             f = D @ u
             F[:, m] = f[: len(H)] + 1j * f[len(H) :]
 
     with utils.one_blas_thread():
-        utils.in_threads(refine, range(U.shape[1]))
+        utils.in_threads(refine, range(U.shape[1]), stop)
     curves = error * scale**2, penalty * scale**p
     if results == "curves":
         return curves
@@ -300,20 +303,25 @@ def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, p, results):
     return (*curves, (refined * scale).astype(Y.real.dtype), F * Y.dtype.type(scale), X)
 
 
-def _held_sweeps(A, B, G, u, weight, p, error, penalty):
+def _held_sweeps(A, B, G, u, weight, p, error, penalty, stop):
     """Sweeps of one frame with its phases held; numba compiles this.
 
     With D_l = H_l P_l, the parts of the model: A = Re(D^H Y) and B = Re(D^H D), so that |Y - F|^2 = |Y|^2 - 2 A u +
     u B u; G = H^T H, so that H^T S = G u. u is updated in place; ``error``, which comes with |Y|^2, and ``penalty``
-    are filled in.
+    are filled in; once ``stop[0]`` is set it returns.
     """
     tiny = np.finfo(np.float64).tiny
+    floor = np.sqrt(tiny)  # utils.floor_of
     for i in range(len(error)):
+        if stop[0]:
+            return
         above, below = A - B @ u, G @ u
         for l in range(len(u)):
-            if u[l] > tiny:
+            if u[l] > 0:
                 numerator = max(0.0, below[l] + above[l])
                 u[l] = u[l] * numerator / (below[l] + weight * p * u[l] ** (p - 1) + tiny)
+                if u[l] < floor:
+                    u[l] = 0.0
         error[i] = max(0.0, error[i] - np.sum(u * (2 * A - B @ u)))
         for l in range(len(u)):
             penalty[i] += u[l] ** p if u[l] > 0 else 0.0
@@ -365,6 +373,9 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, X):
     variance = np.zeros((n_frames, n_notes))
     s_before = 0.0
     for k in range(n_bins):
+        if not Y[k].any():
+            X[:, k] = 0
+            continue
         variance[:] = 0.0
         for m in range(n_frames):
             for l in range(len(note_of)):
