@@ -699,7 +699,7 @@ def _moving_block(job, *, H, G, level, n_iter, weight, p, seed, results):
     # The same weight, in each frame's own unit
     lam = np.minimum(weight * scale ** (p - 2) * level**-p, np.finfo(H.dtype).max).astype(H.dtype)
     zero_below(lam)
-    kernel = compiled(_sweep_frames)
+    kernel = compiled(_sweep_frames, SWEEP_TYPES.format(complex=Y.dtype, real=H.dtype))
 
     def part(m):
         phases = np.empty((m.stop - m.start, *H.shape), Y.dtype) if P is None else P[m]
@@ -756,19 +756,34 @@ def _random_phases(seed, m, shape, dtype):
 
 
 @functools.cache
-def compiled(kernel):
-    """``kernel`` as machine code, kept on disk where there is a directory to keep it in.
+def compiled(kernel, types):
+    """``kernel`` as machine code for arguments of ``types``, kept on disk where there is a directory to keep it in.
 
-    No-NaN and no-infinity assumptions stay off; sums may be reordered, the same way on every run.
+    It is compiled here, for Ctrl-C would have to wait for a thread that does so. No-NaN and no-infinity assumptions
+    stay off; sums may be reordered, the same way on every run.
     """
     import numba  # only moving phases need it, and it takes longer to import than NMF.py to run
 
     options = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "afn", "nsz"}}
     with suppress(RuntimeError):  # no writable cache directory
-        function = numba.njit(cache=True, **options)(kernel)  # reads nothing before it is called
+        function = numba.njit(cache=True, **options)(kernel)  # reads nothing before it is compiled
         if is_private(function.stats.cache_path):
+            with _alone_in(function.stats.cache_path):
+                function.compile(types)
+            function.disable_compile()
             return function
-    return numba.njit(**options)(kernel)
+    return numba.njit(types, **options)(kernel)
+
+
+@contextmanager
+def _alone_in(folder):
+    """Context that one process is in at a time: numba's files get mixed up where two fill a cache at once."""
+    with open(Path(folder) / "lock", "w") as file:
+        with suppress(ImportError, OSError):  # Windows, or a file system without locks
+            from fcntl import LOCK_EX, flock
+
+            flock(file, LOCK_EX)
+        yield
 
 
 def is_private(folder):
@@ -777,6 +792,12 @@ def is_private(folder):
         return True
     status = os.stat(folder)
     return status.st_uid == os.getuid() and not status.st_mode & 0o002
+
+
+SWEEP_TYPES = (
+    "void({complex}[:, ::1], {real}[:, ::1], {real}[:, ::1], {real}[:, ::1], {complex}[:, :, ::1], {complex}[:, ::1], "
+    "float64[:, ::1], float64[:, ::1], {real}[::1], {real}, boolean[::1])"
+)
 
 
 def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):

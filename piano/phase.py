@@ -276,31 +276,37 @@ def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, p, results):
     X = smoothed_notes(Y, H, U, rotation, note_of)[:, :, first:last]
     Y, U = Y[:, first:last], U[:, first:last]
     refined, F = np.zeros_like(U), np.zeros_like(Y)
-    error, penalty = np.zeros((2, n_iter, U.shape[1]))
+    error, penalty = np.zeros((2, U.shape[1], n_iter))
     stop = np.zeros(1, bool)
-    kernel = utils.compiled(_held_sweeps)
+    kernel = utils.compiled(_held_sweeps, HELD_TYPES)
     lam = weight * scale ** (p - 2)
 
     def refine(m):
         y = np.concatenate([Y[:, m].real, Y[:, m].imag]).astype(np.float64)
-        error[:, m] = y @ y
+        error[m] = y @ y
         active = np.flatnonzero(U[:, m] > SILENT * U[:, m].max())
         if len(active):
             h, phase = H[:, active].astype(np.float64), utils.unit_phase(X[note_of[active], :, m]).T
             D = np.concatenate([h * phase.real, h * phase.imag])  # (2K, active): F is D @ u
             u = U[active, m]
-            kernel(D.T @ y, D.T @ D, h.T @ h, u, lam, p, error[:, m], penalty[:, m], stop)
+            kernel(D.T @ y, D.T @ D, h.T @ h, u, lam, p, error[m], penalty[m], stop)
             refined[active, m] = u
             f = D @ u
             F[:, m] = f[: len(H)] + 1j * f[len(H) :]
 
     with utils.one_blas_thread():
         utils.in_threads(refine, range(U.shape[1]), stop)
-    curves = error * scale**2, penalty * scale**p
+    curves = error.T * scale**2, penalty.T * scale**p
     if results == "curves":
         return curves
     X *= X.dtype.type(scale)
     return (*curves, (refined * scale).astype(Y.real.dtype), F * Y.dtype.type(scale), X)
+
+
+HELD_TYPES = (
+    "void(float64[::1], float64[:, ::1], float64[:, ::1], float64[::1], float64, float64, float64[::1], float64[::1], "
+    "boolean[::1])"
+)
 
 
 def _held_sweeps(A, B, G, u, weight, p, error, penalty, stop):
@@ -349,14 +355,21 @@ def smoothed_notes(Y, H, U, rotation, note_of):
     X = np.empty((rotation.shape[1], *Y.shape), np.complex64)
     size = np.abs(rotation).astype(np.float64)
     rotation = rotation * (np.minimum(size, COHERENCE) / np.maximum(size, np.finfo(np.float64).tiny))
-    Y, H, U = Y.astype(np.complex128), H.astype(np.float64), np.ascontiguousarray(U.T, np.float64)
-    kernel = utils.compiled(_smooth_bins)
+    Y, H, rotation = (np.array(array, np.result_type(array, np.float64), order="C") for array in (Y, H, rotation))
+    U = np.array(U.T, np.float64, order="C")
+    kernel = utils.compiled(_smooth_bins, SMOOTH_TYPES)
 
     def smooth(bins):
         kernel(Y[bins], H[bins], U, rotation[bins], note_of, N_TRACKED, X[:, bins])
 
     utils.in_threads(smooth, utils.frame_slices(len(Y), 32))
     return X
+
+
+SMOOTH_TYPES = (
+    "void(complex128[:, ::1], float64[:, ::1], float64[:, ::1], complex128[:, ::1], int64[::1], int64, "
+    "complex64[:, :, :])"
+)
 
 
 def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, X):

@@ -122,7 +122,10 @@ def test_compiled_code_is_read_from_a_folder_of_ones_own_alone(tmp_path, root, m
     if owner and os.geteuid() != 0:
         pytest.skip("only root can give a folder away")
     cache = tmp_path / "cache"
-    code = "import utils; f = utils.compiled(utils._sweep_frames); print(type(f._cache).__name__, f.stats.cache_path)"
+    code = (
+        "import utils; types = utils.SWEEP_TYPES.format(complex='complex64', real='float32');"
+        "f = utils.compiled(utils._sweep_frames, types); print(type(f._cache).__name__, f.stats.cache_path)"
+    )
     environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
 
     def run_it():
