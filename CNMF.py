@@ -8,10 +8,14 @@ cost.npy (one value an iteration), learning_curve_CNMF.png, activation.png and r
 notes.mid and spectrogram.png as well.
 """
 
+import signal
 import sys
 from collections import deque
 from contextlib import ExitStack
 from functools import partial
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback; then cli.run has it
 
 import numpy as np
 

@@ -7,7 +7,11 @@ Writes basis_calc.npy (K, L), activation_calc.npy (L, M), cost.npy (one value an
 learning_curve_NMF.png, activation.png and run.json; for a sound notes.csv, notes.mid and spectrogram.png as well.
 """
 
+import signal
 import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback; then cli.run has it
 
 import numpy as np
 
