@@ -9,8 +9,12 @@ notes.mid and spectrogram.png as well.
 """
 
 import functools
+import signal
 import sys
 from contextlib import ExitStack
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback; then cli.run has it
 
 import numpy as np
 

@@ -8,7 +8,11 @@ learning_curve_NMF.png, activation.png and run.json; for a sound notes.csv, note
 """
 
 import functools
+import signal
 import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback; then cli.run has it
 
 import utils
 from piano import basis, cli, figures, notes, outputs, stems

@@ -12,9 +12,13 @@ Writes fixed_basis.npy (K, L), fixed_basis.json, fixed_basis_spectrogram.png and
 
 import argparse
 import functools
+import signal
 import sys
 from pathlib import Path
 from typing import NamedTuple
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback; then cli.run has it
 
 import numpy as np
 from tqdm import tqdm

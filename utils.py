@@ -30,6 +30,7 @@ References
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import mmap
 import os
@@ -43,7 +44,6 @@ import numpy as np
 C3_HZ = 130.81  # fundamental of C3 (MIDI 48) in Hz; every other note lies whole semitones away
 C3_MIDI = 48
 GMM_FLOOR = 1e-8  # share of a note's mass that every bin starts with: multiplicative updates never leave zero
-U_FLOOR = 1e-30  # of activations while they are updated, in units of the loudest bin: no denominator is ever zero
 CLOSE_FIT = 1e-3  # normalised error below which a residual is worked out in double precision
 IS_FLOOR = 1e-7  # what the Itakura-Saito divergence takes silence for, in the same units: 140 dB below the loudest
 NMF_BLOCK = 1024  # frames, which go to all cores
@@ -56,6 +56,21 @@ PHASE_FRAMES = 8  # of one core, at most: few, so that all cores end at about th
 
 class InputError(ValueError):
     """A file or a value that the user can put right; the message names what, got and expected."""
+
+
+def floor_of(dtype):
+    """What is below it is zero wherever the loudest is about one: the root of the smallest normal number.
+
+    No product of two numbers that are not below it is subnormal; subnormal ones cost some processors a hundred
+    times the normal, and multiplicative updates would decay into them. It is -380 dB in single precision.
+    """
+    return np.sqrt(np.finfo(dtype).tiny)
+
+
+def zero_below(x):
+    """Set what is below the floor in real ``x``, in place, to zero; returns ``x``."""
+    np.copyto(x, 0, where=np.abs(x) < floor_of(x.dtype))
+    return x
 
 
 # --- Basis ------------------------------------------------------------------------------------------
@@ -93,7 +108,7 @@ def harmonic_gmm(f0, *, sr=22050, n_fft=2048, n_peaks=50, damping=0.9, variance=
     Raises
     ------
     InputError
-        If ``f0`` is not between 0 and Nyquist.
+        If ``f0`` is not between 0 and Nyquist, or ``variance`` so large that no bin gets any mass.
     """
     from scipy.special import ndtr  # only learning a basis needs scipy
 
@@ -103,7 +118,9 @@ def harmonic_gmm(f0, *, sr=22050, n_fft=2048, n_peaks=50, damping=0.9, variance=
     n = n[n * f0 < sr / 2]
     edges = (np.arange(n_fft // 2 + 2) - 0.5) * sr / n_fft
     mass = np.diff(ndtr((edges[:, None] - n * f0) / math.sqrt(variance)), axis=0)  # (K, N)
-    p = mass @ damping ** (n - 1.0)
+    p = mass @ damping ** (n - (n[-1] if damping > 1 else 1.0))  # the largest weight is 1, whatever the damping
+    if not p.any():
+        raise InputError(f"variance: got {variance:g} Hz^2, expected peaks narrower than that")
     p = p / p.sum() + GMM_FLOOR
     return p / p.sum()
 
@@ -136,10 +153,13 @@ def learn_spectra(Y, H, n_iter):
     # Frame m belongs to the state in whose share of the total magnitude its own middle falls.
     state = ((np.cumsum(loudness) - loudness / 2) / loudness.sum() * n_states).astype(int)
     U = loudness * np.where(state == np.arange(n_states)[:, None], 1.0, 0.1)  # (R, M)
+    floor = floor_of(U.dtype)
     for _ in range(n_iter):
-        U *= (H.T @ Y) / np.maximum(H.T @ H @ U, U_FLOOR)
-        H *= (Y @ U.T) / np.maximum(H @ (U @ U.T), U_FLOOR)
-    order = np.argsort((U * np.arange(U.shape[1])).sum(axis=1) / np.maximum(U.sum(axis=1), U_FLOOR))
+        U *= (H.T @ Y) / np.maximum(H.T @ H @ U, floor)
+        zero_below(U)
+        H *= (Y @ U.T) / np.maximum(H @ (U @ U.T), floor)
+        zero_below(H)
+    order = np.argsort((U * np.arange(U.shape[1])).sum(axis=1) / np.maximum(U.sum(axis=1), floor))
     H = H[:, order]
     return H / H.sum(axis=0)
 
@@ -194,10 +214,10 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=
     check_spectrogram(Y)
     check_bins(Y, H)
     dtype = np.result_type(Y.real.dtype, np.float32)
-    level = power_of_two(H.max())  # a basis in any unit is worked on with its largest value near one
-    H = (H / level).astype(dtype)
+    H, level = levelled(H, dtype)
     G = gram(H).astype(dtype)
     scale = power_of_two(max(np.abs(block).max() for _, block in frame_blocks(Y, EUCLIDEAN_BLOCK)))
+    check_unit(scale / level, dtype)
     degree = {"frobenius": 2, "kullback-leibler": 1, "itakura-saito": 0}[loss]  # D grows with that power of the gain
 
     def solve(n_iter):
@@ -216,9 +236,7 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=
             U[:, frames] *= dtype.type(scale / level)
             cost = add_frames(cost, distance * scale**degree)
             if not np.isfinite(cost).all():
-                raise InputError(
-                    f"spectrogram and basis: got values too far from 1 for {dtype}, expected a moderate level"
-                )
+                raise _too_far_from_one(dtype)
             if progress:
                 progress(frames.stop - frames.start, Y.shape[1])
         return U, cost
@@ -233,25 +251,32 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=
 def _nmf_block(job, *, H, G, n_iter, loss, scale):
     """Fit one block: ``job`` is a function that reads it and the start, (L, M), whose loudness is not set yet.
 
-    Its frames go to all cores, in parts whose size does not depend on their number. Returns U in units of ``scale``
-    and the divergence of each part after each iteration, shape (n_iter, parts).
+    Its frames go to all cores, in parts whose size does not depend on their number; silent ones are zero and cost
+    nothing. Returns U in units of ``scale`` and the divergence of each part after each iteration, (n_iter, parts).
     """
     read, start = job
     Y = read()
+    sounding = np.flatnonzero(Y.any(axis=0))
+    U, stop = np.zeros(start.shape, H.dtype), np.zeros(1, bool)
 
     def part(frames):
+        frames = sounding[frames]
         V = np.ascontiguousarray(np.abs(Y[:, frames]), H.dtype)
         V /= H.dtype.type(scale)
-        U = start[:, frames] * (V.sum(axis=0) / (H.sum(axis=0) @ start[:, frames]))
+        zero_below(V)
+        u = start[:, frames]
+        u *= V.sum(axis=0) / (H.sum(axis=0) @ u)
         if loss == "frobenius":
-            return _euclidean_updates(V, H, G, U, n_iter)[:2]
-        updates = {"kullback-leibler": _kullback_leibler_updates, "itakura-saito": _itakura_saito_updates}[loss]
-        return updates(V, H, U, n_iter)
+            U[:, frames], divergence, _ = _euclidean_updates(V, H, G, u, n_iter, stop)
+        else:
+            updates = {"kullback-leibler": _kullback_leibler_updates, "itakura-saito": _itakura_saito_updates}[loss]
+            U[:, frames], divergence = updates(V, H, u, n_iter, stop)
+        return divergence
 
     size = EUCLIDEAN_BLOCK if loss == "frobenius" else DIVERGENCE_BLOCK
     with one_blas_thread():
-        U, divergence = zip(*in_threads(part, frame_slices(Y.shape[1], size)), strict=True)
-    return np.concatenate(U, axis=1), np.concatenate(divergence, axis=1)
+        divergence = in_threads(part, frame_slices(len(sounding), size), stop)
+    return U, np.hstack([np.zeros((n_iter, 1)), *divergence])
 
 
 def cost_scale(Y, loss="frobenius"):
@@ -267,7 +292,7 @@ def cost_scale(Y, loss="frobenius"):
     return float(math.prod(Y.shape))
 
 
-def _euclidean_updates(V, H, G, U, n_iter, weight=0.0, p=1.0):
+def _euclidean_updates(V, H, G, U, n_iter, stop, weight=0.0, p=1.0):
     """Sparse Euclidean updates of one block: ``U <- U * (H^T V) / (H^T H U + weight p U^(p-1))``.
 
     ``H^T V`` and ``G = H^T H`` never change, so an iteration is one (L, L) by (L, M) product, and the distance
@@ -276,16 +301,17 @@ def _euclidean_updates(V, H, G, U, n_iter, weight=0.0, p=1.0):
     are that plus the steps after them, so that none loses its digits to cancellation, however close the fit.
 
     Returns U, and the distance ``1/2 sum (V - H U)^2`` and ``sum U^p`` after each iteration, both of shape
-    (n_iter, 1). Works in the precision of V, whose largest value should be about one.
+    (n_iter, 1). Works in the precision of V, whose largest value should be about one. Once ``stop[0]`` is set, it
+    soon returns.
     """
-    floor = V.dtype.type(U_FLOOR)
-    A = H.T @ V  # (L, M)
+    floor = floor_of(V.dtype)
+    A = zero_below(H.T @ V)  # (L, M)
     U = np.maximum(U, floor, order="C")  # every array in one order: strides would double the time
     GU = G @ U
     E = A - GU
     U_next = np.empty_like(U)
     decrease, penalty = np.zeros((2, n_iter))
-    for i in range(n_iter):
+    for i in until(stop, n_iter):
         if weight:
             GU += weight * p * U ** (p - 1)
         np.divide(A, GU, out=U_next)
@@ -323,56 +349,80 @@ def _blas():
     return ThreadpoolController()
 
 
-def _kullback_leibler_updates(V, H, U, n_iter):
+def _on_floor(H, U, floor):
+    """``H U + floor`` as one product: H and U with one more column and row, floor and ones."""
+    return (
+        np.concatenate([H, np.full((len(H), 1), floor, H.dtype)], axis=1),
+        np.concatenate([U, np.ones((1, U.shape[1]), U.dtype)]),
+    )
+
+
+def _kullback_leibler_updates(V, H, U, n_iter, stop):
     """Updates of one block that lower the Kullback-Leibler divergence of V from S = H U: ``sum V log(V/S) - V + S``.
 
     ``U <- U * (H^T (V / S)) / (H^T 1)`` [1]_. Returns U and the divergence after each iteration, shape (n_iter, 1).
+    Once ``stop[0]`` is set, it soon returns.
     """
-    floor = V.dtype.type(U_FLOOR)
+    floor = floor_of(V.dtype)
     column_sums = H.sum(axis=0)
-    H_normalised = H / column_sums
-    total = V.sum(dtype=np.float64)
-    divergence = np.empty((n_iter, 1))
-    U = np.array(U, order="C")
-    S = H @ U
-    S += floor
-    ratio, work = V / S, np.empty_like(S)
-    for i in range(n_iter):
-        U *= H_normalised.T @ ratio
-        np.matmul(H, U, out=S)
-        S += floor
+    H_normalised = zero_below(np.ascontiguousarray((H / column_sums).T))  # (L, K)
+    of_V = np.sum(V * np.log(np.maximum(V, floor)), dtype=np.float64) - V.sum(dtype=np.float64)
+    divergence = np.zeros((n_iter, 1))
+    H_floor, U_floor = _on_floor(H, U, floor)
+    U = U_floor[:-1]
+    S = H_floor @ U_floor
+    ratio, factor = V / S, np.empty_like(U)
+    for i in until(stop, n_iter):
+        np.matmul(H_normalised, ratio, out=factor)
+        U *= factor
+        zero_below(U)
+        np.matmul(H_floor, U_floor, out=S)
         np.divide(V, S, out=ratio)
-        ratio += floor  # a finite logarithm where V is 0, which multiplies it
-        np.log(ratio, out=work)
-        work *= V
-        divergence[i] = work.sum(dtype=np.float64) - total + column_sums @ U.sum(axis=1, dtype=np.float64)
+        np.log(S, out=S)
+        log_likelihood = np.einsum("km,km->k", V, S).sum(dtype=np.float64)  # every row in single precision
+        divergence[i] = of_V - log_likelihood + column_sums @ U.sum(axis=1, dtype=np.float64)
     return U, divergence
 
 
-def _itakura_saito_updates(V, H, U, n_iter):
+def _itakura_saito_updates(V, H, U, n_iter, stop):
     """Updates of one block that lower the Itakura-Saito divergence of V from S = H U: ``sum V/S - log(V/S) - 1``.
 
     ``U <- U * ((H^T (V / S^2)) / (H^T (1 / S)))^(1/2)`` [3]_; the exponent keeps it monotone. V and S both stand on
     ``IS_FLOOR``, because the divergence of silence is infinite. Returns U and the divergence after each iteration,
-    shape (n_iter, 1).
+    shape (n_iter, 1). Once ``stop[0]`` is set, it soon returns.
     """
     floor = V.dtype.type(IS_FLOOR)
     V = V + floor
-    divergence = np.empty((n_iter, 1))
-    U = np.array(U, order="C")
-    S = H @ U
-    S += floor
-    ratio = V / S
-    for i in range(n_iter):
-        np.divide(1, S, out=S)
-        below = H.T @ S
-        ratio *= S
-        U *= np.sqrt((H.T @ ratio) / below)
-        np.matmul(H, U, out=S)
-        S += floor
-        np.divide(V, S, out=ratio)
-        divergence[i] = ratio.sum(dtype=np.float64) - np.log(ratio).sum(dtype=np.float64) - V.size
+    of_V = np.log(V).sum(dtype=np.float64) + V.size
+    divergence = np.zeros((n_iter, 1))
+    Ht = np.ascontiguousarray(H.T)
+    H_floor, U_floor = _on_floor(H, U, floor)
+    U = U_floor[:-1]
+    inverse = 1 / (H_floor @ U_floor)  # of S
+    ratio = V * inverse
+    above, below = np.empty((2, *U.shape), U.dtype)
+    for i in until(stop, n_iter):
+        ratio *= inverse
+        np.matmul(Ht, ratio, out=above)
+        np.matmul(Ht, inverse, out=below)
+        above /= below
+        U *= np.sqrt(above, out=above)
+        zero_below(U)
+        np.matmul(H_floor, U_floor, out=inverse)
+        np.divide(1, inverse, out=inverse)
+        np.multiply(V, inverse, out=ratio)
+        divergence[i] = ratio.sum(axis=1).sum(dtype=np.float64) - _sum_log(inverse) - of_V
     return U, divergence
+
+
+def _sum_log(x):
+    """``sum log x``, of products of four: a logarithm takes longer. x lies within a billion times one, either way."""
+    n = x.size // 4
+    x = x.ravel()
+    product = x[:n] * x[n : 2 * n]
+    product *= x[2 * n : 3 * n]
+    product *= x[3 * n : 4 * n]
+    return np.log(product, out=product).sum(dtype=np.float64) + np.log(x[4 * n :]).sum(dtype=np.float64)
 
 
 # --- Complex NMF ------------------------------------------------------------------------------------
@@ -415,7 +465,8 @@ def complex_nmf_blocks(
 
     Minimises ``sum |Y - F|^2 + 2 lambda sum U^p`` with ``lambda = sparsity_weight(...)``, computed once for
     the whole file. Memory does not grow with the number of frames. Activations start flat, at
-    ``sum_k |Y_km| / L``, so frame m starts from what is in frame m (and, for random phases, from the seed and m).
+    ``sum_k |Y_km| / sum_kl H_kl``, so frame m starts from what is in frame m (and, for random phases, from the seed
+    and m).
 
     ``thr`` and ``tol`` look at the error of the whole file, which no block knows: with either of them a first
     pass of ``n_iter`` sweeps finds the curve and with it where to stop, and a second pass does those sweeps
@@ -473,14 +524,16 @@ def complex_nmf_blocks(
     _blas()  # looked up here and not in the middle of a run
     E = energy(Y)
     weight = sparsity_weight(E, Y.shape[1], H.shape[1], p, sparsity)
+    dtype = Y.real.dtype.newbyteorder("=")
+    H, level = levelled(H, np.float64 if phase_init == "mixture" else dtype)
+    check_unit(math.sqrt(E) / level, dtype)
     if phase_init == "mixture":
         size = EUCLIDEAN_BLOCK
-        sweeps = functools.partial(_pinned_block, H=H.astype(np.float64), G=gram(H))
+        sweeps = functools.partial(_pinned_block, H=H, G=gram(H))
     else:
         n_bytes = PHASE_BLOCK_BYTES if with_phase else 4 * PHASE_BLOCK_BYTES
         size = block or max(available_cores(), n_bytes // (H.size * Y.dtype.itemsize))
-        Ht = np.ascontiguousarray(H.T, dtype=Y.real.dtype.newbyteorder("="))  # (L, K)
-        sweeps = functools.partial(_moving_block, H=Ht, G=gram(H).astype(Ht.dtype), seed=seed)
+        sweeps = functools.partial(_moving_block, H=np.ascontiguousarray(H.T), G=gram(H).astype(dtype), seed=seed)
     passes = 1 if thr is None and tol is None else 2
 
     def count(n):
@@ -488,7 +541,7 @@ def complex_nmf_blocks(
             progress(n, passes * Y.shape[1])
 
     def run(n_iter, results):
-        work = functools.partial(sweeps, n_iter=n_iter, weight=weight, p=p, results=results)
+        work = functools.partial(sweeps, level=level, n_iter=n_iter, weight=weight, p=p, results=results)
         jobs = ((functools.partial(read_frames, Y, frames), frames.start) for frames in frame_slices(Y.shape[1], size))
         return curves_so_far(frame_slices(Y.shape[1], size), map(work, jobs), n_iter, weight, count)
 
@@ -527,9 +580,7 @@ def curves_so_far(slices, results, n_iter, weight, count):
         error = add_frames(error, frame_error)
         cost = add_frames(cost, frame_error + 2 * weight * frame_penalty)
         if not np.isfinite(cost).all():
-            raise InputError(
-                "spectrogram and basis: got values too far from 1 for their precision, expected a moderate level"
-            )
+            raise _too_far_from_one("their precision")
         count(frames.stop - frames.start)
         yield frames, model, error, cost
 
@@ -562,18 +613,46 @@ def power_of_two(peak):
     return np.ldexp(1.0, np.frexp(np.where(peak < np.finfo(peak.dtype).tiny, 0, peak))[1])
 
 
+def levelled(H, dtype):
+    """A basis whose largest value is about one, and the power of two that it was divided by for that.
+
+    Raises
+    ------
+    InputError
+        If a column is so much quieter than another that it would be zero.
+    """
+    level = power_of_two(H.max())
+    H = zero_below((H / level).astype(dtype))
+    if not H.any(axis=0).all():
+        l = int(np.flatnonzero(~H.any(axis=0))[0])
+        raise InputError(f"basis: got values below {floor_of(dtype):.0e} of the largest in column {l}, expected more")
+    return H, float(level)
+
+
+def check_unit(unit, dtype):
+    """Raise :class:`InputError` if activations of about ``unit`` are not among the normal numbers of ``dtype``."""
+    limits = np.finfo(dtype)
+    if unit and not limits.tiny <= unit <= limits.max:
+        raise _too_far_from_one(dtype)
+
+
+def _too_far_from_one(dtype):
+    return InputError(f"spectrogram and basis: got values too far from 1 for {dtype}, expected a moderate level")
+
+
 def unit_phase(Y):
     """``Y / |Y|``, and 1 where Y is zero, or too small for its phase to be known."""
     magnitude = np.abs(Y)
     return np.divide(Y, magnitude, out=np.ones_like(Y), where=magnitude >= np.finfo(magnitude.dtype).tiny)
 
 
-def _pinned_block(job, *, H, G, n_iter, weight, p, results):
+def _pinned_block(job, *, H, G, level, n_iter, weight, p, results):
     """Sweeps of one block from the mixture phase; ``job`` is a function that reads it, and its first frame.
 
     With ``P = Y/|Y|`` and beta = H U / S, X stays a positive multiple of Y/|Y|: no phase moves, |X|/beta is
     |Y|, and the sweep *is* the sparse Euclidean update on |Y|. The phases are pinned there: where S > |Y|
-    the point is a saddle, which rounding errors left to themselves leave after some hundred sweeps.
+    the point is a saddle, which rounding errors left to themselves leave after some hundred sweeps. H comes
+    divided by ``level``; silent frames cost nothing.
 
     Returns the error and the penalty of each frame [shape=(n_iter, frames) or (n_iter, 1)]; unless ``results`` is
     "curves", U and F besides, and for "phases" Y/|Y|, the phase [shape=(K, frames)] of every component.
@@ -581,27 +660,30 @@ def _pinned_block(job, *, H, G, n_iter, weight, p, results):
     read, _ = job
     with one_blas_thread():
         Y = read()
-        V = np.abs(Y).astype(np.float64)
-        scale = power_of_two(V.max())
-        V /= scale
-        start = np.broadcast_to(V.sum(axis=0) / H.shape[1], (H.shape[1], V.shape[1]))
-        U, distance, penalty = _euclidean_updates(V, H, G, start, n_iter, weight * scale ** (p - 2), p)
-        curves = 2 * distance * scale**2, penalty * scale**p
+        sounding = np.flatnonzero(Y.any(axis=0))
+        V = np.abs(Y[:, sounding]).astype(np.float64)
+        scale = power_of_two(V.max(initial=0))
+        V = zero_below(V / scale)
+        unit = scale / level  # of U
+        start = np.broadcast_to(V.sum(axis=0) / H.sum(), (H.shape[1], len(sounding)))
+        lam = weight * scale ** (p - 2) * level**-p  # the same weight, in the unit of V
+        u, distance, penalty = _euclidean_updates(V, H, G, start, n_iter, np.zeros(1, bool), lam, p)
+        curves = 2 * distance * scale**2, penalty * unit**p
         if results == "curves":
             return curves
-        U *= scale
         phase = unit_phase(Y)
-        F = ((H @ U) * phase).astype(phase.dtype)
-        U = U.astype(phase.real.dtype)
+        U, F = np.zeros((H.shape[1], Y.shape[1]), phase.real.dtype), np.zeros_like(phase)
+        U[:, sounding] = u * unit
+        F[:, sounding] = (H @ (u * scale)) * phase[:, sounding]
     return (*curves, U, F, phase) if results == "phases" else (*curves, U, F)
 
 
-def _moving_block(job, *, H, G, n_iter, weight, p, seed, results):
+def _moving_block(job, *, H, G, level, n_iter, weight, p, seed, results):
     """Sweeps of one block from random phases, in the precision of Y; its frames go to all cores.
 
     Every frame is brought to a magnitude of about one by a power of two, which is exact, so that the kernel's
-    guards against division by zero hold for recordings of any level. H is (L, K) here; ``job``, ``results`` and what
-    is returned are as for :func:`_pinned_block`, with P [shape=(L, K, frames)] for "phases".
+    guards against division by zero hold for recordings of any level. H is (L, K) here, divided by ``level``; ``job``,
+    ``results`` and what is returned are as for :func:`_pinned_block`, with P [shape=(L, K, frames)] for "phases".
     """
     read, first_frame = job
     Y = read()
@@ -609,27 +691,35 @@ def _moving_block(job, *, H, G, n_iter, weight, p, seed, results):
     scale = power_of_two(np.abs(Y).max(axis=0))  # (frames,)
     unit = scale.astype(H.dtype)
     Yt = np.ascontiguousarray((Y / unit).T)  # (frames, K)
-    U = np.repeat(np.abs(Yt).sum(axis=1, keepdims=True) / H.dtype.type(len(H)), len(H), axis=1)
+    zero_below(Yt.view(H.dtype))
+    U = np.repeat(np.abs(Yt).sum(axis=1, keepdims=True) / H.sum(), len(H), axis=1)
     P = np.empty((n_frames, *H.shape), Y.dtype) if results == "phases" else None
     F = np.empty_like(Yt)
     error, penalty = np.empty((2, n_frames, n_iter))
-    lam = (weight * scale ** (p - 2)).astype(H.dtype)  # the same weight, in each frame's own unit
-    kernel = compiled(_sweep_frames)
+    # The same weight, in each frame's own unit
+    lam = np.minimum(weight * scale ** (p - 2) * level**-p, np.finfo(H.dtype).max).astype(H.dtype)
+    zero_below(lam)
+    kernel = compiled(_sweep_frames, SWEEP_TYPES.format(complex=Y.dtype, real=H.dtype))
 
     def part(m):
         phases = np.empty((m.stop - m.start, *H.shape), Y.dtype) if P is None else P[m]
-        for i in range(len(phases)):
-            phases[i] = _random_phases(seed, first_frame + m.start + i, H.shape, Y.dtype)
+        for i, y in enumerate(Yt[m]):
+            phases[i] = _random_phases(seed, first_frame + m.start + i, H.shape, Y.dtype) if y.any() else 1
         kernel(Yt[m], H, G, U[m], phases, F[m], error[m], penalty[m], lam[m], H.dtype.type(p), stop)
 
     stop = np.zeros(1, bool)
     n_parts = n_threads * -(-n_frames // (PHASE_FRAMES * n_threads))  # no core is left without one
     in_threads(part, frame_slices(n_frames, -(-n_frames // n_parts)), stop)
-    curves = error.T * scale**2, penalty.T * scale**p
+    curves = error.T * scale**2, penalty.T * (scale / level) ** p
     if results == "curves":
         return curves
-    model = U.T * unit, F.T * unit
+    model = (U.T * (scale / level)).astype(H.dtype), F.T * unit
     return (*curves, *model, P.transpose(1, 2, 0)) if results == "phases" else (*curves, *model)
+
+
+def until(stop, n):
+    """``range(n)``, which ends early once ``stop[0]`` is set."""
+    return itertools.takewhile(lambda _: not stop[0], range(n))
 
 
 def in_threads(function, parts, stop=None):
@@ -666,19 +756,34 @@ def _random_phases(seed, m, shape, dtype):
 
 
 @functools.cache
-def compiled(kernel):
-    """``kernel`` as machine code, kept on disk where there is a directory to keep it in.
+def compiled(kernel, types):
+    """``kernel`` as machine code for arguments of ``types``, kept on disk where there is a directory to keep it in.
 
-    No-NaN and no-infinity assumptions stay off; sums may be reordered, the same way on every run.
+    It is compiled here, for Ctrl-C would have to wait for a thread that does so. No-NaN and no-infinity assumptions
+    stay off; sums may be reordered, the same way on every run.
     """
     import numba  # only moving phases need it, and it takes longer to import than NMF.py to run
 
     options = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "afn", "nsz"}}
     with suppress(RuntimeError):  # no writable cache directory
-        function = numba.njit(cache=True, **options)(kernel)  # reads nothing before it is called
+        function = numba.njit(cache=True, **options)(kernel)  # reads nothing before it is compiled
         if is_private(function.stats.cache_path):
+            with _alone_in(function.stats.cache_path):
+                function.compile(types)
+            function.disable_compile()
             return function
-    return numba.njit(**options)(kernel)
+    return numba.njit(types, **options)(kernel)
+
+
+@contextmanager
+def _alone_in(folder):
+    """Context that one process is in at a time: numba's files get mixed up where two fill a cache at once."""
+    with open(Path(folder) / "lock", "w") as file:
+        with suppress(ImportError, OSError):  # Windows, or a file system without locks
+            from fcntl import LOCK_EX, flock
+
+            flock(file, LOCK_EX)
+        yield
 
 
 def is_private(folder):
@@ -687,6 +792,12 @@ def is_private(folder):
         return True
     status = os.stat(folder)
     return status.st_uid == os.getuid() and not status.st_mode & 0o002
+
+
+SWEEP_TYPES = (
+    "void({complex}[:, ::1], {real}[:, ::1], {real}[:, ::1], {real}[:, ::1], {complex}[:, :, ::1], {complex}[:, ::1], "
+    "float64[:, ::1], float64[:, ::1], {real}[::1], {real}, boolean[::1])"
+)
 
 
 def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
@@ -700,8 +811,8 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
     Where Q = 0 the cost is the same for any phase; without one, F would lack that component from then on.
     A frame's state, L x K phases, stays in a core's cache for all its sweeps. A row l is updated and then added
     to the next F and S while it is still at hand, two rows at a time to halve the traffic of F and S.
-    Everything is laid out frame first: Y, F (M, K); H (L, K); G = H^T H (L, L); U (M, L); P (M, L, K);
-    error, penalty (M, n_iter); weight (M,). U, P, F, error (``sum |Y - F|^2``) and penalty (``sum U^p``) are
+    Silent frames keep their phases. Everything is laid out frame first: Y, F (M, K); H (L, K); G = H^T H (L, L);
+    U (M, L); P (M, L, K); error, penalty (M, n_iter); weight (M,). U, P, F, error (``sum |Y - F|^2``) and penalty (``sum U^p``) are
     written in place; once ``stop[0]`` is set it returns. Rows are padded with zeros to a whole number of
     vectors, and to an even number of rows.
     """
@@ -716,6 +827,9 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
     u = np.zeros(n_rows, H.dtype)
     slope, below = np.ones((2, n_rows), H.dtype)
     for m in range(n_frames):
+        if not Y[m].any():
+            U[m], F[m], error[m], penalty[m] = zero, zero, zero, zero
+            continue
         u[:n_components] = U[m]
         F_re[:], F_im[:], S_next[:] = zero, zero, zero
         for k in range(n_bins):
@@ -748,10 +862,11 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
                         square = Q_re * Q_re + Q_im * Q_im + tiny
                         inverse = one / np.sqrt(square)
                         total += h_j[k] * (square * inverse)
-                        re_j[k] = (Q_re + root) * inverse
-                        im_j[k] = Q_im * inverse
+                        cos, sin = (Q_re + root) * inverse, Q_im * inverse
+                        re_j[k] = cos if abs(cos) > root else zero
+                        im_j[k] = sin if abs(sin) > root else zero
                     total *= u[j] / below[j]
-                    u[j] = total if total > tiny else zero
+                    u[j] = total if total > root else zero
                 h_0, re_0, im_0, u_0 = h[l], P_re[l], P_im[l], u[l]
                 h_1, re_1, im_1, u_1 = h[l + 1], P_re[l + 1], P_im[l + 1], u[l + 1]
                 for k in range(width):

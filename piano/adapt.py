@@ -15,7 +15,7 @@ import numpy as np
 import utils
 
 N_SWEEPS = 50  # with the basis fixed, and as many with it free; more are no better, see benchmarks/README.md
-FIRMEST = 1e12  # what auto chooses at most: the templates then stay as they are, to rounding
+FIRMEST = 1e12  # the largest strength: the templates then stay as they are, to rounding
 
 
 def adapt_basis(Y, H, strength="auto", *, seed=0, progress=None, map=map):
@@ -33,7 +33,7 @@ def adapt_basis(Y, H, strength="auto", *, seed=0, progress=None, map=map):
     H : np.ndarray [shape=(K, L), float, >= 0]
         Basis.
     strength : float or "auto"
-        S > 0.
+        S > 0; above ``FIRMEST`` it is taken for that.
     seed, progress, map
         As for :func:`utils.nmf`.
 
@@ -51,6 +51,7 @@ def adapt_basis(Y, H, strength="auto", *, seed=0, progress=None, map=map):
     """
     n_frames, level = Y.shape[1], H.sum(axis=0)
     total = 2 * N_SWEEPS * n_frames
+    strength = strength if strength == "auto" else float(min(strength, FIRMEST))
 
     def count(n, _):
         if progress:
@@ -61,12 +62,13 @@ def adapt_basis(Y, H, strength="auto", *, seed=0, progress=None, map=map):
         return H, FIRMEST if strength == "auto" else strength
     scale = utils.power_of_two(U.max())
     U *= (level / scale).astype(U.dtype)[:, None]
+    utils.zero_below(U)
     template = H.astype(np.float64) / level
     blocks = list(utils.frame_slices(n_frames, utils.NMF_BLOCK))
 
     def counts(basis, *, fixed):
         """N [shape=(K, L)]; where the basis is not fixed, U has been updated before."""
-        work = functools.partial(_sweep_block, H=basis.astype(U.dtype), scale=scale, fixed=fixed)
+        work = functools.partial(_sweep_block, H=utils.zero_below(basis.astype(U.dtype)), scale=scale, fixed=fixed)
         jobs = ((functools.partial(utils.read_frames, Y, frames), U[:, frames]) for frames in blocks)
         N = 0.0
         for frames, (U_block, N_block) in zip(blocks, map(work, jobs), strict=True):
@@ -84,25 +86,37 @@ def adapt_basis(Y, H, strength="auto", *, seed=0, progress=None, map=map):
     for _ in range(N_SWEEPS):
         adapted = counts(adapted, fixed=False) + prior
         adapted /= adapted.sum(axis=0)
-    return (adapted * level).astype(H.dtype), float(strength)
+    return (adapted * level).astype(H.dtype), strength
 
 
 def _sweep_block(job, *, H, scale, fixed):
-    """U, updated unless ``fixed``, and N of one block; ``job`` is a function that reads it, and its U."""
+    """U, updated unless ``fixed``, and N of one block; ``job`` is a function that reads it, and its U.
+
+    Silent frames, whose activations are zero, cost nothing.
+    """
     read, U = job
-    Y, floor = read(), H.dtype.type(utils.U_FLOOR)
+    Y, U, floor = read(), U.copy(), utils.floor_of(H.dtype)
+    sounding = np.flatnonzero(Y.any(axis=0))
+
+    def ratio(V, u):
+        S = H @ u
+        S += floor
+        return np.divide(V, S, out=S)
 
     def part(frames):
+        frames = sounding[frames]
         V = np.ascontiguousarray(np.abs(Y[:, frames]), H.dtype)  # in the order of H U, or dividing takes far longer
         V /= H.dtype.type(scale)
+        utils.zero_below(V)
         u = U[:, frames]
         if not fixed:
-            u = u * (H.T @ (V / (H @ u + floor)))
-        return u, (V / (H @ u + floor)) @ u.T
+            u *= H.T @ ratio(V, u)
+            U[:, frames] = utils.zero_below(u)
+        return ratio(V, u) @ u.T
 
     with utils.one_blas_thread():
-        U, N = zip(*utils.in_threads(part, utils.frame_slices(Y.shape[1], utils.DIVERGENCE_BLOCK)), strict=True)
-    return np.concatenate(U, axis=1), H * sum(N)
+        N = utils.in_threads(part, utils.frame_slices(len(sounding), utils.DIVERGENCE_BLOCK))
+    return U, H * sum(N)
 
 
 def divergence(N, template):

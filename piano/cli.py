@@ -4,8 +4,10 @@ import argparse
 import contextlib
 import functools
 import math
+import os
 import signal
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -308,6 +310,24 @@ def report(message, quiet=False):
         print(message, file=sys.stderr)
 
 
+def _catch_interrupts():
+    """Have Ctrl-C raise KeyboardInterrupt; returns a list that is empty until it has."""
+    interrupted = []
+
+    def interrupt(signum, frame):
+        interrupted.append(signum)
+        sys.unraisablehook = again  # what is cut short, such as an import, may complain as it goes
+        raise KeyboardInterrupt
+
+    def again(unraisable):  # it was raised where nobody can catch it, such as where LLVM calls back
+        if unraisable.exc_type is KeyboardInterrupt:
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is in the background
+        signal.signal(signal.SIGINT, interrupt)
+    return interrupted
+
+
 def run(main):
     """Run a script: Ctrl-C ends it with status 130, a plain kill with 143, a full disk with one line and 1.
 
@@ -319,13 +339,16 @@ def run(main):
         raise SystemExit(128 + signum)
 
     signal.signal(signal.SIGTERM, terminate)
+    interrupted = _catch_interrupts()
     try:
         with one_blas_thread():
             return main()
-    except KeyboardInterrupt:
-        report("interrupted; nothing incomplete is left")
-        return 128 + signal.SIGINT
-    except (OSError, MemoryError) as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if interrupted:  # an import may make another error of it
+            report("interrupted; nothing incomplete is left")
+            return 128 + signal.SIGINT
+        if not isinstance(error, (OSError, MemoryError)):
+            raise
         lost = isinstance(error, ConnectionError)
         hint = " (is the disk full?)" if isinstance(error, OSError) and error.errno is None and not lost else ""
         report(f"{Path(sys.argv[0]).name}: error: {error}{hint}")

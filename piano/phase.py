@@ -110,15 +110,17 @@ def adapted_rotation(Y, basis, U, strength, *, map=map):
 def _correlations_block(job, *, H, columns):
     read, U = job
     Y = read()
+    if not Y.any():
+        return np.zeros((3, len(columns), len(H)), np.complex128)
     scale = utils.power_of_two(np.abs(Y).max())
     Y = np.ascontiguousarray(Y / Y.real.dtype.type(scale))  # in the order of H U, or what follows takes far longer
     turn, power = Y[:, 1:] * Y[:, :-1].conj(), np.abs(Y) ** 2
     with utils.one_blas_thread():
-        A = utils.in_threads(lambda l: (H[:, l] @ U[l]) ** 2, columns)
+        A = utils.in_threads(lambda l: utils.zero_below(H[:, l] @ U[l]) ** 2, columns)
     total = np.maximum(sum(A), np.finfo(U.dtype).tiny)
 
     def correlations(a):  # of the note a / total * Y, whose mask is real
-        mask = a / total
+        mask = utils.zero_below(a / total)
         energy = mask**2 * power
         return np.sum(mask[:, 1:] * mask[:, :-1] * turn, axis=1), energy[:, 1:].sum(axis=1), energy[:, :-1].sum(axis=1)
 
@@ -231,46 +233,58 @@ def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, results):
     X = smoothed_notes(Y, H, U, rotation, note_of)[:, :, first:last]
     Y, U = Y[:, first:last], U[:, first:last]
     refined, F = np.zeros_like(U), np.zeros_like(Y)
-    error, penalty = np.zeros((2, n_iter, U.shape[1]))
-    kernel = utils.compiled(_held_sweeps)
+    error, penalty = np.zeros((2, U.shape[1], n_iter))
+    stop = np.zeros(1, bool)
+    kernel = utils.compiled(_held_sweeps, HELD_TYPES)
     lam = weight * scale ** (EXPONENT - 2)
 
     def refine(m):
         y = np.concatenate([Y[:, m].real, Y[:, m].imag]).astype(np.float64)
-        error[:, m] = y @ y
+        error[m] = y @ y
         active = np.flatnonzero(U[:, m] > SILENT * U[:, m].max())
         if len(active):
             h, phase = H[:, active].astype(np.float64), utils.unit_phase(X[note_of[active], :, m]).T
             D = np.concatenate([h * phase.real, h * phase.imag])  # (2K, active): F is D @ u
             u = U[active, m]
-            kernel(D.T @ y, D.T @ D, h.T @ h, u, lam, EXPONENT, error[:, m], penalty[:, m])
+            kernel(D.T @ y, D.T @ D, h.T @ h, u, lam, EXPONENT, error[m], penalty[m], stop)
             refined[active, m] = u
             f = D @ u
             F[:, m] = f[: len(H)] + 1j * f[len(H) :]
 
     with utils.one_blas_thread():
-        utils.in_threads(refine, range(U.shape[1]))
-    curves = error * scale**2, penalty * scale**EXPONENT
+        utils.in_threads(refine, range(U.shape[1]), stop)
+    curves = error.T * scale**2, penalty.T * scale**EXPONENT
     if results == "curves":
         return curves
     X *= X.dtype.type(scale)
     return (*curves, (refined * scale).astype(Y.real.dtype), F * Y.dtype.type(scale), X)
 
 
-def _held_sweeps(A, B, G, u, weight, p, error, penalty):
+HELD_TYPES = (
+    "void(float64[::1], float64[:, ::1], float64[:, ::1], float64[::1], float64, float64, float64[::1], float64[::1], "
+    "boolean[::1])"
+)
+
+
+def _held_sweeps(A, B, G, u, weight, p, error, penalty, stop):
     """Sweeps of one frame with its phases held; numba compiles this.
 
     With D_l = H_l P_l, the parts of the model: A = Re(D^H Y) and B = Re(D^H D), so that |Y - F|^2 = |Y|^2 - 2 A u +
     u B u; G = H^T H, so that H^T S = G u. u is updated in place; ``error``, which comes with |Y|^2, and ``penalty``
-    are filled in.
+    are filled in; once ``stop[0]`` is set it returns.
     """
     tiny = np.finfo(np.float64).tiny
+    floor = np.sqrt(tiny)  # utils.floor_of
     for i in range(len(error)):
+        if stop[0]:
+            return
         above, below = A - B @ u, G @ u
         for l in range(len(u)):
-            if u[l] > tiny:
+            if u[l] > 0:
                 numerator = max(0.0, below[l] + above[l])
                 u[l] = u[l] * numerator / (below[l] + weight * p * u[l] ** (p - 1) + tiny)
+                if u[l] < floor:
+                    u[l] = 0.0
         error[i] = max(0.0, error[i] - np.sum(u * (2 * A - B @ u)))
         for l in range(len(u)):
             penalty[i] += u[l] ** p if u[l] > 0 else 0.0
@@ -298,14 +312,21 @@ def smoothed_notes(Y, H, U, rotation, note_of):
     X = np.empty((rotation.shape[1], *Y.shape), np.complex64)
     size = np.abs(rotation).astype(np.float64)
     rotation = rotation * (np.minimum(size, COHERENCE) / np.maximum(size, np.finfo(np.float64).tiny))
-    Y, H, U = Y.astype(np.complex128), H.astype(np.float64), np.ascontiguousarray(U.T, np.float64)
-    kernel = utils.compiled(_smooth_bins)
+    Y, H, rotation = (np.array(array, np.result_type(array, np.float64), order="C") for array in (Y, H, rotation))
+    U = np.array(U.T, np.float64, order="C")
+    kernel = utils.compiled(_smooth_bins, SMOOTH_TYPES)
 
     def smooth(bins):
         kernel(Y[bins], H[bins], U, rotation[bins], note_of, N_TRACKED, X[:, bins])
 
     utils.in_threads(smooth, utils.frame_slices(len(Y), 32))
     return X
+
+
+SMOOTH_TYPES = (
+    "void(complex128[:, ::1], float64[:, ::1], float64[:, ::1], complex128[:, ::1], int64[::1], int64, "
+    "complex64[:, :, :])"
+)
 
 
 def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, X):
@@ -322,6 +343,9 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, X):
     variance = np.zeros((n_frames, n_notes))
     s_before = 0.0
     for k in range(n_bins):
+        if not Y[k].any():
+            X[:, k] = 0
+            continue
         variance[:] = 0.0
         for m in range(n_frames):
             for l in range(len(note_of)):

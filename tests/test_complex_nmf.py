@@ -26,8 +26,8 @@ def weight(Y, L, p=1.2, sparsity=1e-5):
     return sparsity * (np.sum(np.abs(Y) ** 2) / (Y.shape[1] * L)) ** (1 - p / 2)
 
 
-def flat_start(Y, L):
-    return np.tile(np.abs(Y).sum(axis=0) / L, (L, 1))
+def flat_start(Y, H):
+    return np.tile(np.abs(Y).sum(axis=0) / H.sum(), (H.shape[1], 1))
 
 
 def random_start(Y, L, seed=0):
@@ -38,7 +38,7 @@ def random_start(Y, L, seed=0):
 
 def hand_written_run(Y, H, n_iter, p=1.2, sparsity=1e-5, stop=lambda errors, costs: False):
     """Oracle sweeps from random phases; returns U, P and both curves."""
-    U, P = flat_start(Y, H.shape[1]), random_start(Y, H.shape[1])
+    U, P = flat_start(Y, H), random_start(Y, H.shape[1])
     lam = weight(Y, H.shape[1], p, sparsity)
     errors, costs = [], []
     while len(costs) < n_iter and not (costs and stop(errors, costs)):
@@ -64,7 +64,7 @@ def test_components_sum_to_the_mixture_and_shares_to_one(seed):
 def test_first_sweep_from_the_mixture_phase_moves_no_phase_and_is_the_pinned_one(small):
     Y, H = small
     phase = np.tile(Y / np.abs(Y), (L, 1, 1))
-    U, P = oracle.complex_sweep(Y, H, flat_start(Y, L), phase, weight(Y, L), 1.2)
+    U, P = oracle.complex_sweep(Y, H, flat_start(Y, H), phase, weight(Y, L), 1.2)
     np.testing.assert_allclose(P, phase, atol=1e-12)
     got_U, got_P, got_F, cost = utils.complex_nmf(Y, H, 1)
     np.testing.assert_allclose(got_U, U, rtol=1e-12)
@@ -79,7 +79,7 @@ def test_first_sweep_from_the_mixture_phase_moves_no_phase_and_is_the_pinned_one
 @pytest.mark.parametrize("sparsity", [0.0, 1e-5, 0.3])
 def test_pinned_sweeps_are_sparse_euclidean_updates_of_the_magnitudes(small, sparsity):
     Y, H = small
-    V, lam, U = np.abs(Y), weight(Y, L, sparsity=sparsity), flat_start(Y, L)
+    V, lam, U = np.abs(Y), weight(Y, L, sparsity=sparsity), flat_start(Y, H)
     costs = []
     for _ in range(600):  # long after rounding would have left the saddle
         U = U * (H.T @ V) / (H.T @ H @ U + lam * 1.2 * U**0.2)
@@ -114,7 +114,7 @@ def test_the_penalised_objective_never_rises(small, p, sparsity):
     assert (np.diff(costs) <= 1e-12 * costs[0]).all()
     _, _, _, cost = utils.complex_nmf(Y, H, 300, p=p, sparsity=sparsity, phase_init="random")
     assert (np.diff(cost) <= 1e-12 * cost[0]).all()
-    assert cost[-1] < 0.5 * cost[0]
+    assert cost[-1] < 0.8 * cost[0]
 
 
 def test_random_phases_are_uniform_and_follow_the_seed():

@@ -49,7 +49,7 @@ def test_a_file_read_by_blocks_gives_what_the_array_gives(problem, tmp_path, ord
 @pytest.mark.parametrize("gain", [1e-30, 1.0, 1e30])
 def test_any_level_gives_the_sweeps_of_the_paper(problem, gain):
     Y, H = (array.astype(np.result_type(array, np.float64)) for array in problem)
-    U = np.repeat(np.abs(Y).sum(axis=0)[None] / L, L, axis=0)
+    U = np.repeat(np.abs(Y).sum(axis=0)[None] / H.sum(), L, axis=0)
     P = np.stack([utils._random_phases(0, m, (L, K), Y.dtype) for m in range(M)], axis=-1)
     weight = utils.sparsity_weight(np.sum(np.abs(Y) ** 2), M, L, 1.2, 1e-5)
     for _ in range(12):
@@ -66,7 +66,7 @@ def test_edges_of_rows_and_vectors(rng, shape):
     H = rng.random((K, L)) + 0.1
     Y = rng.standard_normal((K, M)) + 1j * rng.standard_normal((K, M))
     P = np.stack([utils._random_phases(0, m, (L, K), Y.dtype) for m in range(M)], axis=-1)
-    U = np.repeat(np.abs(Y).sum(axis=0)[None] / L, L, axis=0)
+    U = np.repeat(np.abs(Y).sum(axis=0)[None] / H.sum(), L, axis=0)
     U, P = oracle.complex_sweep(Y, H, U, P, utils.sparsity_weight(np.sum(np.abs(Y) ** 2), M, L, 1.2, 1e-5), 1.2)
     got_U, got_P, *_ = utils.complex_nmf(Y, H, 1, phase_init="random")
     np.testing.assert_allclose(got_U, U, rtol=1e-10)
@@ -122,7 +122,10 @@ def test_compiled_code_is_read_from_a_folder_of_ones_own_alone(tmp_path, root, m
     if owner and os.geteuid() != 0:
         pytest.skip("only root can give a folder away")
     cache = tmp_path / "cache"
-    code = "import utils; f = utils.compiled(utils._sweep_frames); print(type(f._cache).__name__, f.stats.cache_path)"
+    code = (
+        "import utils; types = utils.SWEEP_TYPES.format(complex='complex64', real='float32');"
+        "f = utils.compiled(utils._sweep_frames, types); print(type(f._cache).__name__, f.stats.cache_path)"
+    )
     environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
 
     def run_it():

@@ -1,0 +1,115 @@
+"""Ctrl-C, wherever it comes: status 130, one line, and nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+NEVER = "2000000"  # iterations
+MESSAGE = "interrupted; nothing incomplete is left\n"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, root):
+    folder = tmp_path_factory.mktemp("interrupted")
+    rng = np.random.default_rng(1)
+    np.save(folder / "basis.npy", rng.random((65, 8)).astype(np.float32))
+    np.save(folder / "basis_rotation.npy", (0.9 * np.exp(1j * rng.random((65, 8)))).astype(np.complex64))
+    np.save(folder / "spec.npy", rng.standard_normal((2, 65, 200)).view(np.complex128)[0].astype(np.complex64))
+    return folder
+
+
+def start(root, folder, out, command):
+    script, *arguments = command
+    command = [sys.executable, root / script, *arguments, "-o", out, "--quiet"]
+    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["NMF.py", "spec.npy", NEVER, "basis.npy"],
+        ["NMF.py", "spec.npy", NEVER, "basis.npy", "--loss", "kullback-leibler"],
+        ["NMF.py", "spec.npy", NEVER, "basis.npy", "--loss", "itakura-saito", "--adapt", "1"],
+        ["CNMF.py", "spec.npy", NEVER, "basis.npy", "--no-phase"],
+        ["CNMF.py", "spec.npy", "200000", "basis.npy", "--no-phase", "--phase-init", "random"],
+        ["CNMF.py", "spec.npy", "200000", "basis.npy", "--no-phase", "--phase-init", "sinusoidal"],
+    ],
+    ids=" ".join,
+)
+def test_every_loop_heeds_it(files, root, tmp_path, command):
+    process = start(root, files, tmp_path, command)
+    while process.poll() is None and not list(tmp_path.glob(".part-*")):
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[1] == MESSAGE
+    assert process.returncode == 130
+    assert not list(tmp_path.iterdir())
+
+
+def test_refinement_heeds_it(files, root, tmp_path):
+    code = (
+        "import numpy as np, signal, threading, time, utils\n"
+        "from piano import phase\n"
+        "rng = np.random.default_rng(0)\n"
+        "H, Y = rng.random((9, 3)), rng.standard_normal((9, 40)) + 1j\n"
+        "job = (lambda: Y), rng.random((3, 40)), 0, 40\n"
+        "options = dict(H=H, rotation=0.5 * H + 0j, note_of=np.arange(3), weight=1e-5, p=1.2)\n"
+        "phase._sinusoidal_block(job, n_iter=1, results='model', **options)\n"
+        "threading.Timer(1, signal.raise_signal, [signal.SIGINT]).start()\n"
+        "phase._sinusoidal_block(job, n_iter=10**7, results='model', **options)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr.endswith("KeyboardInterrupt\n")
+
+
+@pytest.mark.parametrize("script", ["NMF.py", "CNMF.py", "make_init_H.py"])
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.2])
+def test_imports_end_without_a_traceback(files, root, tmp_path, script, delay):
+    arguments = ["spec.npy", NEVER, "basis.npy"] if script != "make_init_H.py" else [str(root / "basis_wav_piano")]
+    process = start(root, files, tmp_path, [script, *arguments])
+    while process.poll() is None and not _has_numpy(process.pid):  # Python itself is up
+        time.sleep(0.002)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    message = process.communicate(timeout=60)[1]
+    assert (process.returncode, message) in ((-signal.SIGINT, ""), (130, MESSAGE))
+    assert not list(tmp_path.iterdir())
+
+
+def _has_numpy(pid):
+    """Whether a process has begun to load numpy's libraries: the first thing that a script imports."""
+    try:
+        with open(f"/proc/{pid}/maps") as maps:
+            return "numpy" in maps.read()
+    except FileNotFoundError:
+        pytest.skip("needs /proc")
+
+
+def test_it_is_raised_again_where_nobody_could_catch_it(root):
+    code = (
+        "import ctypes, os, signal, sys, time\n"
+        "from piano import cli\n"
+        "def main():\n"
+        "    ctypes.CFUNCTYPE(None)(lambda: os.kill(os.getpid(), signal.SIGINT))()\n"
+        "    time.sleep(60)\n"
+        "sys.exit(cli.run(main))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (130, MESSAGE)
+
+
+def test_where_it_is_ignored_it_stays_so(root):
+    code = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from piano import cli\n"
+        "sys.exit(cli.run(lambda: os.kill(os.getpid(), signal.SIGINT)))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=root, env=os.environ, check=True, timeout=50)
