@@ -134,12 +134,12 @@ def find_templates(files, args):
     templates = [Template(path, *note) for path, note in zip(files, notes, strict=True)]
     if args.keys:
         low, high = args.keys
-        own = {template.midi for template in templates}
-        for midi in sorted(set(range(low, high + 1)) - own):
-            near = min(templates, key=lambda template: (abs(template.midi - midi), template.midi))
+        own = sorted(templates, key=lambda template: template.midi)
+        templates = [template for template in templates if low <= template.midi <= high]
+        for midi in sorted(set(range(low, high + 1)) - {template.midi for template in own}):
+            near = min(own, key=lambda template: abs(template.midi - midi))
             shift = midi - near.midi
             templates.append(Template(near.path, midi, near.f0 * 2 ** (shift / 12), shift))
-        templates = [template for template in templates if low <= template.midi <= high]
     return sorted(templates, key=lambda template: template.f0)
 
 

@@ -221,6 +221,7 @@ def test_keys_without_a_template_get_the_nearest_ones(templates, tmp_path, capsy
     make_init_H.main([str(tmp_path), "-o", str(tmp_path), "--keys", "G#3", "61"])
     assert "6 notes, G#3 to C#4, 6 columns, 4 of them transposed from the nearest" in capsys.readouterr().err
     H, info = load(tmp_path)
+    assert [strongest_series(h) for h in H.T] == list(range(56, 62))
     strongest = H.argmax(axis=0) * SR / N_FFT  # Hz
     moved = strongest[[1, 1, 1, 4, 4, 4]] * 2 ** (np.array([-1, 0, 1, -1, 0, 1]) / 12)
     np.testing.assert_allclose(strongest, moved, atol=SR / N_FFT)
