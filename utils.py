@@ -813,8 +813,8 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
     to the next F and S while it is still at hand, two rows at a time to halve the traffic of F and S.
     Silent frames keep their phases. Everything is laid out frame first: Y, F (M, K); H (L, K); G = H^T H (L, L);
     U (M, L); P (M, L, K); error, penalty (M, n_iter); weight (M,). U, P, F, error (``sum |Y - F|^2``) and penalty
-    (``sum U^p``) are written in place; once ``stop[0]`` is set it returns. Rows are padded with zeros to a whole number of
-    vectors, and to an even number of rows.
+    (``sum U^p``) are written in place; once ``stop[0]`` is set it returns. Rows are padded with zeros to a whole
+    number of vectors, and to an even number of rows.
     """
     zero, one, tiny = H.dtype.type(0), H.dtype.type(1), np.finfo(H.dtype).tiny
     root = np.sqrt(tiny)  # makes a 1 of the phase where Q = 0, and is lost in rounding elsewhere
