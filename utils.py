@@ -673,7 +673,7 @@ def _pinned_block(job, *, H, G, level, n_iter, weight, p, results):
             return curves
         phase = unit_phase(Y)
         U, F = np.zeros((H.shape[1], Y.shape[1]), phase.real.dtype), np.zeros_like(phase)
-        U[:, sounding] = u * unit
+        U[:, sounding] = zero_below(u.astype(U.dtype)) * unit
         F[:, sounding] = (H @ (u * scale)) * phase[:, sounding]
     return (*curves, U, F, phase) if results == "phases" else (*curves, U, F)
 
@@ -812,9 +812,9 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
     A frame's state, L x K phases, stays in a core's cache for all its sweeps. A row l is updated and then added
     to the next F and S while it is still at hand, two rows at a time to halve the traffic of F and S.
     Silent frames keep their phases. Everything is laid out frame first: Y, F (M, K); H (L, K); G = H^T H (L, L);
-    U (M, L); P (M, L, K); error, penalty (M, n_iter); weight (M,). U, P, F, error (``sum |Y - F|^2``) and penalty (``sum U^p``) are
-    written in place; once ``stop[0]`` is set it returns. Rows are padded with zeros to a whole number of
-    vectors, and to an even number of rows.
+    U (M, L); P (M, L, K); error, penalty (M, n_iter); weight (M,). U, P, F, error (``sum |Y - F|^2``) and penalty
+    (``sum U^p``) are written in place; once ``stop[0]`` is set it returns. Rows are padded with zeros to a whole
+    number of vectors, and to an even number of rows.
     """
     zero, one, tiny = H.dtype.type(0), H.dtype.type(1), np.finfo(H.dtype).tiny
     root = np.sqrt(tiny)  # makes a 1 of the phase where Q = 0, and is lost in rounding elsewhere
