@@ -213,3 +213,14 @@ def test_three_states_of_a_note_stand_side_by_side_from_attack_to_decay(template
         centres = (U * np.arange(U.shape[1])).sum(axis=1) / U.sum(axis=1)
         assert (np.diff(centres) > 0).all()
         assert strongest_series(H[:, columns].sum(axis=1)) == midi
+
+
+def test_any_damping_and_variance_is_a_spectrum_or_refused():
+    for options in ({"damping": 1e308}, {"damping": 1e-308}, {"variance": 1e-308}, {"variance": 1e12}):
+        p = utils.harmonic_gmm(440.0, **options)
+        assert p.sum() == pytest.approx(1)
+        assert (p > 0).all()
+    top = utils.harmonic_gmm(440.0, damping=1e308)
+    assert np.argmax(top) == round(25 * 440 * N_FFT / SR)  # the last harmonic below Nyquist has all the weight
+    with pytest.raises(utils.InputError, match=r"variance: got 1e\+308 Hz\^2"):
+        utils.harmonic_gmm(440.0, variance=1e308)
