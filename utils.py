@@ -673,7 +673,7 @@ def _pinned_block(job, *, H, G, level, n_iter, weight, p, results):
             return curves
         phase = unit_phase(Y)
         U, F = np.zeros((H.shape[1], Y.shape[1]), phase.real.dtype), np.zeros_like(phase)
-        U[:, sounding] = u * unit
+        U[:, sounding] = zero_below(u.astype(U.dtype)) * unit
         F[:, sounding] = (H @ (u * scale)) * phase[:, sounding]
     return (*curves, U, F, phase) if results == "phases" else (*curves, U, F)
 

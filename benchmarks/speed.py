@@ -3,13 +3,14 @@
     python benchmarks/speed.py
     python benchmarks/speed.py --only sweep nmf
 
-Five tables: growth with the length of the recording and with the size of the basis, as whole processes; a sweep of
-complex NMF with moving phases; fixed-basis NMF; smoothed phases and adaptation; a whole short run. Rivals take
-turns, so that what else the machine is doing hits all of them, and ratios are medians over the rounds. About fifteen
-minutes on two cores.
+Six tables: growth with the length of the recording and with the size of the basis, as whole processes; a sweep of
+complex NMF with moving phases; fixed-basis NMF of a recording; its iterations early and late, in sound, a fade and
+silence; smoothed phases and adaptation; a whole short run. Rivals take turns, so that what else the machine is doing
+hits all of them, and ratios are medians over the rounds. About twenty minutes on two cores.
 """
 
 import argparse
+import functools
 import itertools
 import os
 import subprocess
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ import utils  # noqa: E402
 from piano import adapt, phase, recording  # noqa: E402
 
 K, L, M = 1025, 61, 474  # ten seconds of sound at the default STFT
+LOSSES = ("frobenius", "kullback-leibler", "itakura-saito")
 FRAMES_A_MINUTE = 60 * 22050 // 512
 
 
@@ -106,33 +109,95 @@ def compare_sweeps(rng, rounds=11, n_iter=200):
     print_table(title, ("", "ms", "elements / s / core", "times the suite's"), rows)
 
 
-def compare_nmf(rng, rounds=15, n_iter=200):
+def chorale(n_frames, n_components=60):
+    """A recording of so many frames, the chorale over and over, and a basis for it: that of the templates.
+
+    Beyond 60 columns there are the templates' once more, shifted by three bins, as if there were more notes.
+    """
+    import separation
+
+    y = recording.load(ROOT / "examples" / "chorale" / "matched" / "mixture.flac", separation.SR)
+    Y = recording.stft(np.resize(y, 512 * (n_frames - 1)))
+    H = separation.learn_basis(2048, 1)[0]
+    more = np.roll(H[:, : n_components - 60], 3, axis=0)
+    return Y, np.concatenate([H, more], axis=1)
+
+
+def compare_nmf(rounds=5, n_iter=200, n_frames=1643):
+    """Beside scikit-learn's mu, and the processor's peak: two products of K L M an iteration, on all cores."""
     from sklearn.decomposition import non_negative_factorization
 
-    Y, H = random_problem(rng, 60)
-    Y = np.abs(Y)
+    rows, square = [], np.ones((4096, 4096), np.float32)
+    for n_components, loss in itertools.product((60, 88), LOSSES):
+        Y, H = chorale(n_frames, n_components)
+        V = np.abs(Y)
+        V += V.max() * utils.IS_FLOOR * (loss == "itakura-saito")  # it refuses zeros
 
-    def rival(solver):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it stops before it has converged
-            non_negative_factorization(
-                Y.T,
-                H=np.ascontiguousarray(H.T),
-                n_components=60,
-                update_H=False,
-                solver=solver,
-                max_iter=n_iter,
-                tol=0,
+        def rival(V=V, H=H, loss=loss):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that it stops before it has converged
+                non_negative_factorization(
+                    V.T,
+                    H=np.ascontiguousarray(H.T),
+                    n_components=H.shape[1],
+                    update_H=False,
+                    solver="mu",
+                    beta_loss=loss,
+                    max_iter=n_iter,
+                    tol=0,
+                )
+
+        rivals = (lambda V=V, H=H, loss=loss: utils.nmf(V, H, n_iter, loss=loss), rival, lambda: square @ square)
+        times = take_turns(rivals, rounds)
+        ours, theirs, _ = np.median(times, axis=0)
+        peak = V.size * n_components * 2 * n_iter / len(square) ** 3
+        share = "" if loss == "frobenius" else f"{np.median(peak * times[:, 2] / times[:, 0]):.0%}"
+        ratio = np.median(times[:, 1] / times[:, 0])
+        rows.append(
+            (
+                f"{n_components}",
+                loss,
+                f"{1e3 * ours / n_iter:.2f}",
+                f"{1e3 * theirs / n_iter:.2f}",
+                f"{ratio:.1f}",
+                share,
             )
+        )
+    header = ("L", "loss", "utils.nmf, ms", "scikit-learn, mu, ms", "times as fast", "of the peak")
+    print_table(f"An iteration of {n_iter}, K = 1025, M = {n_frames}, with the cost curve", header, rows)
 
-    names = ("utils.nmf, with its cost curve", "(c) scikit-learn, mu", "(c) scikit-learn, cd")
-    times = take_turns((lambda: utils.nmf(Y, H, n_iter), lambda: rival("mu"), lambda: rival("cd")), rounds)
-    ratios = np.median(times / times[:, :1], axis=0)
-    rows = [
-        (name, f"{1e3 * t:.1f}", f"{ratio:.2f}")
-        for name, t, ratio in zip(names, np.median(times, axis=0), ratios, strict=True)
-    ]
-    print_table(f"Fixed-basis NMF, {n_iter} iterations, single precision", ("", "ms", "times the suite's"), rows)
+
+def compare_late(rounds=2, n_frames=512):
+    """Processor time of an iteration, early and late, in sound, in a fade by 400 dB, and in silence."""
+    Y, H = chorale(n_frames)
+    faded = (Y * np.geomspace(1, 1e-20, n_frames)).astype(np.complex64)
+    silent = np.zeros_like(Y)
+    silent[:, :8] = Y[:, :8]  # or there would be nothing to do at all
+    work = {loss: functools.partial(utils.nmf, loss=loss) for loss in LOSSES}
+    work["complex, mixture phase"] = lambda Y, H, n: deque(utils.complex_nmf_blocks(Y, H, n, with_phase=False), 0)
+    work["complex, random phases, 64 frames"] = lambda Y, H, n: deque(
+        utils.complex_nmf_blocks(Y[:, -64:], H, n, phase_init="random", with_phase=False), 0
+    )
+    rows = []
+    for name, function in work.items():
+        function(Y, H, 1)  # compiles
+        cells = []
+        for y in (Y, faded, silent):
+            times = np.array(
+                [[processor_seconds(function, y, H, n) for n in (10, 50, 400, 500)] for _ in range(rounds)]
+            )
+            at_10, at_50, at_400, at_500 = np.min(times, axis=0)  # what else runs only adds to it
+            cells += [(at_50 - at_10) / 40, (at_500 - at_400) / 100]
+        rows.append((name, *(f"{1e3 * max(t, 0):.2f}" for t in cells)))
+    title = f"Milliseconds of the processor for an iteration, 10 to 50 (early) and 400 to 500 (late), {n_frames} frames"
+    header = ("", *(f"{y}, {when}" for y in ("sound", "fade", "silence") for when in ("early", "late")))
+    print_table(title, header, rows)
+
+
+def processor_seconds(function, *args):
+    start = time.process_time()
+    function(*args)
+    return time.process_time() - start
 
 
 def compare_smoothing(rounds=3, n_iter=200):
@@ -227,7 +292,8 @@ def main():
     parts = {
         "growth": show_growth,  # first: a process starts with the peak memory of the one that starts it
         "sweep": lambda: compare_sweeps(np.random.default_rng(0)),
-        "nmf": lambda: compare_nmf(np.random.default_rng(0)),
+        "nmf": compare_nmf,
+        "late": compare_late,
         "smoothing": compare_smoothing,
         "start": compare_start,
     }

@@ -257,7 +257,8 @@ def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, results):
     if results == "curves":
         return curves
     X *= X.dtype.type(scale)
-    return (*curves, (refined * scale).astype(Y.real.dtype), F * Y.dtype.type(scale), X)
+    refined = utils.zero_below(refined.astype(Y.real.dtype)) * Y.real.dtype.type(scale)
+    return (*curves, refined, F * Y.dtype.type(scale), X)
 
 
 HELD_TYPES = (

@@ -30,6 +30,9 @@ def test_a_strong_prior_keeps_the_templates(problem):
     adapted, strength = adapt.adapt_basis(other @ U, H, 1e12)
     assert strength == 1e12
     assert adapted == pytest.approx(H, rel=1e-9)
+    firmest, strength = adapt.adapt_basis(other @ U, H, 1e308)  # without a warning
+    assert strength == adapt.FIRMEST
+    assert np.array_equal(firmest, adapted)
 
 
 def test_a_weak_prior_finds_the_other_piano(problem):

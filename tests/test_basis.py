@@ -238,3 +238,14 @@ def test_several_templates_of_a_key_are_one_note_of_several_columns(templates, t
         soundfile.write(tmp_path / f"{name}.wav", y, sr)
     make_init_H.main([str(tmp_path), "-o", str(tmp_path)])
     assert basis.load(tmp_path / "fixed_basis.npy").notes == {60: [0, 1], 62: [2]}
+
+
+def test_any_damping_and_variance_is_a_spectrum_or_refused():
+    for options in ({"damping": 1e308}, {"damping": 1e-308}, {"variance": 1e-308}, {"variance": 1e12}):
+        p = utils.harmonic_gmm(440.0, **options)
+        assert p.sum() == pytest.approx(1)
+        assert (p > 0).all()
+    top = utils.harmonic_gmm(440.0, damping=1e308)
+    assert np.argmax(top) == round(25 * 440 * N_FFT / SR)  # the last harmonic below Nyquist has all the weight
+    with pytest.raises(utils.InputError, match=r"variance: got 1e\+308 Hz\^2"):
+        utils.harmonic_gmm(440.0, variance=1e308)

@@ -204,6 +204,32 @@ def test_bins_next_to_the_smallest_numbers_have_phases_too(small):
     assert (np.diff(cost) <= 1e-6 * cost[0]).all()
 
 
+@pytest.mark.parametrize("phase_init", STARTS)
+@pytest.mark.parametrize("gain", [1e-12, 1e12, 1e30, 1e37])
+def test_the_scale_of_the_basis_is_free(small, phase_init, gain):
+    Y, H = small
+    Y = Y.astype(np.complex64)
+    expected = utils.complex_nmf(Y, H.astype(np.float32), 20, phase_init=phase_init, sparsity=0)
+    loud = (gain * H / H.max()).astype(np.float32)
+    U, _, F, cost = utils.complex_nmf(Y, loud, 20, phase_init=phase_init, sparsity=0)
+    np.testing.assert_allclose(cost, expected[3], rtol=1e-3)
+    np.testing.assert_allclose(F, expected[2], atol=1e-2)
+    np.testing.assert_allclose(U * (gain / H.max()), expected[0], rtol=0.05, atol=1e-3)
+
+
+@pytest.mark.parametrize("phase_init", STARTS)
+def test_activations_out_of_reach_of_the_precision_are_refused(small, phase_init):
+    Y, H = (array.astype(dtype) for array, dtype in zip(small, (np.complex64, np.float32), strict=True))
+    for y, h in ((1e-5 * Y, 1e37 * H / H.max()), (1e25 * Y, 1e-25 * H)):
+        with pytest.raises(utils.InputError, match="too far from 1 for float32"):
+            utils.complex_nmf(y.astype(Y.dtype), h.astype(H.dtype), 2, phase_init=phase_init)
+        with pytest.raises(utils.InputError, match="too far from 1 for float32"):
+            utils.nmf(y.astype(Y.dtype), h.astype(H.dtype), 2)
+    H[:, 2] *= 1e-25
+    with pytest.raises(utils.InputError, match="below 1e-19 of the largest in column 2"):
+        utils.complex_nmf(Y, H, 2, phase_init="random")
+
+
 def test_a_file_repeated_twice_gives_its_activations_twice(small):
     Y, H = small
     U, _, F, cost = utils.complex_nmf(Y, H, 30, sparsity=0.05)

@@ -100,6 +100,29 @@ def test_a_run_that_is_stopped_leaves_nothing_under_a_final_name(long_run, numbe
         assert not list(folder.glob(".part-*"))
 
 
+def test_two_first_runs_at_once_leave_a_cache_that_serves_both(tmp_path, root):
+    code = (
+        "import sys, numpy as np, utils; rng = np.random.default_rng(0);"
+        "Y = (rng.random((9, 4)) + 1j).astype(sys.argv[1]); H = rng.random((9, 2));"
+        "print(utils.complex_nmf(Y, H, 5, phase_init='random')[3][-1])"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def both():
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, dtype], cwd=root, env=environment, stdout=subprocess.PIPE, text=True
+            )
+            for dtype in ("complex64", "complex128")
+        ]
+        return [process.communicate()[0] for process in processes]
+
+    first = both()
+    assert len(list(tmp_path.rglob("*.nbc"))) == 2  # without a lock both take the same name
+    assert all(first)
+    assert both() == first
+
+
 def test_no_place_to_keep_compiled_code_is_no_error(tmp_path, root, problem):
     Y, H = problem
     np.savez(tmp_path / "problem.npz", Y=Y, H=H)
