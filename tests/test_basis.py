@@ -117,9 +117,9 @@ def test_learning_never_raises_the_distance(rng):
 
 
 def test_a_state_starts_active_in_its_share_of_the_sound_and_a_tenth_as_active_elsewhere(rng):
-    Y, H = rng.random((30, 6)), np.repeat(rng.random((30, 1)) + 0.1, 2, axis=1)
-    Y /= Y.sum(axis=0)  # all frames as loud, so half of them are half of the sound
-    U = np.array([[1, 1, 1, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 1, 1, 1]])
+    Y, H = rng.random((30, 6)), np.repeat(rng.random((30, 1)) + 0.1, 3, axis=1)
+    Y /= Y.sum(axis=0)  # all frames as loud, so a third of them is a third of the sound
+    U = np.repeat(0.1 + 0.9 * np.eye(3), 2, axis=1)
     learnt = utils.learn_spectra(Y, H, 3)
     for _ in range(3):
         U = oracle.nmf_update(Y, H, U)
