@@ -116,6 +116,17 @@ def test_learning_never_raises_the_distance(rng):
     assert best_distance(utils.learn_spectra(Y, start, 200)) == pytest.approx(np.sum(s[1:] ** 2) / 2, rel=1e-9)
 
 
+def test_a_state_starts_active_in_its_share_of_the_sound_and_a_tenth_as_active_elsewhere(rng):
+    Y, H = rng.random((30, 6)), np.repeat(rng.random((30, 1)) + 0.1, 3, axis=1)
+    Y /= Y.sum(axis=0)  # all frames as loud, so a third of them is a third of the sound
+    U = np.repeat(0.1 + 0.9 * np.eye(3), 2, axis=1)
+    learnt = utils.learn_spectra(Y, H, 3)
+    for _ in range(3):
+        U = oracle.nmf_update(Y, H, U)
+        H = oracle.nmf_update(Y.T, U.T, H.T).T
+    np.testing.assert_allclose(learnt, H / H.sum(axis=0), rtol=1e-10)
+
+
 @pytest.mark.parametrize("gain", [1e-150, 1e-30, 1e30])
 def test_the_level_of_a_template_is_free(rng, gain):
     Y, start = rng.random((20, 12)), rng.random((20, 2)) + 0.1
