@@ -1,10 +1,11 @@
 """Separation quality: how near the suite's ways of taking a recording apart come to the true sound of each note.
 
     python benchmarks/separation.py
+    python benchmarks/separation.py --draw    # measures nothing, draws the chart again from the tables
 
 Every setting takes every example of examples/ apart, on the piano of the templates (matched) and on another one
-(mismatched). Prints the tables and writes them into README.md and benchmarks/README.md, between their markers, and
-draws images/separation.png. About twenty minutes on two cores.
+(mismatched). Prints the tables, writes them into benchmarks/README.md between its markers, and draws
+images/separation.png from them. About twenty minutes on two cores.
 
 Only pitches that occur in a piece are scored, and four figures in dB tell of each, s being its true sound, s_hat
 what the setting gives and y the recording:
@@ -43,10 +44,13 @@ SR = 22050
 N_FFT = 2048  # samples, where a setting does not say otherwise; frames are a quarter of it apart
 N_ITER = 200
 PIANOS = "matched", "mismatched"
-MAIN_EXAMPLE = "chorale"  # the one that README.md tells of, in all four figures
+MAIN_EXAMPLE = "chorale"  # the one with all four figures, and the one in the chart
 FIGURES = "SDR", "SDR*", "SIR", "SAR"
 SOLVER_ITERATIONS = 100  # medians are then within 0.1 dB of an exact solution, which NumPy 2 keeps fast_bss_eval from
-BEGIN, END = "<!-- separation: begin -->", "<!-- separation: end -->"  # of what this writes into a README
+BEGIN, END = "<!-- separation: begin -->", "<!-- separation: end -->"  # around what this writes into a page
+FIGURES_HEADING = f"### The {MAIN_EXAMPLE}: median / mean over its notes, in dB"
+SDR_HEADING = "### All three pieces: median / mean SDR over the notes, in dB"
+PAGE = ROOT / "benchmarks" / "README.md"
 COLOURS = {"matched": "#3b0f70", "mismatched": "#f4a261"}
 
 
@@ -163,6 +167,13 @@ SETTINGS = [
 ]
 RECOMMENDED = "CNMF, sinusoidal, adapted", 2, 8192  # name, states, n_fft
 RIVAL = "NMF, KL, Wiener mask"  # with the basis as it is, and the states and the n_fft that suit it best
+CHART = {  # bars of the chart, two for each: name, states and n_fft of a row of the table
+    "CNMF.py, random phases": ("CNMF, random start: X", "1", "2048"),
+    "complex NMF, plain model": (PLAIN.name, "1", "2048"),
+    "NMF.py, defaults": ("NMF, Euclidean, Wiener mask", "1", "2048"),
+    "CNMF.py, recommended": tuple(map(str, RECOMMENDED)),
+    "ideal Wiener mask (knows the truth)": ("oracle: true Wiener mask", "", "2048"),
+}
 
 
 # --- What is measured ---------------------------------------------------------------------------------
@@ -241,10 +252,6 @@ def figures_table(scores):
     )
 
 
-def median_sdr(scores, key, i):
-    return np.median(scores[key][i][0])
-
-
 def sdr_table(scores):
     """Median and mean SDR of every example on both pianos."""
     header = [f"{example}, {piano}" for example, piano in scores]
@@ -277,34 +284,34 @@ def recommendation(scores):
     )
 
 
-def draw(path, scores):
-    """Draw the median SDR of each setting on both pianos of the main example, the oracles apart."""
+def read_medians(page):
+    """Median SDR of each row of :func:`sdr_table` in a page: ``(name, states, n_fft)`` to ``{column: dB}``."""
+    lines = page[page.index(SDR_HEADING) :].splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    header, _, *rows = itertools.takewhile(lambda row: len(row) == len(rows[0]), rows)
+    return {
+        tuple(row[:3]): {name: float(cell.split("/")[0]) for name, cell in zip(header[3:], row[3:], strict=True)}
+        for row in rows
+    }
+
+
+def draw(path, medians):
+    """Draw the settings of ``CHART`` on both pianos of the main example, from :func:`read_medians`."""
     from matplotlib.figure import Figure
 
-    first_oracle = next(i for i, setting in enumerate(SETTINGS) if setting.oracle)
-    places = np.arange(len(SETTINGS)) + 1.0 * (np.arange(len(SETTINGS)) >= first_oracle)
-    figure = Figure(figsize=(9, 0.29 * len(SETTINGS) + 1.2), layout="constrained")
+    places = np.arange(len(CHART))
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
-    for piano, shift in zip(PIANOS, (-0.2, 0.2), strict=True):
-        medians = [median_sdr(scores, (MAIN_EXAMPLE, piano), i) for i in range(len(SETTINGS))]
-        bars = axes.barh(places + shift, medians, height=0.38, color=COLOURS[piano], label=f"{piano} piano")
-        axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=7)
-    axes.set_yticks(places, [chart_label(setting) for setting in SETTINGS], fontsize=8)
-    axes.axhline(first_oracle, color="0.5", linewidth=0.8)
-    axes.text(
-        *(0.995, first_oracle + 0.3),
-        "below the line: with knowledge of the truth",
-        transform=axes.get_yaxis_transform(),
-        ha="right",
-        va="center",
-        fontsize=8,
-        color="0.3",
-    )
-    axes.set_ylim(places[-1] + 0.7, -0.7)
-    axes.margins(x=0.06)
+    for piano, shift, label in zip(PIANOS, (-0.2, 0.2), ("the templates' piano", "another piano"), strict=True):
+        values = [medians[row][f"{MAIN_EXAMPLE}, {piano}"] for row in CHART.values()]
+        bars = axes.barh(places + shift, values, height=0.38, color=COLOURS[piano], label=label)
+        axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=9)
+    axes.set_yticks(places, list(CHART))
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
-    axes.set_xlabel(f"SDR, median over the notes of the {MAIN_EXAMPLE} (dB)")
+    axes.set_xlabel(f"SDR in dB, median over the notes of the {MAIN_EXAMPLE}; more is better")
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
     figure.savefig(path, dpi=150)
 
@@ -327,8 +334,20 @@ def put_between_markers(path, text, begin=BEGIN, end=END):
     path.write_text(after, encoding="utf-8")
 
 
-def main():
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--draw", action="store_true", help="only draw the chart, from the tables in benchmarks/README.md"
+    )
+    if not parser.parse_args(argv).draw:
+        text = tables(measure_all())
+        print(f"\n{text}")
+        put_between_markers(PAGE, text)
+    draw(ROOT / "images" / "separation.png", read_medians(PAGE.read_text(encoding="utf-8")))
+
+
+def measure_all():
+    """Figures of every setting, by example and piano."""
     needed = sorted({(setting.n_fft, setting.states) for setting in SETTINGS if setting.states})
     bases = {key: learn_basis(*key) for key in tqdm(needed, "Bases")}
     examples = sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir())
@@ -339,14 +358,17 @@ def main():
             measure(setting, y, stems, bases.get((setting.n_fft, setting.states)), key[0] == MAIN_EXAMPLE)
             for setting in tqdm(SETTINGS, " ".join(key))
         ]
-    texts = {
-        "README.md": f"{recommendation(scores)}\n\n{figures_table(scores)}",
-        "benchmarks/README.md": sdr_table(scores),
-    }
-    for path, text in texts.items():
-        print(f"\n{text}")
-        put_between_markers(ROOT / path, text)
-    draw(ROOT / "images" / "separation.png", scores)
+    return scores
+
+
+def tables(scores):
+    """What stands between the markers of benchmarks/README.md."""
+    parts = [
+        *("### The recommended setting", recommendation(scores)),
+        *(FIGURES_HEADING, figures_table(scores)),
+        *(SDR_HEADING, sdr_table(scores)),
+    ]
+    return "\n\n".join(parts)
 
 
 if __name__ == "__main__":

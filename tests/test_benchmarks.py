@@ -64,3 +64,21 @@ def test_only_what_is_between_the_markers_is_replaced(separation, tmp_path):
     path.write_text("none", encoding="utf-8")
     with pytest.raises(SystemExit, match="got 0 pairs of markers"):
         separation.put_between_markers(path, "new")
+
+
+def test_the_chart_shows_at_most_ten_bars_of_the_table(separation, tmp_path, drawn):
+    medians = separation.read_medians(separation.PAGE.read_text(encoding="utf-8"))
+    assert len(medians) == len(separation.SETTINGS)
+    separation.draw(tmp_path / "separation.png", medians)
+    bars = [bar.get_width() for bar in drawn["separation.png"].axes[0].patches]
+    expected = [medians[row][f"chorale, {piano}"] for piano in separation.PIANOS for row in separation.CHART.values()]
+    assert bars == expected
+    assert len(bars) <= 10
+
+
+def test_medians_are_read_back_as_they_were_written(separation, rng):
+    keys = [("chorale", "matched"), ("chorale", "mismatched"), ("prelude", "matched")]
+    scores = {key: [rng.uniform(-5, 20, (4, 3)) for _ in separation.SETTINGS] for key in keys}
+    medians = separation.read_medians(f"{separation.tables(scores)}\n\n<!-- end -->\n\n| another | table |\n")
+    for i, row in enumerate(medians.values()):
+        assert row == {", ".join(key): round(np.median(scores[key][i][0]), 1) for key in keys}
