@@ -19,8 +19,8 @@ from tqdm import tqdm
 import utils
 from piano import basis, cli, figures, outputs, phase, pitch, recording
 
-LOWEST_SR = 1000  # Hz; below it hardly a note of the piano can be measured
-LARGEST_N_FFT = 2**20  # samples, the best part of a minute
+LOWEST_SR = 1000  # Hz; below it few notes can be measured
+LARGEST_N_FFT = 2**20  # samples, 48 s at 22 050 Hz
 
 
 def parse_args(parser, argv):
@@ -87,7 +87,7 @@ def main(argv=None):
 
 
 def learn_note(path, args):
-    """Description of the note in a template, its spectra [shape=(K, states)], its rotation, and the error left."""
+    """Learn one note: its description, its spectra [shape=(K, states)], its rotation, and the remaining error."""
     y = recording.load(path, args.sr)
     if not y.any():
         raise utils.InputError(f"{path}: got silence, expected one note")

@@ -1,4 +1,4 @@
-"""Pitch: the names and MIDI numbers of notes, and measuring the fundamental of one."""
+"""Pitch: names and MIDI numbers of notes, and the fundamental of a recorded note."""
 
 import math
 import re
@@ -14,7 +14,7 @@ NOTE = re.compile(r"(?<![A-Za-z0-9])([A-Ga-g])([#s♯b♭]?)(-1|\d)(?![A-Za-z0-9
 MIDI_NUMBER = re.compile(r"^(\d{2,3})(?=[ _.-])|(?<=[ _.-])(\d{2,3})$")
 PIANO = range(21, 109)  # A0 to C8
 LOWEST_HZ, HIGHEST_HZ = 27.5, 4186.0  # A0 and C8
-PITCHED_SHARE = 0.5  # of the frames that a template's pitch is measured on
+PITCHED_SHARE = 0.5  # of a template's frames that must be voiced
 
 
 def note_name(midi):
@@ -23,10 +23,10 @@ def note_name(midi):
 
 
 def midi_of_name(stem):
-    """MIDI number that a file name without its suffix carries, or None.
+    """MIDI number in a file name without its suffix, or None.
 
-    A note name (``036_C2``, ``C#4``, ``Db3``, ``Cs2``) standing by itself comes first, then a MIDI number of
-    the piano's range with a separator (``036_soft``, ``piano-60``). ``pf10`` carries neither.
+    A note name (``036_C2``, ``C#4``, ``Db3``, ``Cs2``) that stands by itself comes first, then a MIDI number of
+    a piano's key with a separator (``036_soft``, ``piano-60``). ``pf10`` has neither.
     """
     if match := NOTE.search(stem):
         letter, accidental, octave = match.groups()
@@ -43,10 +43,10 @@ def nearest_midi(f0, c3=C3_HZ):
 
 
 def measure_f0(y, sr):
-    """Fundamental frequency in Hz of a single note, or None where most of it has no pitch.
+    """Fundamental frequency in Hz of a single note, or None if most of it has no pitch.
 
-    The median over the voiced frames of pYIN (M. Mauch and S. Dixon, ICASSP 2014), on the second after the
-    loudest sample, or the last one. Less than two periods of A0 have no pitch.
+    It is the median over the voiced frames of pYIN (M. Mauch and S. Dixon, ICASSP 2014), in the second after the
+    loudest sample, or in the last second. A sound shorter than two periods of A0 has no pitch.
 
     Parameters
     ----------
