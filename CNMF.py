@@ -57,7 +57,7 @@ def main(argv=None):
 
 
 def decompose(path, out_dir, *, templates, args, map):
-    """Take one recording apart, and write what comes out into ``out_dir``."""
+    """Take one recording apart, and write the results into ``out_dir``."""
     own = ["learning_curve_CNMF.png", "reconst.npy", *([] if args.no_phase else ["phase_calc.npy"])]
     with cli.reserved_folder(out_dir, path, templates, args, own) as workspace:
         recording = open_recording(path, templates, workspace)
@@ -90,7 +90,7 @@ def decompose(path, out_dir, *, templates, args, map):
 
 
 def component_blocks(Y, piano, strength, args, map):
-    """Yield ``frames, U, F, error, cost, P, X`` for each block; P and X, the notes, only where they are wanted."""
+    """Yield ``frames, U, F, error, cost, P, X`` for each block. P, and X, the notes, may be None if not wanted."""
     options = {"sparsity": args.sparsity, "seed": args.seed, "thr": args.thr, "tol": args.tol, "map": map}
     options["progress"] = cli.progress_bar("frame", args.quiet)
     if args.phase_init == "sinusoidal":
@@ -104,7 +104,7 @@ def component_blocks(Y, piano, strength, args, map):
 
 
 def write_components(folder, blocks, recording, piano, args):
-    """Write reconst.npy, phase_calc.npy and the sound of all notes, as their blocks come.
+    """Write reconst.npy, phase_calc.npy and the sound of all notes, block by block.
 
     Returns U, the error and the cost after each iteration, and the writer of the stems, or None.
     """

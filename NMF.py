@@ -44,7 +44,7 @@ def main(argv=None):
 
 
 def decompose(path, out_dir, *, templates, args, map):
-    """Take one recording apart, and write what comes out into ``out_dir``."""
+    """Take one recording apart, and write the results into ``out_dir``."""
     with cli.reserved_folder(out_dir, path, templates, args, ["learning_curve_NMF.png"]) as workspace:
         recording = open_recording(path, templates, workspace)
         if args.stems:

@@ -26,12 +26,12 @@ from tqdm import tqdm
 import utils
 from piano import basis, cli, figures, outputs, phase, pitch, recording
 
-LOWEST_SR = 1000  # Hz; below it hardly a note of the piano can be measured
+LOWEST_SR = 1000  # Hz; below it few notes can be measured
 OUTPUTS = [
     *("fixed_basis.npy", "fixed_basis.json", "fixed_basis_rotation.npy", "fixed_basis_spectrogram.png"),
     outputs.RECORD,
 ]
-LARGEST_N_FFT = 2**20  # samples, the best part of a minute
+LARGEST_N_FFT = 2**20  # samples, 48 s at 22 050 Hz
 
 
 def parse_args(parser, argv):

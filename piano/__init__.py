@@ -1,1 +1,1 @@
-"""What a recording, a piano and a user add to the four things of utils.py."""
+"""Everything beyond the core in utils.py: recordings, notes, stems, pictures, results, the command line."""

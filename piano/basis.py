@@ -1,4 +1,4 @@
-"""Basis: the spectra of a piano's notes and what describes them, as one value; reading and writing it."""
+"""Basis: the spectra of a piano's notes, and their description, as one value. Reads and writes it."""
 
 import json
 import math
@@ -13,25 +13,25 @@ from piano.outputs import check_handed_over
 from piano.pitch import NOTE, midi_of_name
 from utils import InputError
 
-HIGHEST_SR = 10**6  # Hz; a file that asks for more would fill the disk
+HIGHEST_SR = 10**6  # Hz; a higher rate would fill the disk
 
 
 @dataclass(frozen=True)
 class Basis:
-    """The spectra of a piano's notes, and the transform that they were learnt with.
+    """The spectra of a piano's notes, and the STFT that they were learnt with.
 
     Attributes
     ----------
     H : np.ndarray [shape=(K, L), float, >= 0]
-        One spectrum a column.
+        One spectrum in each column.
     sr, n_fft, hop : int or None
-        Sampling rate in Hz, STFT length and hop length in samples; None where nothing tells.
+        Sampling rate in Hz, STFT length and hop length in samples; None where they are not known.
     columns : list of dict or None
-        The ``file``, the ``note`` and ``f0`` in Hz of each column; None where nothing tells.
+        The ``file``, the ``note`` and ``f0`` in Hz of each column; None where they are not known.
     rotation : np.ndarray [shape=(K, L), complex64] or None
-        How each bin of a note turns from one frame to the next, see :func:`phase.measure_rotation`.
+        How the phase of each bin of a note turns from one frame to the next, see :func:`phase.measure_rotation`.
     files : tuple of Path
-        What it was read from.
+        The files that it was read from.
     """
 
     H: np.ndarray
@@ -46,7 +46,7 @@ class Basis:
     def notes(self):
         """Columns of each note: a dict from MIDI number to a list, in order of pitch.
 
-        Without a description every column is a component of its own, and its number takes the place of MIDI's.
+        Without a description every column counts as a note, and its number takes the place of the MIDI number.
         """
         if self.columns is None:
             return {l: [l] for l in range(self.H.shape[1])}
@@ -57,20 +57,20 @@ class Basis:
 
     @property
     def stft(self):
-        """Parameters of the transform, as ``run.json`` has them; None where the sampling rate is not known."""
+        """Parameters of the STFT, as in ``run.json``; None if the sampling rate is not known."""
         return {"sr": self.sr, "n_fft": self.n_fft, "hop": self.hop} if self.sr else None
 
 
 def load(path, sr=None, *, with_rotation=False):
-    """Read a basis and what lies beside it.
+    """Read a basis, its description, and its rotations if they are needed.
 
     Parameters
     ----------
     path : str or Path
         Of ``fixed_basis.npy``.
     sr : int, optional
-        Sampling rate in Hz that the user named. Without a description n_fft then follows from K, and the hop length
-        is a quarter of it, as librosa has it.
+        Sampling rate in Hz that the user named, for a basis without a description. Then n_fft follows from K, and
+        the hop length is a quarter of it, librosa's default.
     with_rotation : bool
         Whether the rotations are needed.
 
@@ -81,7 +81,7 @@ def load(path, sr=None, *, with_rotation=False):
     Raises
     ------
     InputError
-        If a file is missing or is not what it should be, or the description names another ``sr``.
+        If a file is missing or invalid, or the description names another ``sr``.
     """
     H = utils.load_basis(path)
     info, files = load_description(path, H.shape), [Path(path)]
@@ -111,12 +111,12 @@ def save(folder, basis):
 
 
 def description_path(path):
-    """Where the description of a basis, a ``.npy`` file, lies: beside it, ``.json``."""
+    """Path of the description of a basis: ``fixed_basis.json`` for ``fixed_basis.npy``."""
     return Path(path).with_suffix(".json")
 
 
 def rotation_path(path):
-    """Where the rotations of a basis, a ``.npy`` file, lie: beside it, ``..._rotation.npy``."""
+    """Path of the rotations of a basis: ``fixed_basis_rotation.npy`` for ``fixed_basis.npy``."""
     return Path(path).with_name(f"{Path(path).stem}_rotation.npy")
 
 
@@ -128,18 +128,18 @@ def load_description(path, shape):
     path : str or Path
         Of the basis.
     shape : tuple
-        (K, L) of the basis, which the description must fit.
+        (K, L) of the basis; the description must fit it.
 
     Returns
     -------
     dict or None
         ``sr`` in Hz, ``n_fft`` and ``hop`` in samples, ``window``, and ``columns``: for each column its
-        ``file``, ``note`` and ``f0`` in Hz. None where there is no such file.
+        ``file``, ``note`` and ``f0`` in Hz. None if there is no such file.
 
     Raises
     ------
     InputError
-        If the file is there but is no description of this basis, or a killed run has left only one of the two.
+        If the file does not describe this basis, or a killed run has left only one of the two.
     """
     check_handed_over(path)
     path = description_path(path)
@@ -171,7 +171,7 @@ def load_rotation(path, shape):
     path : str or Path
         Of the basis.
     shape : tuple
-        (K, L) of the basis, which the rotations must have too.
+        (K, L) of the basis; the rotations must have the same.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What the scripts share on the command line: options, checks of them, progress, and how a run ends."""
+"""The command line that the scripts share: options and their checks, progress, and how a run ends."""
 
 import argparse
 import contextlib
@@ -19,7 +19,7 @@ LARGEST = 2**31 - 1  # of whole numbers; numpy refuses far larger ones with a tr
 
 
 def parser(doc, file):
-    """An argument parser for the script ``file``: its help is the docstring, its errors are one line and status 2."""
+    """An argument parser for the script ``file``. Its help is the docstring; its errors are one line, status 2."""
     parser = argparse.ArgumentParser(
         Path(file).name, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -29,7 +29,7 @@ def parser(doc, file):
 
 
 def parse(parser, argv):
-    """Parse ``argv``; ``command`` holds the script's name and the arguments, but for those that change no result."""
+    """Parse ``argv``. ``script`` and ``command`` are for ``run.json``: only the arguments that change results."""
     args = parser.parse_args(argv)
     silent = argparse.ArgumentParser(add_help=False)
     add_output(silent)
@@ -39,7 +39,7 @@ def parse(parser, argv):
 
 
 def add_output(parser):
-    """Add what says where results go and what is shown and told."""
+    """Add the options of where results go and of what is shown and said."""
     parser.add_argument(
         "-o",
         "--out-dir",
@@ -58,7 +58,7 @@ def add_output(parser):
 
 
 def add_decomposition(parser):
-    """Add what NMF.py and CNMF.py have in common: input, iterations, basis, when to stop, and what to write."""
+    """Add the options of NMF.py and CNMF.py: input, iterations, basis, when to stop, and what to write."""
     parser.add_argument(
         "inputs",
         metavar="SPEC",
@@ -174,7 +174,7 @@ def _number(text, kind):
 
 
 def check_stems(args, basis):
-    """Raise :class:`InputError` where the options for stems cannot be met."""
+    """Raise :class:`InputError` if stems cannot be written as the options ask."""
     if not args.stems:
         return
     import soundfile  # only stems need it
@@ -187,9 +187,9 @@ def check_stems(args, basis):
 
 
 def for_each_input(parser, args, work):
-    """Call ``work(path, folder, map=...)`` for each input; a bad one does not stop the others and is told at the end.
+    """Call ``work(path, folder, map=...)`` for each input. A bad one is reported at the end, after the others.
 
-    ``map`` is what the work on blocks of frames goes through, the builtin or, with ``--dask``, a cluster's.
+    ``map`` runs the work on blocks of frames: the builtin, or with ``--dask`` the cluster's.
     """
     folders = [args.out_dir / Path(path).stem for path in args.inputs] if len(args.inputs) > 1 else [args.out_dir]
     names = [outputs.folded(folder) for folder in folders]
@@ -207,7 +207,7 @@ def for_each_input(parser, args, work):
 
 
 def _maps(address):
-    """Context of the two maps of :func:`cluster.connected`, or the builtin twice where there is no cluster."""
+    """Context of the two maps of :func:`cluster.connected`; without a cluster, the builtin twice."""
     if address is None:
         return contextlib.nullcontext((map, map))
     from piano import cluster
@@ -216,7 +216,7 @@ def _maps(address):
 
 
 def _complaint(work, job):
-    """What was wrong with an input, or None."""
+    """The message of what was wrong with an input, or None."""
     try:
         work(*job)
     except InputError as error:
@@ -235,7 +235,7 @@ def reserved_folder(out_dir, path, basis, args, own):
 
 
 def adapted_basis(recording, basis, args, map):
-    """Basis for a recording, as ``--adapt`` says, and the strength with which it was adapted, or None."""
+    """The basis, adapted if ``--adapt`` says so, and the strength that held it back, or None."""
     if args.adapt is None:
         return basis, None
     from piano import adapt
@@ -247,13 +247,13 @@ def adapted_basis(recording, basis, args, map):
 
 
 def stem_writer(folder, recording, basis, notes, args):
-    """A :class:`stems.StemWriter` for the stems of ``notes``, as the options have it."""
+    """A :class:`stems.StemWriter` for the stems of ``notes``, set up by the options."""
     names = [stems.file_name(basis, note) for note in notes]
     return stems.StemWriter(folder / "stems", names, with_sound(recording, native=args.native_sr), args.subtype)
 
 
 def finish_stems(writer, basis, notes, args):
-    """Keep the stems of ``notes``, write the residual, and say what adding them up again gives."""
+    """Keep the stems of ``notes``, write the residual, and report how well they add up."""
     null = writer.add_residual([stems.file_name(basis, note) for note in notes])
     for name, count in writer.clipped.items():
         report(f"{writer.recording.path}: {count} samples of {name} clipped; --subtype FLOAT never does")
@@ -271,9 +271,9 @@ def write_record(folder, recording, basis, args, **ending):
 
 
 def progress_bar(unit, quiet):
-    """A function ``update(n, total)`` that draws a progress bar on stderr once two seconds have passed.
+    """A function ``update(n, total)`` that draws a progress bar on stderr after two seconds.
 
-    It draws nothing where stderr is no terminal, or ``quiet`` is set.
+    It draws nothing if stderr is no terminal, or if ``quiet`` is set.
     """
     if quiet or not sys.stderr.isatty():
         return lambda n, total: None
@@ -290,7 +290,7 @@ def _advance(bar, n, total):
 
 
 def announce_compilation():
-    """Say on stderr when code is being compiled, which takes some seconds, once on each machine."""
+    """Say on stderr when code is being compiled: that takes some seconds, once on each machine."""
     from numba.core import event
 
     class Announcer(event.Listener):
@@ -305,7 +305,7 @@ def announce_compilation():
 
 
 def report(message, quiet=False):
-    """Say on stderr what happened, unless ``quiet``."""
+    """Print a message on stderr, unless ``quiet``."""
     if not quiet:
         print(message, file=sys.stderr)
 
@@ -331,8 +331,8 @@ def _catch_interrupts():
 def run(main):
     """Run a script: Ctrl-C ends it with status 130, a plain kill with 143, a full disk with one line and 1.
 
-    All three unwind the script, which leaves no unfinished file behind. BLAS gets one thread: with more, it adds up
-    in another order, and results would depend on the machine's number of cores.
+    All three unwind the script, so no unfinished file is left. BLAS gets one thread. With more, it would add up in
+    another order, and results would depend on the number of cores.
     """
 
     def terminate(signum, frame):

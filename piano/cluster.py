@@ -1,10 +1,10 @@
-"""Blocks of frames, and whole recordings, to the workers of a Dask cluster.
+"""Run the work on a Dask cluster.
 
-``connected`` gives two stand-ins for the builtin ``map``: one for blocks of frames, whose work is done by the
-workers, and one for recordings, of which this process has several in hand so that no worker waits. Both are lazy
-and yield results in the order of the jobs, so what is computed from them does not depend on who computed what.
+``connected`` gives two stand-ins for the builtin ``map``. One sends blocks of frames to the workers. The other
+keeps several recordings in hand in this process, so that no worker waits. Both yield results in the order of the
+jobs, so results do not depend on which worker computed what.
 
-All of Dask that the suite uses is used here, and is imported only when it is asked for.
+Only this module uses Dask, and imports it only with ``--dask``.
 """
 
 import functools
@@ -26,13 +26,13 @@ import numpy as np
 import utils
 from utils import InputError
 
-PACKAGES = ("numpy", "numba", "llvmlite", "threadpoolctl", "distributed")  # of the same version on every machine
-RECORDINGS = 8  # in hand at once, at most: each has a working copy on this machine's disk
-SECONDS = 10  # for which a scheduler, and its first worker, are waited for
+PACKAGES = ("numpy", "numba", "llvmlite", "threadpoolctl", "distributed")  # must have the same version on every machine
+RECORDINGS = 8  # in hand at once, at most; each has a working copy on this machine's disk
+SECONDS = 10  # to wait for a scheduler, and for its first worker
 
 
 class _UnseenError(Exception):
-    """The worker does not see the file that frames are to be read from, or sees another one."""
+    """The worker does not see the file of the frames, or sees another one."""
 
 
 @contextmanager
@@ -47,9 +47,9 @@ def connected(address):
     Yields
     ------
     map_blocks, map_inputs : callable
-        With the contract of the builtin ``map``. ``map_blocks(function, jobs)`` calls a picklable function on
-        workers; each job is a tuple, in which ``functools.partial(utils.read_frames, Y, frames)`` stands for frames
-        that are read on the worker. ``map_inputs(function, jobs)`` calls the function in threads of this process.
+        Like the builtin ``map``. ``map_blocks(function, jobs)`` calls a picklable function on workers. Each job is a
+        tuple; ``functools.partial(utils.read_frames, Y, frames)`` in it means frames that the worker may read
+        itself. ``map_inputs(function, jobs)`` calls the function in threads of this process.
 
     Raises
     ------
@@ -67,12 +67,12 @@ def connected(address):
         ) from None
     for name in logging.root.manager.loggerDict:
         if name.startswith("distributed"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what has to be said is said in one line below
-    dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"})  # a block is meant to be sent
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are reported in one line below
+    dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"})  # blocks are meant to be sent
     dask.config.set({"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"})  # for local
-    turn = threading.Lock()  # this process works on one recording at a time, while others wait for their blocks
+    turn = threading.Lock()  # this process works on one recording at a time; others wait for their blocks
     with ExitStack() as stack, warnings.catch_warnings():
-        warnings.simplefilter("ignore", distributed.versions.VersionMismatchWarning)  # _check_workers tells it
+        warnings.simplefilter("ignore", distributed.versions.VersionMismatchWarning)  # _check_workers reports it
         pool = ThreadPoolExecutor(RECORDINGS)
         stack.callback(pool.shutdown, cancel_futures=True)
         client = stack.enter_context(_client(address, distributed))
@@ -122,7 +122,7 @@ def _client(address, distributed):
 
 @functools.cache
 def environment():
-    """What has to be the same on every machine: a dict from name to version; that of the suite is a hash."""
+    """What must be the same on every machine: a dict from name to version. The suite's version is a hash."""
     found = {"python": ".".join(platform.python_version_tuple()[:2])}
     for name in PACKAGES:
         found[name] = importlib.metadata.version(name)
@@ -131,7 +131,7 @@ def environment():
 
 
 def _suite():
-    """What a worker runs: a dict from the path of each module, relative to the suite, to its bytes."""
+    """The modules that a worker runs: a dict from relative path to bytes."""
     root = Path(__file__).resolve().parents[1]
     paths = [root / "utils.py", *sorted((root / "piano").glob("*.py"))]
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
@@ -146,10 +146,10 @@ def _check_versions(worker, got):
 
 
 def _check_workers(client):
-    """Hold the versions of all workers against this process', and give them the suite where they lack it."""
+    """Compare the versions of all workers with this process', and send them the suite if they lack it."""
     from distributed import WorkerPlugin
 
-    class Suite(WorkerPlugin):  # this and the next travel as code: the worker need not have this module
+    class Suite(WorkerPlugin):  # sent as code, like the next: the worker need not have this module
         def __init__(self, modules):
             self.modules = modules
 
@@ -188,16 +188,16 @@ def _check_workers(client):
 
 
 def _map_blocks(client, address, turn, function, jobs):
-    """Yield ``function(job)`` of each job, done by workers, in order; few of them are under way at once.
+    """Yield ``function(job)`` of each job, computed by workers, in order; few are under way at once.
 
-    The function, with the arrays that are bound to it, goes to the cluster once; workers hand it on to each other.
-    As a task of its own, and not as scattered data, it can be had again when the worker that holds it is lost.
+    The function, with the arrays bound to it, goes to the cluster once, and workers pass it on. It is a task of its
+    own, not scattered data: so Dask can make it again if the worker that holds it is lost.
     """
     from distributed import KilledWorker
     from distributed.client import ClosedClientError
     from distributed.comm import CommClosedError
 
-    def work(*args):  # travels as code: the scheduler, which looks at every task, need not have the suite
+    def work(*args):  # sent as code: the scheduler looks at every task, and need not have the suite
         from piano import cluster
 
         return cluster._work(*args)
@@ -207,10 +207,10 @@ def _map_blocks(client, address, turn, function, jobs):
         return client.submit(work, payload, job, environment(), pure=False, **options)
 
     def wanted():
-        """How many blocks to have under way: two for each thread; workers come and go."""
+        """How many blocks to have under way: two for each thread. Workers come and go."""
         try:
             return 2 + 2 * sum(client.nthreads().values())
-        except OSError:  # told from those of the jobs, which read files
+        except OSError:  # not to be taken for an error of a job that reads a file
             raise CancelledError from None
 
     def result(job, future):
@@ -223,7 +223,7 @@ def _map_blocks(client, address, turn, function, jobs):
         return block
 
     try:
-        # In-band pickles of protocol 4 unpickle into arrays that are aligned and writable, as they are here.
+        # Protocol 4 keeps arrays inside the pickle, so they come out aligned and writable, as they are here.
         payload = client.submit(bytes, pickle.dumps(function, protocol=4), pure=False)
         shared, pending, in_flight = True, deque(), 1
         for i, job in enumerate(jobs):
@@ -247,7 +247,7 @@ def _map_blocks(client, address, turn, function, jobs):
 
 @contextmanager
 def _others_turn(turn):
-    """Context in which other recordings have their turn, if this one has it: ``map_blocks`` can be used by itself."""
+    """Context in which other recordings have their turn. Does nothing if this one has none, as in tests."""
     had = turn.locked()
     if had:
         turn.release()
@@ -259,7 +259,7 @@ def _others_turn(turn):
 
 
 def _portable(item, shared):
-    """What is sent in place of ``item``: where its frames are, if they are in a file, or the frames themselves."""
+    """What is sent in place of ``item``: the place of its frames in a file, or the frames themselves."""
     if not (isinstance(item, functools.partial) and item.func is utils.read_frames):
         return item
     Y, frames = item.args
@@ -272,9 +272,9 @@ def _portable(item, shared):
 
 
 def read_shared(path, dtype, offset, shape, order, frames, digest):
-    """Read a slice of frames that has this SHA-256 from an array in a file, or raise :class:`_UnseenError`.
+    """Read a slice of frames from an array in a file; raise :class:`_UnseenError` if its SHA-256 is another.
 
-    The hash is that of the frames and not of the file: a worker reads no more than what it works on.
+    The hash is that of the frames, not of the file, so a worker reads only what it works on.
     """
     try:
         block = utils.read_frames(np.memmap(path, dtype, "r", offset, shape, order), frames)
@@ -290,9 +290,9 @@ def _digest(block):
 
 
 def _work(payload, job, expected):
-    """On the worker: ``(True, function(job))``, or ``(False, None)`` where it does not see the frames.
+    """On the worker: ``(True, function(job))``, or ``(False, None)`` if it does not see the frames.
 
-    A worker may have joined since the others were checked. A thread of it takes one core.
+    Versions are compared again, as a worker may have joined since. Each of its threads takes one core.
     """
     if environment() != expected:
         from distributed import get_worker
@@ -309,5 +309,5 @@ def _work(payload, job, expected):
 
 @functools.cache
 def _limit_blas():
-    """One BLAS thread for good: threads that set and restore it by turns would undo one another's limit."""
+    """Limit BLAS to one thread for good. Threads that set and restored it in turn would undo each other's limit."""
     return utils.one_blas_thread()

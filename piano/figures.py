@@ -1,4 +1,4 @@
-"""Pictures: the basis, the piano roll of the activations, and the spectrogram beside its model."""
+"""Pictures: the basis, the piano roll, and the spectrogram beside its model."""
 
 import sys
 
@@ -7,23 +7,23 @@ import numpy as np
 import utils
 from piano.notes import sum_states
 
-DB_RANGE = 60  # dB below the loudest that a picture of spectra shows
-ROLL_DB_RANGE = 40  # and a piano roll: below it lies what leaks between notes
+DB_RANGE = 60  # dB below the loudest that pictures of spectra show
+ROLL_DB_RANGE = 40  # and piano rolls; below it, notes leak into one another
 LOWEST_HZ = 27.5  # A0, where a log-frequency axis begins
 MOST_LABELS = 40  # notes that an axis has room to name
-DIFFERENCE_DB = 20  # either way; ten times too much or a tenth is all that a picture of differences need tell
-PIXELS = 240, 700  # rows, and columns at most, of a panel of spectrograms, which has a few more: none gets lost
+DIFFERENCE_DB = 20  # either way, in the picture of differences: from a tenth to ten times
+PIXELS = 240, 700  # rows, and columns at most, of a panel; the panel itself has a few more, so none is lost
 PENTATONIC = ("C", "D", "E", "G", "A")  # no two of them are neighbours, so their names never touch
 
 
 def decibels(magnitude, span=DB_RANGE, peak=None):
-    """Magnitudes in dB relative to ``peak``, the largest, no lower than ``-span``; all at the bottom for silence."""
+    """Magnitudes in dB relative to ``peak``, by default the largest, cut at ``-span``; silence is all ``-span``."""
     peak = peak or magnitude.max() or 1.0
     return 20 * np.log10(np.maximum(magnitude / peak, 10 ** (-span / 20)))
 
 
 def colours():
-    """Colour map of every picture: perceptually even, and white where nothing sounds."""
+    """Colour map of all pictures: perceptually even, and white for silence."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
@@ -48,7 +48,7 @@ def note_ticks(names):
 def plot_activation(path, U, basis):
     """Draw activations as a piano roll: notes against seconds.
 
-    Where the basis has no description, it is components against frames.
+    Without a description of the basis, it is components against frames.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def plot_activation(path, U, basis):
 
 
 def activation_figure(U, basis):
-    """The figure that :func:`plot_activation` saves, and the axes of its piano roll, to be drawn on further."""
+    """The figure of :func:`plot_activation`, and the axes of its piano roll, so that one can draw on it."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6), dpi=100)
@@ -92,7 +92,7 @@ def activation_figure(U, basis):
 
 
 def thin(U, width=2000):
-    """At most about ``width`` columns, each the loudest of those it stands for: a picture has no more pixels."""
+    """Reduce U to about ``width`` columns: a picture has no more pixels. Each is the loudest of its columns."""
     step = -(-U.shape[1] // width)
     return np.maximum.reduceat(U, np.arange(0, U.shape[1], step), axis=1)
 
@@ -127,9 +127,9 @@ def plot_basis(path, basis):
 
 
 def plot_spectrogram(path, Y, model, basis):
-    """Draw the observed spectrogram, the modelled one and their difference, frequency on a logarithmic axis.
+    """Draw the recording's spectrogram, the model's, and their difference, frequency on a logarithmic axis.
 
-    Works through blocks of frames: of a long file no more is kept than the loudest on each pixel.
+    It works block by block, and keeps only the loudest value of each pixel.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def plot_spectrogram(path, Y, model, basis):
         ``model(frames)`` is the model of a slice of frames [shape=(K, frames), float >= 0 or complex], for
         instance ``lambda frames: H @ U[:, frames]``.
     basis : Basis
-        Where it has no description, axes are in bins and frames.
+        Without a description, axes are in bins and frames.
     """
     from matplotlib.figure import Figure
 
@@ -187,9 +187,9 @@ def plot_spectrogram(path, Y, model, basis):
 
 
 def loudest_on_pixels(Y, model, rows):
-    """Magnitudes of Y and of its model where frames and bins share pixels: the loudest of those that do.
+    """Magnitudes of Y and of its model on each pixel: the loudest of the bins and frames that share it.
 
-    Row i of both begins at bin ``rows[i]``; rows that begin at one bin all show that bin.
+    Row i begins at bin ``rows[i]``. Rows that begin at the same bin all show that bin.
     """
     step = -(-Y.shape[1] // PIXELS[1])
     columns = [], []
@@ -201,7 +201,7 @@ def loudest_on_pixels(Y, model, rows):
 
 
 def show(paths):
-    """Open pictures in windows; where there is no display, say so on stderr."""
+    """Open pictures in windows; if there is no display, say so on stderr."""
     import matplotlib
     import matplotlib.pyplot as plt
 

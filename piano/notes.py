@@ -1,4 +1,4 @@
-"""From activations to a list of notes, and that list as a table and as a MIDI file."""
+"""From activations to a list of notes. Writes the list as a table and as a MIDI file."""
 
 import csv
 import math
@@ -12,11 +12,11 @@ import utils
 from piano import pitch
 from utils import InputError
 
-THRESHOLD_DB = -20.0  # relative to the loudest activation; below it, notes that nobody played outnumber soft ones
-ATTACK_DB = 6.0  # rise within one STFT window that is a new note: twice the activation; partials beat more slowly
-SHORTEST_S = 0.1  # of a note; a hammer's knock, heard through a window of about as long, lasts no longer
+THRESHOLD_DB = -20.0  # relative to the loudest activation; below it, more notes are false than soft
+ATTACK_DB = 6.0  # a rise by this within one STFT window is a new note; partials that beat rise more slowly
+SHORTEST_S = 0.1  # of a note; the knock of a hammer, seen through an STFT window, is no longer
 DRUMS = 9  # MIDI channel without pitches
-MIDI_BEAT_MS = 500  # length of a beat, 120 a minute, and its number of ticks: nothing is known of the metre
+MIDI_BEAT_MS = 500  # a beat, in ms and in ticks: 120 a minute, by convention, as the tempo is not known
 PARTIALS, TIMBRE = 4, 0.5  # of a note that is made audible: enough to tell it from a beep
 ATTACK_S, RELEASE_S = 0.005, 0.05  # of the same, s: short, and without a click
 DECAY_S = 1.5  # time constant of middle C, s; it doubles every two octaves down, roughly as a piano's
@@ -24,7 +24,7 @@ RENDERED = 2**16  # samples at a time
 
 
 class Note(NamedTuple):
-    """A note that was played; the fields are the columns of ``notes.csv``."""
+    """A note that was heard; the fields are the columns of ``notes.csv``."""
 
     note: str  # name
     midi: int
@@ -41,15 +41,15 @@ def sum_states(U, basis):
 
 
 def find_notes(U, basis, threshold=THRESHOLD_DB):
-    """List the notes that activations tell of: what was played, when, and how loud.
+    """List the notes in the activations: which, when, and how loud.
 
     A note begins where its activation rises by ``ATTACK_DB`` or more within one STFT window, to above the
-    threshold; while it sounds, that is the same key struck again. It ends where it falls below the threshold
+    threshold. If it sounds already, the same key was struck again. It ends where it falls below the threshold
     or is struck again, and is dropped when it is shorter than ``SHORTEST_S``.
 
-    The onset is the moment at which the activation is halfway up: half of a window centred there hears the
-    note. Columns of the basis sum to 1, so an activation is the summed magnitude of the note's spectrum, and
-    levels of different notes can be compared.
+    The onset is the moment when the activation is halfway up: half of a window centred there holds the note.
+    Columns of the basis sum to 1. So an activation is the summed magnitude of the note's spectrum, and levels of
+    different notes can be compared.
 
     Parameters
     ----------
@@ -87,12 +87,12 @@ def find_notes(U, basis, threshold=THRESHOLD_DB):
 
 
 def attacks(u, window, threshold=THRESHOLD_DB):
-    """Where one note is struck: foot, onset and peak of each attack, in frames; see :func:`find_notes`.
+    """Find where one note is struck: foot, onset and peak of each attack, in frames; see :func:`find_notes`.
 
     Parameters
     ----------
     u : np.ndarray [shape=(M,), float, >= 0]
-        Activation of the note, relative to that of the loudest.
+        Activation of the note, relative to the loudest of all.
     window : int
         STFT window in frames.
     threshold : float
@@ -104,7 +104,7 @@ def attacks(u, window, threshold=THRESHOLD_DB):
         The onset is interpolated between frames; each foot comes after the peak before it.
     """
     u = np.concatenate([np.zeros(window), u])  # nothing sounds before the first frame
-    level = np.maximum(u, 10 ** ((threshold - ATTACK_DB) / 20))  # so whatever rises enough is above the threshold
+    level = np.maximum(u, 10 ** ((threshold - ATTACK_DB) / 20))  # so that a rise ends above the threshold
     lowest = np.lib.stride_tricks.sliding_window_view(level, window)[:-1].min(axis=1)  # in the window before a frame
     rises = level[window:] >= lowest * 10 ** (ATTACK_DB / 20)
     bounds = np.flatnonzero(np.diff(rises, prepend=False, append=False)) + window
@@ -122,7 +122,7 @@ def attacks(u, window, threshold=THRESHOLD_DB):
 
 
 def write_notes(folder, U, basis):
-    """Write the notes that activations tell of as ``notes.csv`` and ``notes.mid``, where the basis knows its notes."""
+    """Write the notes in the activations as ``notes.csv`` and ``notes.mid``, if the basis knows its notes."""
     if basis.columns:
         found = find_notes(U, basis)
         write_notes_csv(folder / "notes.csv", found)
@@ -135,7 +135,7 @@ def write_notes_csv(path, notes):
     Parameters
     ----------
     path : str or Path
-        Of the CSV file, whose header is that of :class:`Note`'s fields.
+        Of the CSV file; its header is the fields of :class:`Note`.
     notes : list of Note
         See :func:`find_notes`.
     """
@@ -148,10 +148,10 @@ def write_notes_csv(path, notes):
 
 
 def write_midi(path, notes):
-    """Write a list of notes as a standard MIDI file: one track, piano, ticks of a millisecond.
+    """Write a list of notes as a standard MIDI file: one track, a piano, a tick a millisecond.
 
-    The velocity is the one that the SoundFont and DLS standards play at the note's level,
-    ``level_db = 40 log10(velocity / 127)``; the loudest note gets 127. The same notes give the same bytes.
+    The velocity follows the level as in the SoundFont and DLS standards,
+    ``level_db = 40 log10(velocity / 127)``. The loudest note gets 127. The same notes give the same bytes.
 
     Parameters
     ----------

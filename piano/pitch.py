@@ -80,7 +80,7 @@ def note_names_in(stem):
 
 
 def midi_of_name(stem):
-    """MIDI number that a file name without its suffix carries, or None.
+    """MIDI number in a file name without its suffix, or None.
 
     A note name (``036_C2``, ``C#4``, ``Db3``, ``Cs2``, ``C4v10``) comes first, then a MIDI number of the piano's range
     with separators (``036_soft``, ``piano-60``, ``piano_060_ff``). ``pf10`` carries neither. Whether a number is meant

@@ -1,6 +1,6 @@
-"""Recording: a sound or a spectrogram and its STFT, as one value; audio files, and the STFT there and back.
+"""Recording: a sound or a spectrogram and its STFT, as one value. Audio files, the STFT and its inverse.
 
-Everything here goes through a recording by blocks, so that memory does not grow with its length.
+Everything here works block by block, so memory does not grow with the length of the recording.
 """
 
 import sys
@@ -12,14 +12,14 @@ import numpy as np
 import utils
 from utils import InputError
 
-MORE_SUFFIXES = {".aif", ".aifc", ".oga", ".opus", ".snd"}  # that soundfile reads beside its formats' own names
-SAMPLES = 2**18  # read or written at a time
-FRAMES = 128  # taken apart at a time
+MORE_SUFFIXES = {".aif", ".aifc", ".oga", ".opus", ".snd"}  # soundfile reads these too, beside the names of its formats
+SAMPLES = 2**18  # that are read or written at a time
+FRAMES = 128  # that are transformed or masked at a time
 CANCELLED = 1e-4  # share of the loudest channel's energy, -40 dB, below which a mix has lost the sound
 
 
 def is_audio(path):
-    """Whether the name of ``path`` is one of an audio file."""
+    """Whether ``path`` has the name of an audio file."""
     if Path(path).suffix.lower() == ".npy":  # soundfile takes its time to import
         return False
     import soundfile
@@ -29,7 +29,7 @@ def is_audio(path):
 
 
 def audio_files(folder):
-    """Paths of the audio files in ``folder``, sorted by name; hidden files and other kinds are passed over."""
+    """Paths of the audio files in ``folder``, sorted by name; hidden files and other kinds are left out."""
     return [path for path in sorted(Path(folder).iterdir()) if is_audio(path) and not path.name.startswith(".")]
 
 
@@ -104,12 +104,12 @@ def _loudest_where_cancelled(path):
 
 
 def check_wav_length(path):
-    """Raise :class:`InputError` where a WAV file is shorter than its header says, which libsndfile passes over."""
+    """Raise :class:`InputError` if a WAV file is shorter than its header says; libsndfile does not notice."""
     with open(path, "rb") as file:
         header = file.read(12)
     expected, n_bytes = int.from_bytes(header[4:8], "little") + 8, Path(path).stat().st_size
     is_wav = header[:4] == b"RIFF" and header[8:] == b"WAVE"
-    if is_wav and n_bytes + 1 < expected < 2**32 - 2**16:  # what writes to a pipe knows no length
+    if is_wav and n_bytes + 1 < expected < 2**32 - 2**16:  # a header written to a pipe knows no length
         raise InputError(f"{path}: got {n_bytes} bytes, expected the {expected} of its header (is the file cut short?)")
 
 
@@ -126,7 +126,7 @@ def transpose(y, sr, semitones):
 
 
 def load_mapped(path, sr, folder, told=False):
-    """Read an audio file into a file in ``folder``, and return that as a memory map [shape=(n,), float32].
+    """Copy an audio file's samples into ``folder``, and return them as a memory map [shape=(n,), float32].
 
     See :func:`read_blocks`.
     """
@@ -145,7 +145,7 @@ def hann(n_fft):
 
 
 def stft_blocks(y, *, n_fft=2048, hop=512):
-    """Yield the short-time Fourier transform of ``y`` block by block: that of ``librosa.stft``, frames centred.
+    """Yield the STFT of ``y`` block by block: the same as ``librosa.stft``, frames centred.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def stft(y, *, n_fft=2048, hop=512):
 
 @dataclass(frozen=True)
 class Recording:
-    """A sound or a spectrogram that was opened, and its STFT.
+    """An opened sound or spectrogram, and its STFT.
 
     Attributes
     ----------
@@ -193,7 +193,7 @@ class Recording:
     sr, n_fft, hop : int or None
         Of the transform: sampling rate in Hz, STFT length and hop length in samples.
     folder : Path
-        For working copies, which grow with the recording.
+        For working copies, which are as long as the recording.
     """
 
     path: Path
@@ -207,7 +207,7 @@ class Recording:
 
 
 def open_recording(path, basis, folder):
-    """Open a spectrogram, or compute that of an audio file with the transform of a basis.
+    """Open a spectrogram, or compute that of an audio file with the STFT of the basis.
 
     Parameters
     ----------
@@ -225,8 +225,8 @@ def open_recording(path, basis, folder):
     Raises
     ------
     InputError
-        If the file is no spectrogram and no sound, is a sound and the sampling rate is not known, or its
-        spectrogram has another number of bins than the basis.
+        If the file is neither a spectrogram nor a sound, if it is a sound and the sampling rate is not known, or
+        if its spectrogram has another number of bins than the basis.
     """
     if not is_audio(path):
         Y, y = utils.load_spectrogram(path), None
@@ -249,9 +249,9 @@ def _mapped_stft(y, n_fft, hop, folder):
 
 
 def with_sound(recording, *, native=False):
-    """The recording with the sound that its stems have to add up to.
+    """The recording, with the sound that its stems must add up to.
 
-    That of a spectrogram is its inverse STFT. ``native``: that of a sound file is at the file's own sampling rate.
+    For a spectrogram this is its inverse STFT. ``native`` keeps a sound file at its own sampling rate.
     """
     if recording.y is None:
         return replace(recording, y=_sound_of(recording))
@@ -273,18 +273,18 @@ def _sound_of(recording):
 
 
 def istft(X, length, *, n_fft=2048, hop=512):
-    """Signal of ``length`` samples whose :func:`stft` is nearest to ``X``."""
+    """The signal of ``length`` samples whose :func:`stft` is closest to ``X``."""
     inverse = InverseSTFT(X.shape[1], length, n_fft=n_fft, hop=hop)
     return np.concatenate([*inverse.add([X]), *inverse.finish()])
 
 
 class InverseSTFT:
-    """Turns spectrograms that come block by block into sound, as ``librosa.istft`` does with whole ones.
+    """Turns spectrograms into sound block by block, as ``librosa.istft`` does in one go.
 
     Parameters
     ----------
     n_frames, n_samples : int
-        Number of all frames and length of the sounds.
+        Number of frames in all, and length of each sound.
     n_fft, hop : int
         Of the transform, in samples.
     """
@@ -292,7 +292,7 @@ class InverseSTFT:
     def __init__(self, n_frames, n_samples, *, n_fft, hop):
         self.n_frames, self.n_samples, self.n_fft, self.hop = n_frames, n_samples, n_fft, hop
         self.window = hann(n_fft)
-        self.carried, self.first = None, 0  # sums that later frames add to, and the first frame that they belong to
+        self.carried, self.first = None, 0  # sums that later frames add to, and their first frame
 
     def add(self, spectra):
         """The next samples of each sound, from the next block of its spectrogram.
@@ -305,7 +305,7 @@ class InverseSTFT:
         Returns
         -------
         list of np.ndarray [shape=(n,), float]
-            Over all calls and that of :meth:`finish`, ``n_samples`` of each sound.
+            All calls together, with :meth:`finish`, give ``n_samples`` of each sound.
         """
         from scipy.fft import irfft
 
@@ -328,7 +328,7 @@ class InverseSTFT:
         return self._finished(self.carried, self.n_fft)
 
     def _finished(self, sums, n):
-        """The next ``n`` samples, divided by the windows' squares that overlap there, cut to the sound."""
+        """The next ``n`` samples, divided by the sum of the squared windows, cut to the length of the sound."""
         position = self.first * self.hop + np.arange(n)  # from the start of the first frame, centred on sample 0
         weight = np.zeros(n, np.float32)
         for m in range(self.first - -(-self.n_fft // self.hop) + 1, self.first + -(-n // self.hop)):

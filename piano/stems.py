@@ -1,6 +1,6 @@
-"""From the spectra of notes to their sound: masks, the components of a complex NMF, and the stems on disk.
+"""Stems, the sound of each note: masks, the components of a complex NMF, and the files.
 
-Everything here goes through a recording by blocks, so that memory does not grow with its length.
+Everything here works block by block, so memory does not grow with the length of the recording.
 """
 
 from contextlib import ExitStack, contextmanager
@@ -16,14 +16,14 @@ RESIDUAL = "residual.wav"
 
 
 def file_name(basis, note):
-    """Name of the stem of a note, one of the keys of ``basis.notes``; by name, stems are in order of pitch."""
+    """File name of the stem of a note, a key of ``basis.notes``. Sorted by name, stems are in order of pitch."""
     if basis.columns is None:
         return f"component_{note:03d}.wav"
     return f"{note:03d}_{pitch.note_name(note).replace('#', 's')}.wav"
 
 
 def sounding_notes(U, basis, top_db):
-    """Notes whose activation peaks at most ``top_db`` dB below the loudest one's; none in silence."""
+    """Notes whose activation peaks at most ``top_db`` dB below the loudest note's; none in silence."""
     peaks = {note: float(U[l].sum(axis=0).max()) for note, l in basis.notes.items()}
     threshold = max(peaks.values()) * 10 ** (-top_db / 20)
     return [note for note, peak in peaks.items() if peak > 0 and peak >= threshold]
@@ -33,7 +33,7 @@ def masked_notes(Y, basis, U, wanted, *, mask="wiener"):
     """Yield each note's share of the mixture, block by block.
 
     ``ratio``: ``X_n = (sum_{l in n} H_kl U_lm / S_km) Y_km``; ``wiener``: the shares of squared magnitudes,
-    ``X_n = A_n^2 / (sum_n A_n^2) Y_km`` with ``A_n = sum_{l in n} H_kl U_lm``. All notes together are Y.
+    ``X_n = A_n^2 / (sum_n A_n^2) Y_km`` with ``A_n = sum_{l in n} H_kl U_lm``. All notes add up to Y.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def masked_notes(Y, basis, U, wanted, *, mask="wiener"):
     U : np.ndarray [shape=(L, M)]
         Activations.
     wanted : collection
-        Notes to yield, of the keys of ``basis.notes``.
+        Notes to yield, keys of ``basis.notes``.
     mask : {"wiener", "ratio"}
 
     Yields
@@ -51,7 +51,7 @@ def masked_notes(Y, basis, U, wanted, *, mask="wiener"):
     iterator of np.ndarray [shape=(K, frames), complex]
         The wanted notes of one block of frames, in the order of ``basis.notes``.
     """
-    U = U / (U.max() or 1)  # so that squares of very quiet or loud models stay finite
+    U = U / (U.max() or 1)  # squares of very soft or loud models stay finite
     for frames, block in utils.frame_blocks(Y, FRAMES):
         yield _shares(block, basis, U[:, frames], wanted, {"ratio": 1, "wiener": 2}[mask])
 
@@ -76,7 +76,7 @@ def component_notes(Y, basis, U, P, F):
     Yields
     ------
     np.ndarray [shape=(K, frames), complex]
-        In the order of ``basis.notes``; all notes together are Y.
+        In the order of ``basis.notes``; all notes add up to Y.
     """
     S, residual = np.maximum(basis.H @ U, np.finfo(U.dtype).tiny), Y - F
     for note in basis.notes.values():
@@ -85,25 +85,25 @@ def component_notes(Y, basis, U, P, F):
 
 
 class StemWriter:
-    """Writes the sound of notes into a folder, one file each, while their spectra come block by block.
+    """Writes the sound of each note into a file of its own, block by block.
 
-    It is a context; :meth:`add_residual` is called after it.
+    Use it as a context: call :meth:`write` inside, and :meth:`add_residual` afterwards.
 
     Parameters
     ----------
     folder : Path
-        Made for the stems.
+        Folder of the stems; it is made here.
     names : list of str
         File name of each note.
     recording : Recording
-        Whose sound, at the rate of which they are written, they and the residual add up to.
+        Stems and residual add up to its sound, and have its sampling rate ``y_sr``.
     subtype : str
         Sample format of the WAV files, as soundfile names it.
 
     Attributes
     ----------
     clipped : dict
-        Number of samples beyond full scale for each file where ``subtype`` had to clip some.
+        Number of clipped samples of each file that has any. Only fixed-point formats clip.
     """
 
     def __init__(self, folder, names, recording, subtype):
@@ -136,12 +136,12 @@ class StemWriter:
                 self._write_samples(self.inverse.finish(), last=True)
 
     def add_residual(self, kept):
-        """Remove all stems but those in ``kept``, write the rest of the recording, and read back what they add up to.
+        """Delete all stems but those in ``kept``, write the residual, and check what they add up to.
 
         Parameters
         ----------
         kept : collection of str
-            File names. All other stems become part of the residual, which is the recording less the stems as written.
+            File names. The residual is the recording less these stems as written, so it holds all other notes.
 
         Returns
         -------
@@ -184,7 +184,7 @@ class StemWriter:
 
 
 def _totals(y, paths):
-    """Yield blocks of the recording, and of the sum of the sounds in ``paths``."""
+    """Yield each block of the recording, and the sum of the sounds in ``paths`` there."""
     import soundfile
 
     with ExitStack() as stack:
@@ -196,7 +196,7 @@ def _totals(y, paths):
 
 @contextmanager
 def _disk_errors():
-    """Context that turns soundfile's errors, which stand for a full disk here, into those of the system."""
+    """Context that turns soundfile's errors into OSError: here they mean a full disk."""
     import soundfile
 
     try:
@@ -206,7 +206,7 @@ def _disk_errors():
 
 
 def erase_time(path):
-    """Zero the time of writing, which libsndfile puts into the PEAK chunk of a WAV file of floating-point samples."""
+    """Zero the time of writing in a WAV file; libsndfile puts it into the PEAK chunk of floating-point ones."""
     with open(path, "r+b") as file:
         chunk = file.read(256).find(b"PEAK")  # name, size, version, time, of four bytes each
         if chunk >= 0:

@@ -51,7 +51,7 @@ def test_every_option_is_told_with_its_default(script, tables, monkeypatch):
     assert sorted(rows) == sorted(actions)
     for names, action in actions.items():
         _, default, meaning = rows[names]
-        has_default = action.default not in (None, False, argparse.SUPPRESS)
+        has_default = not (action.default is None or action.default is False or action.default == argparse.SUPPRESS)
         assert CODE.findall(default) == ([str(action.default)] if has_default else []), names
         assert set(action.choices or ()) <= set(CODE.findall(meaning)), names
 

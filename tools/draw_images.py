@@ -1,4 +1,4 @@
-"""Draw the README's figures again, from the templates and the chorale.
+"""Draw the figures of README.md and docs/ again, from the templates and the chorale.
 
     python tools/draw_images.py
 

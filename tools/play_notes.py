@@ -1,0 +1,114 @@
+"""Play a list of notes with recordings of single notes, so that the true sound of every pitch is known.
+
+    python tools/play_notes.py examples/chorale/notes.csv my_piano -o played
+
+LIST is a table like notes.csv or a MIDI file. FOLDER holds one recording a note, named after it; or folders of those,
+one for each layer of velocity. Leaves mixture.flac, the sum of the stems, and stems/060_C4.flac and so on, as examples/
+has them: mono, 22 050 Hz, 24 bit.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import utils  # noqa: E402  after the path to it
+from piano import notes, outputs, pitch, recording  # noqa: E402
+
+SR = 22050  # Hz
+RELEASE_S = 0.15  # time constant of a damped string, s
+TAIL_S = 1.0  # of sound after the last key is up
+FARTHEST = 1  # semitones that a recording is transposed by
+PEAK = 0.5  # of the mixture
+VELOCITIES = 127
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("list", metavar="LIST", type=Path)
+    parser.add_argument("folder", metavar="FOLDER", type=Path)
+    parser.add_argument("-o", "--out-dir", type=Path, default=Path(), metavar="DIR", help="default: the current one")
+    args = parser.parse_args(argv)
+    try:
+        played = notes.read_score(args.list)
+        sounds = play(played, read_layers(args.folder))
+        names = ["mixture.flac", outputs.STEMS]
+        with outputs.reserved_folder(args.out_dir, names) as workspace, outputs.output_folder(workspace) as folder:
+            write(folder, sounds)
+    except utils.InputError as error:
+        parser.error(str(error))
+
+
+def read_layers(folder):
+    """Recordings of single notes by MIDI number, one dict a layer of velocity, from soft to loud.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    folders = sorted(path for path in Path(folder).iterdir() if path.is_dir()) or [Path(folder)]
+    layers = []
+    for layer in folders:
+        files = {pitch.midi_of_name(path.stem): path for path in recording.audio_files(layer)}
+        layers.append({midi: trimmed(recording.load(path, SR)) for midi, path in files.items() if midi is not None})
+    layers = [layer for layer in layers if layer]
+    if not layers:
+        raise utils.InputError(f"{folder}: got no recordings named after notes, expected some")
+    return sorted(layers, key=lambda layer: np.median([np.abs(y).max() for y in layer.values()]))
+
+
+def trimmed(y):
+    """A recording from just before its note on: 5 ms before it first comes within 20 dB of its peak."""
+    onset = int(np.argmax(np.abs(y) >= 0.1 * np.abs(y).max()))
+    return y[max(onset - SR // 200, 0) :]
+
+
+def play(played, layers):
+    """True sound of every pitch [shape=(n,), float64]: a dict by MIDI number, of sounds of one length.
+
+    A key's recording starts at the onset, and dies away with ``RELEASE_S`` once the key is up. The layer is that of the
+    velocity, in equal parts; within a layer, velocity does not change the level.
+
+    Raises
+    ------
+    InputError
+        If a note is farther than ``FARTHEST`` from every recording.
+    """
+    n_samples = round((max(note.offset for note in played) + TAIL_S) * SR)
+    sounds = {midi: np.zeros(n_samples) for midi in sorted({note.midi for note in played})}
+    for note in played:
+        velocity = VELOCITIES * 10 ** (note.level_db / 40)  # as notes.write_midi has it
+        layer = layers[min(int(velocity / (VELOCITIES + 1) * len(layers)), len(layers) - 1)]
+        near = min(layer, key=lambda midi, wanted=note.midi: abs(midi - wanted))
+        if abs(near - note.midi) > FARTHEST:
+            raise utils.InputError(
+                f"{note.note}: got no recording nearer than {pitch.note_name(near)}, expected one within a semitone"
+            )
+        y = recording.transpose(layer[near], SR, note.midi - near).astype(np.float64)
+        start, held = round(note.onset * SR), round((note.offset - note.onset) * SR)
+        y = y[: n_samples - start].copy()
+        y[held:] *= np.exp(-np.arange(len(y[held:])) / (RELEASE_S * SR))
+        sounds[note.midi][start : start + len(y)] += y
+    return sounds
+
+
+def write(folder, sounds):
+    """Write the stems and their sum at a common gain."""
+    gain = PEAK / np.abs(sum(sounds.values())).max()
+    (folder / outputs.STEMS).mkdir()
+    total = 0.0
+    for midi, y in sounds.items():
+        path = folder / outputs.STEMS / f"{midi:03d}_{pitch.note_name(midi).replace('#', 's')}.flac"
+        soundfile.write(path, gain * y, SR, subtype="PCM_24")
+        total = total + soundfile.read(path)[0]
+    soundfile.write(folder / "mixture.flac", total, SR, subtype="PCM_24")
+
+
+if __name__ == "__main__":
+    main()
