@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from scipy.stats import halfnorm, kstest
+from threadpoolctl import threadpool_info
 
 import oracle
 import utils
@@ -277,3 +278,13 @@ def test_every_iteration_of_the_other_divergences_is_the_update_of_the_paper(sma
     for n in (1, 2, 10):
         (before, _), (after, _) = (utils.nmf(V, H, i, loss=loss) for i in (n, n + 1))
         np.testing.assert_allclose(after, update(V, H, before), rtol=1e-9)
+
+
+@pytest.mark.skipif(
+    "openblas" not in np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"], reason="of OpenBLAS only"
+)
+def test_blas_can_be_told_to_use_one_thread():
+    with utils.one_blas_thread():
+        found = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+    assert found
+    assert set(found) == {1}
