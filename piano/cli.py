@@ -344,7 +344,7 @@ def run(main):
         with one_blas_thread():
             return main()
     except (Exception, KeyboardInterrupt) as error:
-        if interrupted:  # an import may make another error of it
+        if interrupted or isinstance(error, KeyboardInterrupt):  # an import may make another error of it
             report("interrupted; nothing incomplete is left")
             return 128 + signal.SIGINT
         if not isinstance(error, (OSError, MemoryError)):
