@@ -632,7 +632,7 @@ def levelled(H, dtype):
 def check_unit(unit, dtype):
     """Raise :class:`InputError` if activations of about ``unit`` are not among the normal numbers of ``dtype``."""
     limits = np.finfo(dtype)
-    if unit and not float(limits.tiny) <= float(unit) <= float(limits.max):
+    if unit and not float(limits.tiny) <= unit <= float(limits.max):
         raise _too_far_from_one(dtype)
 
 
