@@ -368,7 +368,9 @@ def _samples(span, n_samples, sr):
     start, stop = span
     seconds = n_samples / sr
     if not 0 <= start < min(stop, seconds):
-        raise InputError(f"range: got {start:g} to {stop:g} s, expected a part of the recording's 0 to {seconds:.1f} s")
+        raise InputError(
+            f"--listen-range: got {start:g} to {stop:g} s, expected a part of the recording's 0 to {seconds:.1f} s"
+        )
     return round(start * sr), min(round(stop * sr), n_samples)
 
 
