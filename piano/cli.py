@@ -415,6 +415,7 @@ def _advance(bar, n, total):
         bar.close()
 
 
+@functools.cache
 def announce_compilation():
     """Say on stderr when code is being compiled: that takes some seconds, once on each machine."""
     from numba.core import event

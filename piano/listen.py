@@ -31,7 +31,6 @@ READ_BLOCKS = 2**10  # of a stem at a time
 FLOOR_DB = -60.0  # below the peak of the recording; a stem that is softer is not heard beside it
 GAP_S = 0.3  # clips that are nearer to one another are one
 MOST_COLUMNS = 2**14  # of the picture; browsers refuse larger ones
-DOUBTFUL = 0.5  # confidence below which a note is drawn as doubtful
 TEMPLATE, SCRIPT = (Path(__file__).with_suffix(suffix) for suffix in (".html", ".js"))
 CODES = {
     "FLAC": {"format": "FLAC", "subtype": "PCM_16"},
@@ -74,7 +73,7 @@ def write_page(path, y, sr, notes, stems, roll, *, title, span=None):
         Its sampling rate in Hz.
     notes : list of Note
         The notes that were heard, see :func:`notes.find_notes`; times from the start of ``y``. One whose ``doubtful``
-        is true, or whose ``confidence`` is below ``DOUBTFUL``, is drawn dashed; both fields are optional.
+        is true, or whose ``confidence`` is below ``notes.DOUBTFUL``, is drawn dashed; both fields are optional.
     stems : dict of int to (np.ndarray [shape=(n,), float] or str or Path)
         The sound of each listed pitch, by its MIDI number: an array, or a mono file of the rate and length of ``y``.
     roll : Roll
@@ -281,7 +280,7 @@ def _tone():
 
 def _note(note, start, stop):
     """A note as the page reads it; times from the page's beginning, in s."""
-    doubtful = bool(getattr(note, "doubtful", getattr(note, "confidence", 1.0) < DOUBTFUL))
+    doubtful = bool(getattr(note, "doubtful", getattr(note, "confidence", 1.0) < notes.DOUBTFUL))
     return {
         "name": note.note,
         "midi": note.midi,

@@ -15,6 +15,7 @@ from utils import InputError
 THRESHOLD_DB = -20.0  # relative to the loudest activation; below it, more notes are false than soft
 ATTACK_DB = 6.0  # a rise by this within one STFT window is a new note; partials that beat rise more slowly
 SHORTEST_S = 0.1  # of a note; the knock of a hammer, seen through an STFT window, is no longer
+DOUBTFUL = 0.75  # confidence below which a listed note is shown as doubtful: up to four in ten are then wrong
 DRUMS = 9  # MIDI channel without pitches
 EVENT_SR = events.SR  # Hz
 HEARD = 0.5  # confidence of a note of a score that is heard
@@ -35,7 +36,7 @@ class Note(NamedTuple):
     onset: float  # s
     offset: float  # s
     level_db: float  # of the peak, relative to the loudest note
-    confidence: float = 1.0  # 0 to 1; 0.5 is the least that a note needs to be listed without doubt
+    confidence: float = 1.0  # 0 to 1; the event model lists notes from 0.5 on
 
 
 def sum_states(U, basis):
