@@ -26,7 +26,14 @@ import numpy as np
 import utils
 from utils import InputError
 
-PACKAGES = ("numpy", "numba", "llvmlite", "threadpoolctl", "distributed")  # must have the same version on every machine
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "numba",
+    "llvmlite",
+    "threadpoolctl",
+    "distributed",
+)  # the same versions everywhere
 RECORDINGS = 8  # in hand at once, at most; each has a working copy on this machine's disk
 SECONDS = 10  # to wait for a scheduler, and for its first worker
 

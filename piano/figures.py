@@ -207,7 +207,7 @@ def outlines(notes, basis):
     notes = [note for note in notes if note.midi in row]
     edges = np.array([(note.onset, note.offset, row[note.midi] - 0.5, row[note.midi] + 0.5) for note in notes])
     boxes = edges.reshape(-1, 4)[:, [[0, 2], [0, 3], [1, 3], [1, 2]]]
-    return boxes, np.array([getattr(note, "confidence", 1.0) < DOUBTFUL for note in notes], bool)
+    return boxes, np.array([note.confidence < DOUBTFUL for note in notes], bool)
 
 
 def shown_keys(loudest, boxes):

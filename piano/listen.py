@@ -1,8 +1,8 @@
 """A page to listen to: the recording, each note from its own stem, the rest and the transcription, in one file.
 
-The page works offline: its sounds are coded inside it. Stems are silent most of the time, so that only clips of them
-go in, and what no clip holds belongs to the residual. No residual is coded: the page takes the clips, as it decodes
-them, off the recording, as it decodes it. So their sum is the recording to rounding, whatever the code has lost.
+The page works offline: its sounds are coded inside it. Stems are silent most of the time, so only clips of them are
+coded. The residual is not coded: the page subtracts the decoded clips from the decoded recording. So clips and residual
+add up to the recording to rounding, whatever the coding has lost.
 """
 
 import base64
@@ -72,8 +72,8 @@ def write_page(path, y, sr, notes, stems, roll, *, title, span=None):
     sr : int
         Its sampling rate in Hz.
     notes : list of Note
-        The notes that were heard, see :func:`notes.find_notes`; times from the start of ``y``. One whose ``doubtful``
-        is true, or whose ``confidence`` is below ``notes.DOUBTFUL``, is drawn dashed; both fields are optional.
+        The notes that were heard, see :func:`notes.find_notes`; times from the start of ``y``. One whose
+        ``confidence`` is below ``notes.DOUBTFUL`` is drawn dashed.
     stems : dict of int to (np.ndarray [shape=(n,), float] or str or Path)
         The sound of each listed pitch, by its MIDI number: an array, or a mono file of the rate and length of ``y``.
     roll : Roll
@@ -280,7 +280,7 @@ def _tone():
 
 def _note(note, start, stop):
     """A note as the page reads it; times from the page's beginning, in s."""
-    doubtful = bool(getattr(note, "doubtful", getattr(note, "confidence", 1.0) < notes.DOUBTFUL))
+    doubtful = note.confidence < notes.DOUBTFUL
     return {
         "name": note.note,
         "midi": note.midi,

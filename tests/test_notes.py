@@ -253,6 +253,8 @@ def test_a_midi_file_is_a_standard_one_and_always_the_same(tmp_path):
     for name in ("a.mid", "b.mid"):
         notes.write_midi(tmp_path / name, SCALE)
     assert (tmp_path / "a.mid").read_bytes() == (tmp_path / "b.mid").read_bytes()
+    texts = [message.text for message in mido.MidiFile(tmp_path / "a.mid") if message.type == "text"]
+    assert texts == ["120 beats a minute are a convention: the tempo of the recording is not known"]
     assert (tmp_path / "a.mid").read_bytes()[:14] == b"MThd\0\0\0\6\0\0\0\1" + (500).to_bytes(2, "big")
 
 
