@@ -12,7 +12,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from piano import notes, outputs, pitch, stems
+from piano import figures, notes, outputs, pitch, stems
 from piano.basis import patterns_path
 from piano.recording import is_audio, sound_at, with_sound
 from utils import InputError, one_blas_thread
@@ -391,6 +391,14 @@ def write_record(folder, recording, basis, args, **ending):
     ending = {name: value for name, value in ending.items() if value is not None}
     inputs = [recording.path, *basis.files, *([args.score] if args.score else [])]
     outputs.write_record(folder, args.script, args.command, inputs, seed=args.seed, stft=basis.stft, **ending)
+
+
+def say_how_it_ended(out_dir, args, *, iterations, stopped_by, normalised_error):
+    """Say how a decomposition ended and where its results are, and show its pictures if that is asked for."""
+    report(f"{iterations} iterations, stopped by the {stopped_by}; normalised error {normalised_error:.4g}", args.quiet)
+    say_where(out_dir, outputs.PAGE if args.listen else "activation.png", args.quiet)
+    if args.show:
+        figures.show(out_dir / name for name in (f"learning_curve_{Path(args.script).stem}.png", "activation.png"))
 
 
 def say_where(out_dir, first, quiet):
