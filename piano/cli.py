@@ -375,12 +375,10 @@ def write_page(folder, U, basis, listed, writer, args):
     rows, _ = notes.sum_states(U, basis)
     page = listen.write_page(
         folder / outputs.PAGE,
-        recording.y,
-        recording.y_sr,
+        listen.Sound(Path(recording.path).name, recording.y, recording.y_sr),
         [note for note in listed if note.midi in writer.names],
         {note: writer.folder / name for note, name in writer.names.items()},
         listen.Roll(rows, list(basis.notes), basis.hop / basis.sr),
-        title=Path(recording.path).name,
         span=args.listen_range,
     )
     report(listen.in_words(page), args.quiet)

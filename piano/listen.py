@@ -43,6 +43,14 @@ CODES = {
 }
 
 
+class Sound(NamedTuple):
+    """A recording, as the page plays it."""
+
+    title: str
+    y: np.ndarray  # [shape=(n,), float], mono; may be mapped from a file
+    sr: int  # Hz
+
+
 class Roll(NamedTuple):
     """Activations, as the page draws them."""
 
@@ -60,26 +68,22 @@ class Page(NamedTuple):
     longest: float  # s; how much of a recording like this one page holds
 
 
-def write_page(path, y, sr, notes, stems, roll, *, title, span=None):
+def write_page(path, sound, notes, stems, roll, *, span=None):
     """Write the page to listen to; the same input gives the same bytes.
 
     Parameters
     ----------
     path : str or Path
         Of the HTML file.
-    y : np.ndarray [shape=(n,), float]
-        The recording; may be mapped from a file.
-    sr : int
-        Its sampling rate in Hz.
+    sound : Sound
+        The recording.
     notes : list of Note
-        The notes that were heard, see :func:`notes.find_notes`; times from the start of ``y``. One whose
+        The notes that were heard, see :func:`notes.find_notes`; times from its start. One whose
         ``confidence`` is below ``notes.DOUBTFUL`` is drawn dashed.
     stems : dict of int to (np.ndarray [shape=(n,), float] or str or Path)
-        The sound of each listed pitch, by its MIDI number: an array, or a mono file of the rate and length of ``y``.
+        The sound of each listed pitch, by its MIDI number: an array, or a mono file of its rate and length.
     roll : Roll
         Drawn behind the notes.
-    title : str
-        Name of the recording.
     span : (float, float), optional
         The part of the recording to show, in s; all of it by default.
 
@@ -94,6 +98,7 @@ def write_page(path, y, sr, notes, stems, roll, *, title, span=None):
     ValueError
         If a listed pitch has no stem, or one of another rate or length.
     """
+    title, y, sr = sound
     first, last = _samples(span, len(y), sr)
     start, stop = first / sr, last / sr
     listed = [note for note in notes if note.offset > start and note.onset < stop]
