@@ -33,7 +33,8 @@ COHERENCE = 0.97  # the largest rho: a template is steadier than the same note i
 SILENT = 1e-4  # of the loudest activation in a frame, 80 dB below it: where phases are held, what is less is zero
 TEMPLATE_DB = -40.0  # frames of a template, relative to its loudest, that its rotation is measured on
 EXPONENT = 1.2  # p of the sparsity penalty, Kameoka's
-TRUST = 0.1  # in the templates' rotations for each unit of the strength of adaptation
+STRONGEST = 1e6  # above which the recording's count for nothing
+TRUSTED = 20.0  # strength of adaptation at which the templates' rotations count as much as the recording's
 
 
 def measure_rotation(Y):
@@ -66,14 +67,16 @@ def _correlations(X):
 
 
 def _rotation(cross, now, before):
-    return cross / np.maximum(np.sqrt(now.real * before.real), np.finfo(np.float64).tiny)
+    size = np.maximum(np.sqrt(now.real * before.real), np.abs(cross))  # the same, but for rounding: at most 1 comes out
+    return cross / np.maximum(size, np.finfo(np.float64).tiny)
 
 
 def adapted_rotation(Y, basis, U, strength, *, map=map):
     """Rotations of another piano: the templates' own, corrected by what the recording's notes show.
 
-    The notes are taken from the recording by Wiener masks, their rotations r' measured as a template's are, and
-    ``(r' + t r) / (1 + t)`` taken for theirs, ``t = TRUST strength``: where the templates fit they are trusted.
+    The notes are taken from the recording by Wiener masks, their rotations r' measured as a template's are, where they
+    do not grow louder, and ``(r' + t r) / (1 + t)`` taken for theirs, ``t = (strength / TRUSTED)^2``: where the
+    templates fit they are trusted. What is struck has a phase of its own, and would hide how steadily it goes on.
 
     Parameters
     ----------
@@ -103,7 +106,7 @@ def adapted_rotation(Y, basis, U, strength, *, map=map):
     found = np.empty(rotation.shape, np.complex128)
     for l, r in zip(notes, _rotation(*total), strict=True):
         found[:, l] = r[:, None]
-    trust = TRUST * strength
+    trust = (min(strength, STRONGEST) / TRUSTED) ** 2
     return ((found + trust * rotation) / (1 + trust)).astype(np.complex64)
 
 
@@ -121,14 +124,15 @@ def _correlations_block(job, *, H, columns):
 
     def correlations(a):  # of the note a / total * Y, whose mask is real
         mask = utils.zero_below(a / total)
-        energy = mask**2 * power
-        return np.sum(mask[:, 1:] * mask[:, :-1] * turn, axis=1), energy[:, 1:].sum(axis=1), energy[:, :-1].sum(axis=1)
+        energy, falls = mask**2 * power, a[:, 1:] <= a[:, :-1]
+        pairs = mask[:, 1:] * mask[:, :-1] * turn, energy[:, 1:], energy[:, :-1]
+        return [np.sum(pair, axis=1, where=falls) for pair in pairs]
 
     return np.stack(utils.in_threads(correlations, A), axis=1).astype(np.complex128) * scale**2  # (3, notes, K)
 
 
 def sinusoidal_blocks(
-    Y, basis, n_iter, *, sparsity=1e-5, seed=0, strength=None, thr=None, tol=None, progress=None, map=map
+    Y, basis, n_iter, *, sparsity=1e-5, seed=0, strength=None, prior=None, thr=None, tol=None, progress=None, map=map
 ):
     """Complex NMF whose phases are those of smoothed notes, one block of frames after another.
 
@@ -192,7 +196,7 @@ def sinusoidal_blocks(
         return utils.curves_so_far(slices, map(work, jobs), n_iter, weight, count)
 
     def blocks():
-        U, _ = utils.nmf(Y, H, n_iter, loss="kullback-leibler", seed=seed, progress=count, map=map)
+        U, _ = utils.nmf(Y, H, n_iter, loss="kullback-leibler", seed=seed, prior=prior, progress=count, map=map)
         turn = basis.rotation if strength is None else adapted_rotation(Y, basis, U, strength, map=map)
         n_done = n_iter if passes == 1 else utils.last_sweep(run(U, turn, n_iter, "curves"), E, thr, tol)
         for frames, (U_block, F, X), error, cost in run(U, turn, n_done, "model"):
