@@ -65,46 +65,57 @@ def decompose(path, out_dir, *, templates, args, map):
         n_tensors = 1 if args.no_phase else 1 + templates.H.shape[1]
         n_bytes = n_tensors * recording.Y.size * recording.Y.itemsize
         outputs.check_space(out_dir, n_bytes, "--no-phase leaves out the largest file")
+        listed = cli.listed_notes(recording, templates, args, map)
         piano, strength = cli.adapted_basis(recording, templates, args, map)
-        blocks = component_blocks(recording.Y, piano, strength, args, map)
+        wanted = cli.possible_stems(piano, listed, args)
+        blocks = component_blocks(recording.Y, piano, strength, wanted, args, map)
         with outputs.output_folder(workspace) as folder:
-            U, error, cost, writer = write_components(folder, blocks, recording, piano, args)
+            U, error, cost, writer = write_components(folder, blocks, recording, piano, wanted, args)
+            if listed is None and piano.columns:
+                listed = notes.find_notes(U, piano)
             outputs.save_arrays(folder, basis_calc=piano.H, activation_calc=U, cost=cost)
             energy = utils.energy(recording.Y)
             error = utils.normalised(error, energy)
             _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
             utils.plot_learning_curve(folder / "learning_curve_CNMF.png", utils.normalised(cost, energy), reason)
-            figures.plot_activation(folder / "activation.png", U, piano)
+            figures.plot_activation(folder / "activation.png", U, piano, listed or ())
             if args.notes or recording.y is not None:
-                notes.write_notes(folder, U, piano)
+                if listed is not None:
+                    notes.write_notes(folder, listed, recording)
                 F = utils.load_spectrogram(folder / "reconst.npy")
                 model = functools.partial(utils.read_frames, F)
                 figures.plot_spectrogram(folder / "spectrogram.png", recording.Y, model, piano)
-            if args.stems:
-                cli.finish_stems(writer, piano, stems.sounding_notes(U, piano, args.top_db), args)
+            if cli.sounds_wanted(args):
+                cli.finish_stems(writer, cli.notes_with_stems(U, piano, listed, args), args)
+            if args.listen:
+                cli.write_page(folder, U, piano, listed, writer, args)
             ending = {"iterations": len(cost), "stopped_by": reason, "normalised_error": float(error[-1])}
             cli.write_record(folder, recording, piano, args, adapted_with=strength, **ending)
     cli.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
+    cli.say_where(out_dir, cli.PAGE if args.listen else "activation.png", args.quiet)
     if args.show:
         figures.show(out_dir / name for name in ("learning_curve_CNMF.png", "activation.png"))
 
 
-def component_blocks(Y, piano, strength, args, map):
-    """Yield ``frames, U, F, error, cost, P, X`` for each block. P, and X, the notes, may be None if not wanted."""
+def component_blocks(Y, piano, strength, wanted, args, map):
+    """Yield ``frames, U, F, error, cost, P, X`` for each block; P, and X of the ``wanted`` notes, where asked for."""
     options = {"sparsity": args.sparsity, "seed": args.seed, "thr": args.thr, "tol": args.tol, "map": map}
     options["progress"] = cli.progress_bar("frame", args.quiet)
     if args.phase_init == "sinusoidal":
         for *model, X in phase.sinusoidal_blocks(Y, piano, args.n_iter, strength=strength, **options):
-            yield *model, None if args.no_phase else phase.phases(X, piano, Y.dtype), X
+            P = None if args.no_phase else phase.phases(X, piano, Y.dtype)
+            yield *model, P, [x for note, x in zip(piano.notes, X, strict=True) if note in wanted]
         return
-    options |= {"phase_init": args.phase_init, "with_phase": not args.no_phase or args.stems}
+    options |= {"phase_init": args.phase_init, "with_phase": not args.no_phase or cli.sounds_wanted(args)}
     for frames, U, P, F, error, cost in utils.complex_nmf_blocks(Y, piano.H, args.n_iter, **options):
-        X = stems.component_notes(utils.read_frames(Y, frames), piano, U, P, F) if args.stems else None
+        X = None
+        if cli.sounds_wanted(args):
+            X = stems.component_notes(utils.read_frames(Y, frames), piano, U, P, F, wanted)
         yield frames, U, F, error, cost, P, X
 
 
-def write_components(folder, blocks, recording, piano, args):
-    """Write reconst.npy, phase_calc.npy and the sound of all notes, block by block.
+def write_components(folder, blocks, recording, piano, wanted, args):
+    """Write reconst.npy, phase_calc.npy and the sound of the wanted notes, as their blocks come.
 
     Returns U, the error and the cost after each iteration, and the writer of the stems, or None.
     """
@@ -115,15 +126,15 @@ def write_components(folder, blocks, recording, piano, args):
         write_F = files.enter_context(utils.frame_writer(folder / "reconst.npy", Y.shape, dtype))
         if not args.no_phase:
             write_P = files.enter_context(utils.frame_writer(folder / "phase_calc.npy", (len(U), *Y.shape), dtype))
-        if args.stems:
-            writer = files.enter_context(cli.stem_writer(folder, recording, piano, piano.notes, args))
+        if cli.sounds_wanted(args):
+            writer = files.enter_context(cli.stem_writer(folder, recording, piano, wanted, args))
         for block in blocks:
             frames, U_block, F, error, cost, P, X = block
             U[:, frames] = U_block
             write_F(F)
             if not args.no_phase:
                 write_P(P)
-            if args.stems:
+            if writer:
                 writer.write(X)
     return U, error, cost, writer
 

@@ -8,20 +8,17 @@ PYTEST := -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-lowest images bench fuzz audit clean
 
+# A recording of your own: make demo SOUND=my.mp3
+demo: SOUND ?= examples/chorale/matched/mixture.flac
 demo: $(VENV)/user
-	mkdir -p demo
-	cd demo && $(RUN) ../make_init_H.py ../basis_wav_piano
-	cd demo && $(RUN) -c "import librosa, numpy; numpy.save('spec.npy', librosa.stft(librosa.load('../examples/chorale/matched/mixture.flac', sr=22050)[0]))"
-	cd demo && $(RUN) ../NMF.py spec.npy 200 fixed_basis.npy
-	cd demo && $(RUN) ../CNMF.py spec.npy 200 fixed_basis.npy -thr 1e-4
-	@ls -l demo
-	@echo "Look at demo/fixed_basis_spectrogram.png (what each note looks like), demo/activation.png (which note"
-	@echo "sounds when), demo/learning_curve_NMF.png and demo/learning_curve_CNMF.png (how the error fell)."
+	$(RUN) make_init_H.py basis_wav_piano --states 2 --n-fft 8192 --hop-length 2048 -o demo/basis
+	name=$$(basename "$(SOUND)") && $(RUN) CNMF.py "$(SOUND)" 200 demo/basis/fixed_basis.npy --phase-init sinusoidal \
+		--adapt auto --no-phase --stems --listen -o "demo/$${name%.*}"
 
 test: $(VENV)/dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) $(PYTEST)
+	$(RUN) $(PYTEST) -rs
 	$(RUN) tests/other_processor.py
 
 test-lowest: $(LOWEST)/dev

@@ -47,32 +47,39 @@ def decompose(path, out_dir, *, templates, args, map):
     """Take one recording apart, and write the results into ``out_dir``."""
     with cli.reserved_folder(out_dir, path, templates, args, ["learning_curve_NMF.png"]) as workspace:
         recording = open_recording(path, templates, workspace)
-        if args.stems:
+        if cli.sounds_wanted(args):
             utils.check_complex(recording.Y, path)
+        listed = cli.listed_notes(recording, templates, args, map)
         piano, strength = cli.adapted_basis(recording, templates, args, map)
         options = {"loss": args.loss, "seed": args.seed, "thr": args.thr, "tol": args.tol}
         progress = cli.progress_bar("frame", args.quiet)
         U, cost = utils.nmf(recording.Y, piano.H, args.n_iter, **options, progress=progress, map=map)
         error = utils.normalised(cost, utils.cost_scale(recording.Y, args.loss))
         _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
+        if listed is None and piano.columns:
+            listed = notes.find_notes(U, piano)
         with outputs.output_folder(workspace) as folder:
             outputs.save_arrays(folder, basis_calc=piano.H, activation_calc=U, cost=cost)
             utils.plot_learning_curve(folder / "learning_curve_NMF.png", error, reason)
-            figures.plot_activation(folder / "activation.png", U, piano)
+            figures.plot_activation(folder / "activation.png", U, piano, listed or ())
             if args.notes or recording.y is not None:
-                notes.write_notes(folder, U, piano)
+                if listed is not None:
+                    notes.write_notes(folder, listed, recording)
                 figures.plot_spectrogram(
                     folder / "spectrogram.png", recording.Y, lambda frames: piano.H @ U[:, frames], piano
                 )
-            if args.stems:
-                sounding = stems.sounding_notes(U, piano, args.top_db)
-                with cli.stem_writer(folder, recording, piano, sounding, args) as writer:
-                    for spectra in stems.masked_notes(recording.Y, piano, U, sounding, mask=args.mask):
+            if cli.sounds_wanted(args):
+                wanted = cli.notes_with_stems(U, piano, listed, args)
+                with cli.stem_writer(folder, recording, piano, wanted, args) as writer:
+                    for spectra in stems.masked_notes(recording.Y, piano, U, wanted, mask=args.mask):
                         writer.write(spectra)
-                cli.finish_stems(writer, piano, sounding, args)
+                cli.finish_stems(writer, wanted, args)
+            if args.listen:
+                cli.write_page(folder, U, piano, listed, writer, args)
             ending = {"iterations": len(cost), "stopped_by": reason, "normalised_error": float(error[-1])}
             cli.write_record(folder, recording, piano, args, adapted_with=strength, **ending)
     cli.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
+    cli.say_where(out_dir, cli.PAGE if args.listen else "activation.png", args.quiet)
     if args.show:
         figures.show(out_dir / name for name in ("learning_curve_NMF.png", "activation.png"))
 

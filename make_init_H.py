@@ -24,11 +24,12 @@ import numpy as np
 from tqdm import tqdm
 
 import utils
-from piano import basis, cli, figures, outputs, phase, pitch, recording
+from piano import basis, cli, events, figures, outputs, phase, pitch, recording
 
 LOWEST_SR = 1000  # Hz; below it few notes can be measured
 OUTPUTS = [
-    *("fixed_basis.npy", "fixed_basis.json", "fixed_basis_rotation.npy", "fixed_basis_spectrogram.png"),
+    *("fixed_basis.npy", "fixed_basis.json", "fixed_basis_rotation.npy", "fixed_basis_patterns.npy"),
+    "fixed_basis_spectrogram.png",
     outputs.RECORD,
 ]
 LARGEST_N_FFT = 2**20  # samples, 48 s at 22 050 Hz
@@ -100,7 +101,7 @@ def main(argv=None):
             templates = find_templates(files, args)
             bar = tqdm(templates, "Templates", unit="note", disable=args.quiet or None, delay=2)
             learnt = [learn_note(template, args) for template in bar]
-            columns, spectra, rotations, error = zip(*learnt, strict=True)
+            columns, spectra, rotations, patterns, error = zip(*learnt, strict=True)
             learnt_basis = basis.Basis(
                 np.column_stack(spectra).astype(np.float32),
                 args.sr,
@@ -108,6 +109,7 @@ def main(argv=None):
                 args.hop_length,
                 [column for column in columns for _ in range(args.states)],
                 np.column_stack(rotations).repeat(args.states, axis=1),
+                np.stack(patterns),
             )
             with outputs.output_folder(workspace) as folder:
                 basis.save(folder, learnt_basis)
@@ -123,6 +125,7 @@ def main(argv=None):
     filled = sum("transposed" in column for column in columns)
     transposed = f", {filled} of them transposed from the nearest" if filled else ""
     cli.report(f"{len(names)} notes, {names[0]} to {names[-1]}, {n_columns} columns{transposed}", args.quiet)
+    cli.say_where(args.out_dir, "fixed_basis_spectrogram.png", args.quiet)
     if args.show:
         figures.show([args.out_dir / "fixed_basis_spectrogram.png"])
 
@@ -144,7 +147,7 @@ def find_templates(files, args):
 
 
 def learn_note(template, args):
-    """Description of the note in a template, its spectra [shape=(K, states)], its rotation, and the error left."""
+    """Description of the note in a template, its spectra [shape=(K, states)], rotation, pattern, and the error left."""
     path, midi, f0, shift = template
     y = recording.transpose(recording.load(path, args.sr), args.sr, shift)
     if not y.any():
@@ -162,7 +165,9 @@ def learn_note(template, args):
     column = {"file": path.name, "note": pitch.note_name(midi), "f0": round(f0, 3)}
     if shift:
         column["transposed"] = shift
-    return column, spectra, phase.measure_rotation(Y), error
+    sound = recording.transpose(recording.load(path, events.SR), events.SR, shift)
+    pattern = events.learn_pattern(sound).astype(np.float16)
+    return column, spectra, phase.measure_rotation(Y), pattern, error
 
 
 if __name__ == "__main__":

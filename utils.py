@@ -52,6 +52,7 @@ DIVERGENCE_BLOCK = 64  # frames of one core where S is needed as a whole, for th
 core_limit = ContextVar("core_limit", default=None)  # of whoever works on other blocks at the same time
 PHASE_BLOCK_BYTES = 2**26  # of one block of frames; the peak memory is a few times this where phases are wanted
 PHASE_FRAMES = 8  # of one core, at most: few, so that all cores end at about the same time
+MOST_MARKED = 40  # iterations whose points have room beside each other on a learning curve
 
 
 class InputError(ValueError):
@@ -642,7 +643,7 @@ def levelled(H, dtype):
 def check_unit(unit, dtype):
     """Raise :class:`InputError` if activations of about ``unit`` are not among the normal numbers of ``dtype``."""
     limits = np.finfo(dtype)
-    if unit and not limits.tiny <= unit <= limits.max:
+    if unit and not float(limits.tiny) <= unit <= float(limits.max):
         raise _too_far_from_one(dtype)
 
 
@@ -1092,6 +1093,8 @@ def frame_writer(path, shape, dtype):
 def plot_learning_curve(path, cost, reason):
     """Draw the normalised cost after each iteration on a logarithmic axis, and mark the stop.
 
+    A run of up to ``MOST_MARKED`` iterations has each of them marked.
+
     Parameters
     ----------
     path : str or Path
@@ -1106,14 +1109,21 @@ def plot_learning_curve(path, cost, reason):
     iterations = np.arange(1, len(cost) + 1)
     figure = Figure(figsize=(7, 4), dpi=100)
     axes = figure.add_axes((0.17, 0.14, 0.79, 0.76))
-    axes.plot(iterations, cost, color="#31688e", linewidth=2)
-    axes.plot(
-        iterations[-1], cost[-1], "o", color="#c0392b", label=f"stopped at {len(cost)} by the {reason}: {cost[-1]:.3g}"
-    )
-    axes.legend(loc="upper right", frameon=False, labelcolor="#c0392b")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.plot(iterations, cost, "o-" if len(cost) <= MOST_MARKED else "-", color="#31688e", linewidth=2, markersize=5)
+    stop = f"stopped at {len(cost)} by the {reason}: {cost[-1]:.3g}"
+    axes.plot(iterations[-1], cost[-1], "D", color="#c0392b", markersize=8, label=stop)  # told apart by shape as well
+    above = {
+        "loc": "lower right",
+        "bbox_to_anchor": (1, 1),
+        "borderaxespad": 0.2,
+        "handletextpad": 0.6,
+        "handlelength": 1,
+    }
+    axes.legend(frameon=False, fontsize=8, labelcolor="#c0392b", **above)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     if cost.min() > 0:
         axes.set_yscale("log")
-    axes.set(xlabel="Iteration", ylabel="Normalised cost", title=f"Learning curve, {Path(path).stem.split('_')[-1]}")
+    axes.set(xlabel="Iteration", ylabel="Normalised cost")
+    axes.set_title(f"Learning curve, {Path(path).stem.split('_')[-1]}", loc="left", fontsize=11)
     axes.grid(True, which="both", alpha=0.3)
     figure.savefig(path)

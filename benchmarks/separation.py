@@ -84,8 +84,7 @@ def model_parts(Y, basis, truth, *, phase_init):
 def components(Y, basis, truth, *, phase_init):
     """``sum_{l in n} X``, the parts of the model and their shares of what it leaves."""
     for frames, U, P, F, *_ in utils.complex_nmf_blocks(Y, basis.H, N_ITER, phase_init=phase_init):
-        parts = zip(basis.notes, component_notes(Y[:, frames], basis, U, P, F), strict=True)
-        yield [X for note, X in parts if note in truth]
+        yield component_notes(Y[:, frames], basis, U, P, F, truth)
 
 
 def adapted(Y, basis, strength, played):

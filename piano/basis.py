@@ -1,19 +1,22 @@
 """Basis: the spectra of a piano's notes, and their description, as one value. Reads and writes it."""
 
+import itertools
 import json
 import math
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 import utils
+from piano import events
 from piano.outputs import check_handed_over
 from piano.pitch import NOTE, midi_of_name
 from utils import InputError
 
-HIGHEST_SR = 10**6  # Hz; a higher rate would fill the disk
+PATTERNS = "fixed_basis_patterns.npy"
+HIGHEST_SR = 10**6  # Hz; a file that asks for more would fill the disk
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,9 @@ class Basis:
     columns : list of dict or None
         The ``file``, the ``note`` and ``f0`` in Hz of each column; None where they are not known.
     rotation : np.ndarray [shape=(K, L), complex64] or None
-        How the phase of each bin of a note turns from one frame to the next, see :func:`phase.measure_rotation`.
+        How each bin of a note turns from one frame to the next, see :func:`phase.measure_rotation`.
+    patterns : np.ndarray [shape=(N, T, bands), float16] or None
+        The struck note in each of N templates, see :func:`events.learn_pattern`.
     files : tuple of Path
         The files that it was read from.
     """
@@ -40,6 +45,7 @@ class Basis:
     hop: int | None = None
     columns: list | None = None
     rotation: np.ndarray | None = None
+    patterns: np.ndarray | None = None
     files: tuple = ()
 
     @property
@@ -54,6 +60,12 @@ class Basis:
         for l, column in enumerate(self.columns):
             notes.setdefault(midi_of_name(column["note"]), []).append(l)
         return dict(sorted(notes.items()))
+
+    @property
+    def templates(self):
+        """MIDI number of each template, in the order of the columns; the states of one stand side by side."""
+        keys = [(column["file"], column["note"]) for column in self.columns]
+        return [midi_of_name(note) for (_, note), _ in itertools.groupby(keys)]
 
     @property
     def stft(self):
@@ -98,12 +110,17 @@ def load(path, sr=None, *, with_rotation=False):
     if with_rotation:
         rotation = load_rotation(path, H.shape)
         files.append(rotation_path(path))
-    return Basis(H, info["sr"], info["n_fft"], info["hop"], info["columns"], rotation, tuple(files))
+    basis = Basis(H, info["sr"], info["n_fft"], info["hop"], info["columns"], rotation)
+    if basis.columns and patterns_path(path).exists():
+        basis = replace(basis, patterns=load_patterns(path, len(basis.templates)))
+        files.append(patterns_path(path))
+    return replace(basis, files=tuple(files))
 
 
 def save(folder, basis):
-    """Write ``fixed_basis.npy``, ``fixed_basis_rotation.npy`` and ``fixed_basis.json`` into ``folder``."""
+    """Write ``fixed_basis.npy``, its rotations and patterns, and its description into ``folder``."""
     path = Path(folder) / "fixed_basis.npy"
+    np.save(patterns_path(path), basis.patterns)
     np.save(path, basis.H)
     np.save(rotation_path(path), basis.rotation)
     info = basis.stft | {"window": "hann", "columns": basis.columns}
@@ -118,6 +135,11 @@ def description_path(path):
 def rotation_path(path):
     """Path of the rotations of a basis: ``fixed_basis_rotation.npy`` for ``fixed_basis.npy``."""
     return Path(path).with_name(f"{Path(path).stem}_rotation.npy")
+
+
+def patterns_path(path):
+    """Where the patterns of a basis, a ``.npy`` file, lie: beside it, ``..._patterns.npy``."""
+    return Path(path).with_name(f"{Path(path).stem}_patterns.npy")
 
 
 def load_description(path, shape):
@@ -192,3 +214,38 @@ def load_rotation(path, shape):
     if np.abs(rotation).max() > 1 + 1e-6:
         raise InputError(f"{path}: got rotations of up to {np.abs(rotation).max():g}, expected at most 1")
     return rotation.astype(np.complex64)
+
+
+def load_patterns(path, n_templates):
+    """Read the patterns that lie beside a basis.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of the basis.
+    n_templates : int
+        How many patterns there must be.
+
+    Returns
+    -------
+    np.ndarray [shape=(n_templates, T, bands), float16, >= 0]
+
+    Raises
+    ------
+    InputError
+        If the file holds anything else.
+    """
+    path = patterns_path(path)
+    expected = (n_templates, *events.pattern_shape())
+    utils.check_file(path, "the patterns that make_init_H.py writes with a basis")
+    try:
+        patterns = np.load(path, allow_pickle=False)
+        valid = patterns.dtype == np.float16 and np.isfinite(patterns).all() and (patterns >= 0).all()
+    except (OSError, ValueError, EOFError):
+        raise InputError(f"{path}: got no readable .npy file, expected the patterns of the basis' notes") from None
+    if not valid or patterns.shape != expected:
+        raise InputError(
+            f"{path}: got {patterns.dtype} values of shape {patterns.shape}, expected patterns of shape {expected}, "
+            "finite and >= 0, of this basis' templates"
+        )
+    return patterns

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import functools
+import itertools
 import math
 import os
 import signal
@@ -11,10 +12,15 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from piano import outputs, stems
-from piano.recording import is_audio, with_sound
+from piano import notes, outputs, pitch, stems
+from piano.basis import PATTERNS
+from piano.recording import is_audio, sound_at, with_sound
 from utils import InputError, one_blas_thread
 
+STEMS = "listed", "all"
+SUBTYPES = {"wav": "FLOAT", "flac": "PCM_24"}  # of each format of stems, the one that loses least
+PAGE = "listen.html"
+EXACT_DB = -400.0  # what a difference is below that is none: rounding stays above
 LARGEST = 2**31 - 1  # of whole numbers; numpy refuses far larger ones with a traceback
 
 
@@ -29,13 +35,19 @@ def parser(doc, file):
 
 
 def parse(parser, argv):
-    """Parse ``argv``. ``script`` and ``command`` are for ``run.json``: only the arguments that change results."""
-    args = parser.parse_args(argv)
+    """Parse ``argv``; ``command`` holds the script's name and the arguments, but for those that change no result."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = parser.parse_args([_with_its_default(*words) for words in itertools.pairwise([*argv, ""])])
     silent = argparse.ArgumentParser(add_help=False)
     add_output(silent)
     silent.add_argument("--dask")
     args.script, (_, args.command) = parser.prog, silent.parse_known_args(argv)
     return args
+
+
+def _with_its_default(word, following):
+    """``--stems`` as argparse takes it where no value follows, but perhaps a recording."""
+    return "--stems=listed" if word == "--stems" and following not in STEMS else word
 
 
 def add_output(parser):
@@ -90,23 +102,50 @@ def add_decomposition(parser):
     parser.add_argument(
         "--notes",
         action="store_true",
-        help="write notes.csv, notes.mid and spectrogram.png as well, which a sound always gets",
+        help="write notes.csv, notes.mid, notes.wav and spectrogram.png as well, which a sound always gets",
+    )
+    parser.add_argument(
+        "--score",
+        metavar="FILE",
+        help="list of the notes that are played, MIDI (.mid) or a table like notes.csv: they are not searched for, but "
+        "aligned with the sound",
     )
     parser.add_argument(
         "--stems",
-        action="store_true",
-        help="write the sound of each note, stems/060_C4.wav and so on, and residual.wav",
+        nargs="?",
+        const="listed",
+        choices=STEMS,
+        help="write the sound of each pitch, stems/060_C4.wav and so on, and what is left, residual.wav: of those that "
+        "are listed in notes.csv (the default), or of all that are loud enough, see --top-db",
     )
     parser.add_argument(
         "--top-db",
         type=not_negative,
         default=30.0,
         metavar="DB",
-        help="a note whose peak lies further below the loudest note's has no stem and is left in residual.wav "
-        "(default: %(default)s)",
+        help="where stems do not follow the list: a note whose peak lies further below the loudest note's has none and "
+        "is left in the residual (default: %(default)s)",
     )
     parser.add_argument(
-        "--subtype", default="FLOAT", help="sample format of the stems, as soundfile names it (default: %(default)s)"
+        "--format", choices=tuple(SUBTYPES), default="wav", help="of the stems' files (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--subtype",
+        help="sample format of the stems, as soundfile names it (default: "
+        + ", ".join(f"{subtype} for {kind}" for kind, subtype in SUBTYPES.items())
+        + ")",
+    )
+    parser.add_argument(
+        "--listen",
+        action="store_true",
+        help="write listen.html, a page that plays the recording, each listed note and the residual",
+    )
+    parser.add_argument(
+        "--listen-range",
+        nargs=2,
+        type=not_negative,
+        metavar=("A", "B"),
+        help="part of the recording that listen.html holds, in s (default: all of it)",
     )
     parser.add_argument(
         "--native-sr", action="store_true", help="write stems at the input's sampling rate, not at the basis'"
@@ -174,16 +213,25 @@ def _number(text, kind):
 
 
 def check_stems(args, basis):
-    """Raise :class:`InputError` if stems cannot be written as the options ask."""
-    if not args.stems:
+    """Raise :class:`InputError` where the options for stems and for the page cannot be met."""
+    if args.listen_range and not args.listen:
+        raise InputError("--listen-range: got it without --listen, expected both")
+    if args.listen and basis.columns is None:
+        raise InputError("--listen: got a basis without notes, expected fixed_basis.json beside it")
+    if not sounds_wanted(args):
         return
-    import soundfile  # only stems need it
+    import soundfile  # only sounds need it
 
     if basis.sr is None:
         raise InputError("--stems: got no sampling rate, expected fixed_basis.json beside the basis or --sr")
-    if not soundfile.check_format("WAV", args.subtype):
-        known = ", ".join(sorted(soundfile.available_subtypes("WAV")))
+    if args.subtype and not soundfile.check_format(args.format.upper(), args.subtype):
+        known = ", ".join(sorted(set(soundfile.available_subtypes(args.format.upper()))))
         raise InputError(f"--subtype: got {args.subtype!r}, expected one of {known}")
+
+
+def sounds_wanted(args):
+    """Whether notes are to be turned into sound: for stems, or for the page."""
+    return bool(args.stems or args.listen)
 
 
 def for_each_input(parser, args, work):
@@ -227,10 +275,10 @@ def reserved_folder(out_dir, path, basis, args, own):
     """:func:`outputs.reserved_folder` for all that a run writes: ``own``, its script's, and what is asked for."""
     names = ["basis_calc.npy", "activation_calc.npy", "cost.npy", "activation.png", outputs.RECORD, *own]
     if args.notes or is_audio(path):
-        names += ["spectrogram.png", *(["notes.csv", "notes.mid"] if basis.columns else [])]
-    if args.stems:
-        names.append(outputs.STEMS)
-    inputs = [*args.inputs, *basis.files]
+        names += ["spectrogram.png", *(["notes.csv", "notes.mid", "notes.wav"] if basis.columns else [])]
+    names += [PAGE] if args.listen else []
+    names += [outputs.STEMS] if args.stems else []
+    inputs = [*args.inputs, *basis.files, *([args.score] if args.score else [])]
     return outputs.reserved_folder(out_dir, names, script=args.script, inputs=inputs, overwrite=args.overwrite)
 
 
@@ -246,21 +294,94 @@ def adapted_basis(recording, basis, args, map):
     return replace(basis, H=H), strength
 
 
+def listed_notes(recording, basis, args, map):
+    """Notes of a sound by the event model, or as ``--score`` has them; None where only activations can tell."""
+    score = read_score(args.score, basis) if args.score else None
+    if recording.y is None or basis.patterns is None:
+        if score is not None:
+            raise InputError(f"--score: got no sound with patterns of notes, expected a sound and {PATTERNS}")
+        if recording.y is not None and basis.columns:
+            report(
+                f"notes are listed by activations alone; for a better list make_init_H.py learns {PATTERNS}", args.quiet
+            )
+        return None
+    if not args.quiet:
+        announce_compilation()
+    progress = progress_bar("s", args.quiet)
+    found = notes.listed(sound_at(recording, notes.EVENT_SR), basis, score, progress=progress, map=map)
+    if score is not None:
+        report(f"{len(found)} of the {len(score)} notes of {args.score} were heard", args.quiet)
+    return found
+
+
+def read_score(path, basis):
+    """Notes of a score that the basis has keys for; those beyond are named, and left to the residual."""
+    score = notes.read_score(path)
+    beyond = sorted({note.midi for note in score} - set(basis.notes))
+    if beyond:
+        names = ", ".join(pitch.note_name(midi) for midi in beyond)
+        report(f"{path}: {names} lie beyond the keys of the basis and are left to the residual")
+    kept = [note for note in score if note.midi not in beyond]
+    if not kept:
+        raise InputError(f"{path}: got no note that the basis has a key for, expected a score of this piano")
+    return kept
+
+
+def possible_stems(basis, listed, args):
+    """Keys of ``basis.notes`` that may get a stem, as far as can be told before the activations are known."""
+    return list(basis.notes) if listed is None or args.stems == "all" else sorted({note.midi for note in listed})
+
+
+def notes_with_stems(U, basis, listed, args):
+    """Keys of ``basis.notes`` that get a stem: the listed pitches, or all that are loud enough."""
+    if listed is None or args.stems == "all":
+        return stems.sounding_notes(U, basis, args.top_db)
+    return possible_stems(basis, listed, args)
+
+
 def stem_writer(folder, recording, basis, notes, args):
-    """A :class:`stems.StemWriter` for the stems of ``notes``, set up by the options."""
-    names = [stems.file_name(basis, note) for note in notes]
-    return stems.StemWriter(folder / "stems", names, with_sound(recording, native=args.native_sr), args.subtype)
+    """A :class:`stems.StemWriter` for the stems of ``notes``, as the options have it.
+
+    Where only the page wants them, they go into the working folder and not among the results.
+    """
+    kind, folder = (args.format, folder) if args.stems else ("wav", recording.folder)
+    subtype = args.subtype if args.stems and args.subtype else SUBTYPES[kind]
+    names = {note: stems.file_name(basis, note, kind) for note in notes}
+    sounding = with_sound(recording, native=args.native_sr)
+    return stems.StemWriter(folder / outputs.STEMS, names, f"residual.{kind}", sounding, subtype)
 
 
-def finish_stems(writer, basis, notes, args):
-    """Keep the stems of ``notes``, write the residual, and report how well they add up."""
-    null = writer.add_residual([stems.file_name(basis, note) for note in notes])
+def finish_stems(writer, notes, args):
+    """Keep the stems of ``notes``, write the residual, and say what adding them up again gives."""
+    null = writer.add_residual(notes)
     for name, count in writer.clipped.items():
-        report(f"{writer.recording.path}: {count} samples of {name} clipped; --subtype FLOAT never does")
-    sum_of_all = "all silent or empty, as the recording is"
-    if null is not None:
-        sum_of_all = f"which sum to the recording to {null:.0f} dB"
-    report(f"{len(notes)} stems and a residual, {sum_of_all}", args.quiet)
+        report(f"{writer.recording.path}: {count} samples of {name} clipped; --format wav --subtype FLOAT never does")
+    if null is None:
+        added_up = "They are silent, as the recording is."
+    elif null < EXACT_DB:
+        added_up = "Added up, they are the recording."
+    else:
+        added_up = f"Added up, they differ from the recording by {null:.0f} dB."
+    report(f"{len(notes)} stems and a residual. {added_up}", args.quiet)
+
+
+def write_page(folder, U, basis, listed, writer, args):
+    """Write ``listen.html`` from the stems."""
+    from piano import listen
+
+    recording = writer.recording
+    rows, _ = notes.sum_states(U, basis)
+    page = listen.write_page(
+        folder / PAGE,
+        recording.y,
+        recording.y_sr,
+        [note for note in listed if note.midi in writer.names],
+        {note: writer.folder / name for note, name in writer.names.items()},
+        listen.Roll(rows, list(basis.notes), basis.hop / basis.sr),
+        title=Path(recording.path).name,
+        span=args.listen_range,
+    )
+    report(listen.in_words(page), args.quiet)
 
 
 def write_record(folder, recording, basis, args, **ending):
@@ -268,6 +389,11 @@ def write_record(folder, recording, basis, args, **ending):
     ending = {name: value for name, value in ending.items() if value is not None}
     inputs = [recording.path, *basis.files]
     outputs.write_record(folder, args.script, args.command, inputs, seed=args.seed, stft=basis.stft, **ending)
+
+
+def say_where(out_dir, first, quiet):
+    """Say where the results are, and which of them to open first."""
+    report(f"results are in {Path(out_dir).resolve()}: open {first}", quiet)
 
 
 def progress_bar(unit, quiet):
@@ -344,7 +470,7 @@ def run(main):
         with one_blas_thread():
             return main()
     except (Exception, KeyboardInterrupt) as error:
-        if interrupted:  # an import may make another error of it
+        if interrupted or isinstance(error, KeyboardInterrupt):  # an import may make another error of it
             report("interrupted; nothing incomplete is left")
             return 128 + signal.SIGINT
         if not isinstance(error, (OSError, MemoryError)):

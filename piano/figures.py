@@ -1,5 +1,6 @@
 """Pictures: the basis, the piano roll, and the spectrogram beside its model."""
 
+import math
 import sys
 
 import numpy as np
@@ -7,13 +8,32 @@ import numpy as np
 import utils
 from piano.notes import sum_states
 
-DB_RANGE = 60  # dB below the loudest that pictures of spectra show
-ROLL_DB_RANGE = 40  # and piano rolls; below it, notes leak into one another
+DB_RANGE = 60  # dB below the loudest that a picture of spectra shows
 LOWEST_HZ = 27.5  # A0, where a log-frequency axis begins
 MOST_LABELS = 40  # notes that an axis has room to name
-DIFFERENCE_DB = 20  # either way, in the picture of differences: from a tenth to ten times
-PIXELS = 240, 700  # rows, and columns at most, of a panel; the panel itself has a few more, so none is lost
-PENTATONIC = ("C", "D", "E", "G", "A")  # no two of them are neighbours, so their names never touch
+SOME_NOTES = ((2, ("C", "D", "E", "G", "A")), (3, ("C", "E", "G")))  # named where not all are: semitones apart, which
+DIFFERENCE_DB = 20  # either way; ten times too much or a tenth is all that a picture of differences need tell
+SCREEN = 900  # pixels of a page that a window shows at a time
+PIXELS = 240, 700  # rows, and columns at most, of a panel of spectrograms, which has a few more: none gets lost
+
+# Piano roll.
+ROLL_DB_RANGE = 40  # below it lies what leaks between notes
+LOUD_DB = -12  # a row that gets there is shown although no note of it is listed; noise of hammers stays below
+BESIDE = 2  # semitones shown beside the lowest and the highest that matter
+DOUBTFUL = 0.5  # confidence below which an outline is dashed
+DARKEST = 0.5  # of the colour map: the loudest is still bright enough for a black outline
+LISTED = {"facecolor": "none", "edgecolor": "black", "linewidth": 0.9}
+DOUBTED = LISTED | {"linestyle": (0, (1.6, 1.6))}  # dashes and gaps, in line widths
+THINNEST = 0.4  # line width where rows are long and notes small
+BEYOND, OCTAVE = "0.88", "0.75"  # grey where there is no recording, and of the lines between octaves
+ROW_S, ROW_FRAMES = 40, 2000  # length of a row, see row_spans
+MOST_ROWS = 30  # of a page
+TICKS_S = 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600  # what may lie between two times on a page
+PICTURE_INCHES, PAGE_INCHES = 9, 13  # width with one row, and with several
+KEY_INCHES, PAGE_KEY_INCHES = 0.14, 0.07  # height of a semitone, the same
+ROW_INCHES = 2.0, 5.0  # least and largest height of a row
+TOP_INCHES, BELOW_INCHES = 0.45, 0.5  # above all rows, and below each
+LABEL_INCHES = 0.13  # height of a note's name
 
 
 def decibels(magnitude, span=DB_RANGE, peak=None):
@@ -22,33 +42,56 @@ def decibels(magnitude, span=DB_RANGE, peak=None):
     return 20 * np.log10(np.maximum(magnitude / peak, 10 ** (-span / 20)))
 
 
-def colours():
-    """Colour map of all pictures: perceptually even, and white for silence."""
+def colours(darkest=1.0):
+    """Colour map of the pictures: perceptually even, darker where it is louder, and white where nothing sounds.
+
+    Parameters
+    ----------
+    darkest : float
+        How far on the way to black it ends, <= 1; black lines show on a map that ends before it.
+    """
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
-    table = colormaps["magma_r"](np.linspace(0, 1, 256))
+    table = colormaps["magma_r"](np.linspace(0, darkest, 256))
     table[:32, :3] += (1 - table[:32, :3]) * np.linspace(1, 0, 32)[:, None]  # its pale yellow end fades out
     return ListedColormap(table)
 
 
-def note_ticks(names):
-    """Positions and labels for an axis of notes: every note where there is room, else C, D, E, G and A.
+def note_ticks(names, most=MOST_LABELS):
+    """Positions and labels for an axis of notes: every note where there is room, else a few of each octave.
 
     A note of several states, side by side, is labelled once, in the middle.
+
+    Parameters
+    ----------
+    names : list of str
+        Along the axis.
+    most : float
+        Number of labels that there is room for, were they all side by side.
+
+    Returns
+    -------
+    positions : list of float
+    labels : list of str
     """
     columns = {}
     for i, name in enumerate(names):
         columns.setdefault(name, []).append(i)
-    if len(columns) > MOST_LABELS:
-        columns = {name: places for name, places in columns.items() if name.rstrip("-0123456789") in PENTATONIC}
+    if len(columns) > most:
+        letters = next((some for apart, some in SOME_NOTES if len(columns) <= apart * most), "C")
+        columns = {name: places for name, places in columns.items() if name.rstrip("-0123456789") in letters}
     return [np.mean(places) for places in columns.values()], list(columns)
 
 
-def plot_activation(path, U, basis):
-    """Draw activations as a piano roll: notes against seconds.
+# --- Piano roll --------------------------------------------------------------------------------------
 
-    Without a description of the basis, it is components against frames.
+
+def plot_activation(path, U, basis, notes=()):
+    """Draw activations as a piano roll, and the outlines of listed notes over it.
+
+    A long recording takes several rows, one below the other as on a page of music. Where the basis has no
+    description, the picture is of components against frames, and has no outlines.
 
     Parameters
     ----------
@@ -57,44 +100,202 @@ def plot_activation(path, U, basis):
     U : np.ndarray [shape=(L, M), float, >= 0]
     basis : Basis
         States of one note are summed.
+    notes : sequence of Note
+        Dashed where the confidence is below ``DOUBTFUL``. Notes that are not in the basis have no row and are left out.
     """
-    figure, _ = activation_figure(U, basis)
+    figure, _ = activation_figure(U, basis, notes)
     figure.savefig(path)
 
 
-def activation_figure(U, basis):
-    """The figure of :func:`plot_activation`, and the axes of its piano roll, so that one can draw on it."""
+def activation_figure(U, basis, notes=()):
+    """The figure that :func:`plot_activation` saves, and a list of the axes of its rows, to be drawn on further."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 6), dpi=100)
-    axes = figure.add_axes((0.08, 0.09, 0.80, 0.84))
-    n_frames, frame = U.shape[1], 1
-    if basis.columns:
-        U, names = sum_states(U, basis)
-        frame = basis.hop / basis.sr
-        axes.set_yticks(*note_ticks(names), fontsize=8)
-        axes.set(xlabel="Time (s)", ylabel="Note")
-    else:
-        axes.set(xlabel="Frame", ylabel="Component")
-    image = axes.imshow(
-        decibels(thin(U), ROLL_DB_RANGE),
-        cmap=colours(),
-        vmin=-ROLL_DB_RANGE,
-        vmax=0,
-        aspect="auto",
-        origin="lower",
-        interpolation="nearest",
-        extent=(-frame / 2, (n_frames - 0.5) * frame, -0.5, len(U) - 0.5),  # frame m is centred on m hops
-    )
-    axes.set_title("Activations")
-    figure.colorbar(image, cax=figure.add_axes((0.90, 0.09, 0.02, 0.84)), label="Activation (dB below the loudest)")
-    return figure, axes
+    frame, longest = (basis.hop / basis.sr, ROW_S) if basis.columns else (1, ROW_FRAMES)
+    spans = row_spans(U.shape[1], frame, longest)
+    width, key_height = (PAGE_INCHES, PAGE_KEY_INCHES) if len(spans) > 1 else (PICTURE_INCHES, KEY_INCHES)
+    parts = [roll(U, basis, frame, span, width=int(80 * width)) for span in spans]
+    loudest = np.max([image.max(axis=1) for image, _, _ in parts], axis=0)
+    boxes, doubtful = outlines(notes, basis)
+    keys = shown_keys(loudest, boxes) if basis.columns else slice(0, len(loudest))
+
+    height = np.clip((keys.stop - keys.start) * key_height, *ROW_INCHES)
+    page = TOP_INCHES + len(spans) * (height + BELOW_INCHES)
+    figure = Figure(figsize=(width, page), dpi=100)
+    rows = []
+    for i, (span, (image, left, right)) in enumerate(zip(spans, parts, strict=True)):
+        bottom = page - TOP_INCHES - height - i * (height + BELOW_INCHES)
+        axes = figure.add_axes((0.7 / width, bottom / page, 1 - 1.8 / width, height / page))
+        energy = axes.imshow(
+            decibels(image[keys], ROLL_DB_RANGE, loudest.max()),
+            cmap=colours(DARKEST),
+            vmin=-ROLL_DB_RANGE,
+            vmax=0,
+            aspect="auto",
+            origin="lower",
+            interpolation="nearest",
+            extent=(left, right, keys.start - 0.5, keys.stop - 0.5),
+        )
+        axes.set(xlim=span, ylim=(keys.start - 0.5, keys.stop - 0.5), facecolor=BEYOND)
+        within = (boxes[:, 2, 0] >= span[0]) & (boxes[:, 0, 0] <= span[1])
+        draw_outlines(axes, boxes[within], doubtful[within])
+        rows.append(axes)
+    rows[0].set_title("Activations", loc="left")
+    label_times(rows, described=bool(basis.columns))
+    label_keys(rows, basis, keys, most=height / LABEL_INCHES)
+    add_legend(rows[0], doubtful)
+    bar = figure.add_axes((1 - 0.9 / width, 1 - (TOP_INCHES + height) / page, 0.18 / width, height / page))
+    figure.colorbar(energy, cax=bar).set_label("Activation (dB below the loudest)", fontsize=8)
+    return figure, rows
+
+
+def row_spans(n_frames, frame, longest):
+    """Where each row of a page begins and ends: in whole seconds, or frames, of which each row has as many.
+
+    Parameters
+    ----------
+    n_frames : int
+    frame : float
+        Length of one; frame m is centred on ``m * frame``.
+    longest : int
+        Length of a row where ``MOST_ROWS`` are enough; they are longer where they are not.
+
+    Returns
+    -------
+    list of (float, float)
+        One row fits the recording; the last of several may go on beyond its end.
+    """
+    end = (n_frames - 0.5) * frame
+    if end <= longest:
+        return [(-frame / 2, end)]
+    length = max(longest, math.ceil(end / MOST_ROWS))
+    length = math.ceil(end / math.ceil(end / length))  # none is left with a few seconds only
+    return [(start, start + length) for start in range(0, math.ceil(end), length)]
+
+
+def roll(U, basis, frame, span, width):
+    """What a row shows: an image with a row for each note, and where it begins and ends; see :func:`thin`."""
+    first = max(0, math.floor(span[0] / frame + 0.5))
+    U = U[:, first : math.ceil(span[1] / frame + 0.5)]
+    image = thin(sum_states(U, basis)[0] if basis.columns else U, width)
+    left = (first - 0.5) * frame
+    step = -(-U.shape[1] // image.shape[1])  # frames a column; the last column may stand for fewer
+    return image, left, left + step * image.shape[1] * frame
 
 
 def thin(U, width=2000):
-    """Reduce U to about ``width`` columns: a picture has no more pixels. Each is the loudest of its columns."""
+    """At most ``width`` columns, each the loudest of those it stands for: a picture has no more pixels."""
     step = -(-U.shape[1] // width)
     return np.maximum.reduceat(U, np.arange(0, U.shape[1], step), axis=1)
+
+
+def outlines(notes, basis):
+    """Corners of the listed notes in a piano roll, and which of them are doubtful.
+
+    Parameters
+    ----------
+    notes : sequence of Note
+    basis : Basis
+        Row i is its i-th note; without a description it has none.
+
+    Returns
+    -------
+    boxes : np.ndarray [shape=(N, 4, 2)]
+        Time in s and row of each corner, from the lower left one clockwise.
+    doubtful : np.ndarray [shape=(N,), bool]
+    """
+    row = {midi: i for i, midi in enumerate(basis.notes)} if basis.columns else {}
+    notes = [note for note in notes if note.midi in row]
+    edges = np.array([(note.onset, note.offset, row[note.midi] - 0.5, row[note.midi] + 0.5) for note in notes])
+    boxes = edges.reshape(-1, 4)[:, [[0, 2], [0, 3], [1, 3], [1, 2]]]
+    return boxes, np.array([getattr(note, "confidence", 1.0) < DOUBTFUL for note in notes], bool)
+
+
+def shown_keys(loudest, boxes):
+    """The part of the keyboard that matters: listed notes, what is as loud as one, and ``BESIDE`` more on either side.
+
+    Where no note is listed, it is all that sounds, and all of the keyboard for silence.
+
+    Parameters
+    ----------
+    loudest : np.ndarray [shape=(notes,)]
+        Largest activation of each note.
+    boxes : np.ndarray [shape=(N, 4, 2)]
+        See :func:`outlines`.
+
+    Returns
+    -------
+    slice
+    """
+    least_dB = LOUD_DB if len(boxes) else -ROLL_DB_RANGE
+    loud = np.flatnonzero((loudest > 0) & (loudest >= loudest.max() * 10 ** (least_dB / 20)))
+    rows = np.concatenate([loud, boxes[:, :2, 1].mean(axis=1).astype(int)])
+    if not len(rows):
+        return slice(0, len(loudest))
+    return slice(max(0, rows.min() - BESIDE), min(len(loudest), rows.max() + BESIDE + 1))
+
+
+def draw_outlines(axes, boxes, doubtful):
+    """Outline notes, see :func:`outlines`; all of them are two artists, so many cost little."""
+    from matplotlib.collections import PolyCollection
+
+    left, right = axes.get_xlim()
+    for which, style in ((~doubtful, LISTED), (doubtful, DOUBTED)):
+        width = style["linewidth"] * min(1.0, ROW_S / (right - left))
+        axes.add_collection(PolyCollection(boxes[which], **style | {"linewidth": max(THINNEST, width)}), autolim=False)
+
+
+def label_times(rows, described):
+    """Write seconds on the axis of a single row, minutes and seconds on those of a page, or frames."""
+    from matplotlib.ticker import FuncFormatter, MultipleLocator
+
+    rows[-1].set_xlabel("Frame" if not described else "Time (s)" if len(rows) == 1 else "Time (min:s)")
+    start, stop = rows[0].get_xlim()
+    apart = next((step for step in TICKS_S if (stop - start) / step <= 10), TICKS_S[-1])
+    for axes in rows:
+        if described and len(rows) > 1:
+            axes.xaxis.set_major_locator(MultipleLocator(apart))
+            axes.xaxis.set_major_formatter(FuncFormatter(minutes))
+        elif not described:
+            axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+
+
+def label_keys(rows, basis, keys, most):
+    """Name the notes beside each row of a page, ``most`` of them at most, and draw a line below each C."""
+    if not basis.columns:
+        for axes in rows:
+            axes.set_ylabel("Component")
+            axes.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        return
+    names = [basis.columns[l]["note"] for l, *_ in basis.notes.values()][keys]
+    ticks, labels = note_ticks(names, most)
+    octaves = [keys.start + i - 0.5 for i, name in enumerate(names) if i and name.rstrip("-0123456789") == "C"]
+    for axes in rows:
+        axes.set_ylabel("Note")
+        axes.set_yticks(np.add(ticks, keys.start), labels, fontsize=8)
+        axes.hlines(octaves, *axes.get_xlim(), color=OCTAVE, linewidth=0.6, zorder=0.5)
+
+
+def minutes(seconds, _=None):
+    """Seconds as a player shows them: 83 is 1:23."""
+    return f"{seconds // 60:.0f}:{seconds % 60:02.0f}"
+
+
+def add_legend(axes, doubtful):
+    """Tell above a piano roll what its outlines are."""
+    from matplotlib.patches import Patch
+
+    handles = []
+    if not doubtful.all():
+        handles.append(Patch(**LISTED, label="listed note"))
+    if doubtful.any():
+        handles.append(Patch(**DOUBTED, label="doubtful note"))
+    if handles:
+        place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
+        axes.legend(handles=handles, ncols=2, frameon=False, fontsize=9, **place)
+
+
+# --- Basis and spectrogram ---------------------------------------------------------------------------
 
 
 def plot_basis(path, basis):
@@ -157,12 +358,12 @@ def plot_spectrogram(path, Y, model, basis):
 
     figure = Figure(figsize=(9, 9), dpi=100)
     magnitude = {"cmap": colours(), "vmin": -DB_RANGE, "vmax": 0}
-    difference = {"cmap": "RdBu_r", "vmin": -DIFFERENCE_DB, "vmax": DIFFERENCE_DB}
+    difference = {"cmap": "cividis", "vmin": -DIFFERENCE_DB, "vmax": DIFFERENCE_DB}
     octaves = lowest * 2.0 ** np.arange(1, np.log2(highest / lowest))
     panels = (
         ("Observed", observed, magnitude, 0.695),
         ("Modelled", modelled, magnitude, 0.380),
-        ("Difference: red where the model is too loud, blue where too soft", modelled - observed, difference, 0.065),
+        ("Difference: light where the model is too loud, dark where too soft", modelled - observed, difference, 0.065),
     )
     for title, dB, colouring, bottom in panels:
         axes = figure.add_axes((0.09, bottom, 0.79, 0.27))
@@ -210,6 +411,10 @@ def show(paths):
         return
     for path in paths:
         picture = plt.imread(path)
-        figure = plt.figure(figsize=(picture.shape[1] / 100, picture.shape[0] / 100), dpi=100)
-        figure.figimage(picture)
+        height, width, _ = picture.shape
+        window = min(height, SCREEN)
+        axes = plt.figure(figsize=(width / 100, window / 100), dpi=100).add_axes((0, 0, 1, 1))
+        axes.imshow(picture, aspect="auto")
+        axes.set(ylim=(window, 0))  # the rest of a long page can be dragged into view
+        axes.axis("off")
     plt.show()

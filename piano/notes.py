@@ -9,14 +9,17 @@ from typing import NamedTuple
 import numpy as np
 
 import utils
-from piano import pitch
+from piano import events, pitch
 from utils import InputError
 
 THRESHOLD_DB = -20.0  # relative to the loudest activation; below it, more notes are false than soft
 ATTACK_DB = 6.0  # a rise by this within one STFT window is a new note; partials that beat rise more slowly
 SHORTEST_S = 0.1  # of a note; the knock of a hammer, seen through an STFT window, is no longer
 DRUMS = 9  # MIDI channel without pitches
-MIDI_BEAT_MS = 500  # a beat, in ms and in ticks: 120 a minute, by convention, as the tempo is not known
+EVENT_SR = events.SR  # Hz
+HEARD = 0.5  # confidence of a note of a score that is heard
+LEAST_HEARD = 0.3  # of a score, for sure; of the score of another piece, up to 0.2 is by chance
+MIDI_BEAT_MS = 500  # length of a beat, 120 a minute, and its number of ticks: nothing is known of the metre
 PARTIALS, TIMBRE = 4, 0.5  # of a note that is made audible: enough to tell it from a beep
 ATTACK_S, RELEASE_S = 0.005, 0.05  # of the same, s: short, and without a click
 DECAY_S = 1.5  # time constant of middle C, s; it doubles every two octaves down, roughly as a piano's
@@ -31,13 +34,55 @@ class Note(NamedTuple):
     f0: float  # Hz
     onset: float  # s
     offset: float  # s
-    level_db: float  # of the peak, relative to the loudest activation
+    level_db: float  # of the peak, relative to the loudest note
+    confidence: float = 1.0  # 0 to 1; 0.5 is the least that a note needs to be listed without doubt
 
 
 def sum_states(U, basis):
     """Sum the rows of U that belong to one note; returns them and the notes' names, in order of pitch."""
     columns = list(basis.notes.values())
     return np.stack([U[states].sum(axis=0) for states in columns]), [basis.columns[l]["note"] for l, *_ in columns]
+
+
+def listed(y, basis, score=None, *, progress=None, map=map):
+    """List the notes of a sound: what was played, when, and how loud, by the event model of :mod:`events`.
+
+    Parameters
+    ----------
+    y : np.ndarray [shape=(n,), float32]
+        Mono sound at ``EVENT_SR`` Hz; may be a memory map.
+    basis : Basis
+        With patterns.
+    score : list of Note, optional
+        Notes that are known to be played; they are aligned with the sound, and those that are not heard left out.
+    progress, map
+        As for :func:`utils.nmf`.
+
+    Returns
+    -------
+    list of Note
+        In order of onset, then of pitch; empty for silence and noise.
+
+    Raises
+    ------
+    InputError
+        If nothing of the score is heard.
+    """
+    midi = np.array(basis.templates)
+    if score is None:
+        found = events.find_events(y, basis.patterns, midi, map=map, progress=progress)
+    else:
+        known = [note.midi for note in score], [note.onset for note in score]
+        rows, _ = events.align_score(y, basis.patterns, midi, *known, map=map, progress=progress)
+        found = sorted((row for row in rows if row and row.confidence >= HEARD), key=lambda row: (row.onset, row.midi))
+        sure = sum(row.confidence > events.UNSURE for row in found)
+        if sure < LEAST_HEARD * len(score):
+            raise InputError(
+                f"--score: got {sure} of {len(score)} notes heard for sure where the score has them, expected a score "
+                "of this recording"
+            )
+    f0 = {note: basis.columns[l]["f0"] for note, (l, *_) in basis.notes.items()}
+    return [Note(pitch.note_name(event.midi), int(event.midi), f0[event.midi], *event[1:]) for event in found]
 
 
 def find_notes(U, basis, threshold=THRESHOLD_DB):
@@ -121,16 +166,21 @@ def attacks(u, window, threshold=THRESHOLD_DB):
     return found
 
 
-def write_notes(folder, U, basis):
-    """Write the notes in the activations as ``notes.csv`` and ``notes.mid``, if the basis knows its notes."""
-    if basis.columns:
-        found = find_notes(U, basis)
-        write_notes_csv(folder / "notes.csv", found)
-        write_midi(folder / "notes.mid", found)
+def write_notes(folder, notes, recording):
+    """Write a list of notes as ``notes.csv``, ``notes.mid`` and ``notes.wav``."""
+    write_notes_csv(folder / "notes.csv", notes)
+    write_midi(folder / "notes.mid", notes)
+    y = recording.y
+    if y is None:
+        n_samples, peak = (recording.Y.shape[1] - 1) * recording.hop, 0.5
+    else:
+        parts = utils.frame_slices(len(y), RENDERED)
+        n_samples, peak = len(y), max(float(np.abs(utils.read_frames(y, part)).max()) for part in parts)
+    write_sound(folder / "notes.wav", notes, n_samples, recording.sr, peak)
 
 
 def write_notes_csv(path, notes):
-    """Write a list of notes as a table: name, MIDI number, f0 in Hz, onset and offset in s, peak level in dB.
+    """Write a list of notes as a table: name, MIDI number, f0 in Hz, onset and offset in s, level in dB, confidence.
 
     Parameters
     ----------
@@ -144,7 +194,7 @@ def write_notes_csv(path, notes):
         writer.writerow(Note._fields)
         for note in notes:
             times_and_level = f"{note.onset:.3f}", f"{note.offset:.3f}", f"{note.level_db:.1f}"
-            writer.writerow([note.note, note.midi, f"{note.f0:.3f}", *times_and_level])
+            writer.writerow([note.note, note.midi, f"{note.f0:.3f}", *times_and_level, f"{note.confidence:.2f}"])
 
 
 def write_midi(path, notes):

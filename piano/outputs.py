@@ -32,7 +32,7 @@ STEMS = "stems"  # the only output that is a folder
 GOES = ".goes.json"  # what :func:`_going` found when these results were complete
 HEX = "[0-9a-f]" * 16
 # What a run writes or not, as it is told; where it does not, that of the same script's run before it goes.
-OPTIONAL = {"phase_calc.npy", "notes.csv", "notes.mid", "spectrogram.png", STEMS}
+OPTIONAL = {"phase_calc.npy", "notes.csv", "notes.mid", "notes.wav", "spectrogram.png", "listen.html", STEMS}
 NOBODYS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # that looking at a folder leaves in it
 
 

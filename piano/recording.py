@@ -33,6 +33,13 @@ def audio_files(folder):
     return [path for path in sorted(Path(folder).iterdir()) if is_audio(path) and not path.name.startswith(".")]
 
 
+def duration(path):
+    """Length of an audio file in s."""
+    import soundfile
+
+    return soundfile.info(path).duration
+
+
 def sample_rate(path):
     """Sampling rate of an audio file in Hz."""
     import soundfile
@@ -258,7 +265,14 @@ def with_sound(recording, *, native=False):
     if not native:
         return recording
     sr = sample_rate(recording.path)
-    return replace(recording, y=load_mapped(recording.path, sr, recording.folder, told=True), y_sr=sr)
+    return replace(recording, y=sound_at(recording, sr), y_sr=sr)
+
+
+def sound_at(recording, sr):
+    """Mono sound of a recording of a sound file at ``sr`` Hz [shape=(n,), float32]; may be a memory map."""
+    if sr == recording.y_sr:
+        return recording.y
+    return load_mapped(recording.path, sr, recording.folder, told=True)
 
 
 def _sound_of(recording):

@@ -12,14 +12,12 @@ import utils
 from piano import pitch
 from piano.recording import FRAMES, SAMPLES, InverseSTFT
 
-RESIDUAL = "residual.wav"
 
-
-def file_name(basis, note):
-    """File name of the stem of a note, a key of ``basis.notes``. Sorted by name, stems are in order of pitch."""
+def file_name(basis, note, kind="wav"):
+    """Name of the stem of a note, one of the keys of ``basis.notes``: stems are in order of pitch by name."""
     if basis.columns is None:
-        return f"component_{note:03d}.wav"
-    return f"{note:03d}_{pitch.note_name(note).replace('#', 's')}.wav"
+        return f"component_{note:03d}.{kind}"
+    return f"{note:03d}_{pitch.note_name(note).replace('#', 's')}.{kind}"
 
 
 def sounding_notes(U, basis, top_db):
@@ -62,8 +60,8 @@ def _shares(Y, basis, U, wanted, power):
     return (a / total * Y for note, a in A.items() if note in wanted)
 
 
-def component_notes(Y, basis, U, P, F):
-    """Yield the notes of a complex NMF, ``sum_{l in n} X_l`` with ``X = H U P + beta (Y - F)``, of one block of frames.
+def component_notes(Y, basis, U, P, F, wanted):
+    """Yield notes of a complex NMF, ``sum_{l in n} X_l`` with ``X = H U P + beta (Y - F)``, of one block of frames.
 
     Parameters
     ----------
@@ -72,6 +70,8 @@ def component_notes(Y, basis, U, P, F):
     basis : Basis
     U, P, F : np.ndarray [shape=(L, frames)], [shape=(L, K, frames)], [shape=(K, frames)]
         Of the block, from :func:`utils.complex_nmf_blocks`.
+    wanted : collection
+        Notes to yield, of the keys of ``basis.notes``.
 
     Yields
     ------
@@ -79,7 +79,7 @@ def component_notes(Y, basis, U, P, F):
         In the order of ``basis.notes``; all notes add up to Y.
     """
     S, residual = np.maximum(basis.H @ U, np.finfo(U.dtype).tiny), Y - F
-    for note in basis.notes.values():
+    for note in (l for note, l in basis.notes.items() if note in wanted):
         A = [np.outer(basis.H[:, l], U[l]) for l in note]
         yield sum(a * P[l] + a / S * residual for l, a in zip(note, A, strict=True))  # a / S is never above one
 
@@ -92,13 +92,15 @@ class StemWriter:
     Parameters
     ----------
     folder : Path
-        Folder of the stems; it is made here.
-    names : list of str
-        File name of each note.
+        Made for the stems.
+    names : dict
+        File name of each note; the ending tells the format.
+    residual : str
+        File name of what is left.
     recording : Recording
         Stems and residual add up to its sound, and have its sampling rate ``y_sr``.
     subtype : str
-        Sample format of the WAV files, as soundfile names it.
+        Sample format, as soundfile names it.
 
     Attributes
     ----------
@@ -106,9 +108,10 @@ class StemWriter:
         Number of clipped samples of each file that has any. Only fixed-point formats clip.
     """
 
-    def __init__(self, folder, names, recording, subtype):
-        self.folder, self.names, self.recording, self.subtype = Path(folder), names, recording, subtype
-        self.clipped = {}
+    def __init__(self, folder, names, residual, recording, subtype):
+        self.folder, self.names, self.residual = Path(folder), names, residual
+        self.recording, self.subtype = recording, subtype
+        self.clipped, self.n_written = {}, {}  # by file name; a FLAC file that is being written does not tell
         n_samples = -(-len(recording.y) * recording.sr // recording.y_sr)  # of the sound at the transform's rate
         size = {"n_fft": recording.n_fft, "hop": recording.hop}
         self.inverse = InverseSTFT(recording.Y.shape[1], n_samples, **size)
@@ -118,7 +121,7 @@ class StemWriter:
 
         self.folder.mkdir()
         with ExitStack() as stack, _disk_errors():
-            self.files = [stack.enter_context(self._create(name)) for name in self.names]
+            self.files = [stack.enter_context(self._create(name)) for name in self.names.values()]
             self.stack = stack.pop_all()
         rates = self.recording.sr, self.recording.y_sr
         resampled = rates[0] != rates[1]
@@ -140,27 +143,29 @@ class StemWriter:
 
         Parameters
         ----------
-        kept : collection of str
-            File names. The residual is the recording less these stems as written, so it holds all other notes.
+        kept : collection
+            Notes. All other stems become part of the residual, which is the recording less the stems as written.
 
         Returns
         -------
         float or None
             Energy of ``y - residual - sum of stems``, in dB relative to that of y; None where y is silent or empty.
         """
-        for name in set(self.names) - set(kept):
+        for note in set(self.names) - set(kept):
+            name = self.names.pop(note)
             (self.folder / name).unlink()
             self.clipped.pop(name, None)
-        stems = [self.folder / name for name in self.names if name in kept]
+        stems = [self.folder / name for name in self.names.values()]
+        rest = self.folder / self.residual
         y = self.recording.y
         with _disk_errors():
-            with self._create(RESIDUAL) as residual:
+            with self._create(self.residual) as residual:
                 for block, total in _totals(y, stems):
                     self._put(residual, (block - total).astype(np.float32))
             error = energy = 0.0
-            for block, total in _totals(y, [*stems, self.folder / RESIDUAL]):
+            for block, total in _totals(y, [*stems, rest]):
                 error, energy = error + np.sum((block - total) ** 2), energy + np.sum(block**2)
-            for path in (*stems, self.folder / RESIDUAL):
+            for path in (*stems, rest):
                 erase_time(path)
         floor = np.finfo(np.float64).tiny
         return 10 * np.log10((error + floor) / (energy + floor)) if energy else None
@@ -168,7 +173,7 @@ class StemWriter:
     def _create(self, name):
         import soundfile
 
-        return soundfile.SoundFile(self.folder / name, "w", self.recording.y_sr, 1, self.subtype, format="WAV")
+        return soundfile.SoundFile(self.folder / name, "w", self.recording.y_sr, 1, self.subtype)
 
     def _write_samples(self, pieces, *, last):
         with _disk_errors():
@@ -177,10 +182,12 @@ class StemWriter:
                 self._put(self.files[i], self.resamplers[i].resample_chunk(piece, last) if self.resamplers else piece)
 
     def _put(self, file, samples):
+        name = Path(file.name).name
         if self.subtype not in ("FLOAT", "DOUBLE") and (n := int((np.abs(samples) > 1).sum())):
-            name = Path(file.name).name
             self.clipped[name] = self.clipped.get(name, 0) + n
-        file.write(samples[: len(self.recording.y) - file.tell()])
+        samples = samples[: len(self.recording.y) - self.n_written.get(name, 0)]
+        self.n_written[name] = self.n_written.get(name, 0) + len(samples)
+        file.write(samples)
 
 
 def _totals(y, paths):

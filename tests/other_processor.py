@@ -19,7 +19,20 @@ from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
 ROOT = Path(__file__).resolve().parents[1]
 OLD_CORES = {"x86_64": "Nehalem", "AMD64": "Nehalem", "aarch64": "ARMV8", "arm64": "ARMV8"}
-MODULES = ["adapt", "audio", "basis", "complex_nmf", "figures", "nmf", "notes", "phase", "properties", "streaming"]
+MODULES = [
+    *(
+        "utils_basis",
+        "utils_nmf",
+        "utils_complex_nmf",
+        "utils_blocks",
+        "make_init_H",
+        "recording",
+        "notes",
+        "phase",
+        "adapt",
+    ),
+    *("figures", "properties"),
+]
 SLOW = ("without_note_names", "that_is_stopped", "compiled_code")  # and no more about numbers than the rest
 
 

@@ -33,6 +33,7 @@ CNMF_FILES = sorted([*NMF_FILES[:4], "learning_curve_CNMF.png", "phase_calc.npy"
 BASIS_FILES = [
     "fixed_basis.json",
     "fixed_basis.npy",
+    "fixed_basis_patterns.npy",
     "fixed_basis_rotation.npy",
     "fixed_basis_spectrogram.png",
     "run.json",
@@ -112,7 +113,8 @@ def test_nmf_works_from_the_magnitudes_alone(files):
 def test_a_command_says_what_ended_it_and_its_curve_ends_there(files, capsys, drawn, script, arguments, reason):
     script.main(["spec.npy", "30", "fixed_basis.npy", *arguments])
     cost = array(files, "cost")
-    said = capsys.readouterr().err.strip()
+    said, where = capsys.readouterr().err.strip().splitlines()
+    assert where == f"results are in {files}: open activation.png"
     assert said.startswith(f"{len(cost)} iterations, stopped by the {reason}; normalised error ")
     assert (len(cost) == 30) == (reason == "number of iterations")
     Y, H, U = (array(files, name) for name in ("spec", "fixed_basis", "activation_calc"))
@@ -342,12 +344,12 @@ def test_scripts_run_from_any_directory(files, root, templates):
     assert written(files / "learnt") == BASIS_FILES
     done = run("NMF.py", "spec.npy", "4", "fixed_basis.npy", "-o", "nmf", cwd=files, root=root)
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.splitlines()[-1].startswith("4 iterations, stopped by the number of iterations")
+    assert done.stderr.splitlines()[-2].startswith("4 iterations, stopped by the number of iterations")
     assert written(files / "nmf") == NMF_FILES
     arguments = ("-thr", "1e-4", "--phase-init", "random", "-o", "cnmf")
     done = run("CNMF.py", "spec.npy", "4", "fixed_basis.npy", *arguments, cwd=files, root=root)
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.splitlines()[-1].startswith("4 iterations, stopped by the number of iterations")
+    assert done.stderr.splitlines()[-2].startswith("4 iterations, stopped by the number of iterations")
     assert written(files / "cnmf") == CNMF_FILES
 
 

@@ -1,12 +1,14 @@
-"""The picture of a spectrogram beside its model: what is on it, of anything from one frame to a long file."""
+"""The pictures of a spectrogram and of activations: what is on them, of anything from one frame to a long file."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
+from matplotlib.collections import PolyCollection
 
 import utils
-from piano import figures
+from piano import figures, notes, pitch
 from piano.basis import Basis
 
 K, M = 129, 50
@@ -128,3 +130,219 @@ def test_the_smallest_spectrograms_are_drawn(tmp_path, drawn, shape, basis):
     _, panels = draw(tmp_path, drawn, Y, lambda frames: Y[:, frames], basis)
     assert {panel.shape for panel in panels} == {(figures.PIXELS[0], shape[1])}
     np.testing.assert_allclose(panels, 0, atol=ROUNDING_DB)  # all is as loud as the loudest
+
+
+# --- Piano roll ---
+
+
+KEYS = [pitch.note_name(midi) for midi in range(36, 97)]
+FRAME = 0.02  # s
+PIANO = Basis(np.ones((K, len(KEYS))), sr=8000, n_fft=256, hop=160, columns=[{"note": name} for name in KEYS])
+
+
+@dataclasses.dataclass
+class Listed:
+    """What a figure needs of a note that says how sure it is."""
+
+    midi: int
+    onset: float
+    offset: float
+    confidence: float = 1.0
+
+
+def outlines(axes):
+    """The two artists of a row: outlines of the listed notes that are sure, and of doubtful ones."""
+    return [artist for artist in axes.collections if isinstance(artist, PolyCollection)]
+
+
+def outlined(axes):
+    """Left, right and MIDI number of every box in a row, and whether it is dashed, from left to right."""
+    boxes = []
+    for collection, dashed in zip(outlines(axes), (False, True), strict=True):
+        for box in collection.get_paths():
+            (left, low), (right, high) = box.vertices.min(axis=0), box.vertices.max(axis=0)
+            assert high - low == 1
+            boxes.append((left, right, 36 + (low + high) / 2, dashed))
+    return sorted(boxes)
+
+
+def energy(axes):
+    """Activations that a row shows, in dB, the middles of its columns in s and the MIDI numbers of its rows."""
+    (image,) = axes.images
+    left, right, low, high = image.get_extent()
+    dB = np.asarray(image.get_array())
+    times = left + (np.arange(dB.shape[1]) + 0.5) * (right - left) / dB.shape[1]
+    return dB, times, 36 + np.arange(low + 0.5, high)
+
+
+def grey(colour):
+    """Relative luminance of sRGB colours [shape=(..., 3)]."""
+    colour = np.asarray(colour)[..., :3]
+    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+def test_listed_notes_are_outlined_where_their_energy_is():
+    U = np.zeros((len(KEYS), 500))
+    U[60 - 36, 100:150] = 1
+    listed = [Listed(60, 99.5 * FRAME, 149.5 * FRAME), Listed(64, 3.0, 4.0, 0.4), Listed(67, 5.0, 6.0, 0.5)]
+    _, (axes,) = figures.activation_figure(U, PIANO, listed)
+    np.testing.assert_allclose(outlined(axes), [(1.99, 2.99, 60, 0), (3, 4, 64, 1), (5, 6, 67, 0)])
+    dB, times, midi = energy(axes)
+    loud = dB > -1
+    inside = (midi[:, None] == 60) & (times > 1.99) & (times < 2.99)
+    np.testing.assert_array_equal(loud, inside)
+    sure, doubtful = outlines(axes)
+    assert sure.get_linestyle() != doubtful.get_linestyle()
+    assert (sure.get_linewidth(), len(sure.get_facecolor())) == ([figures.LISTED["linewidth"]], 0)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["listed note", "doubtful note"]
+
+
+def test_a_list_without_confidence_is_not_doubted_and_none_needs_no_legend(rng):
+    U = rng.random((len(KEYS), 100))
+    played = [notes.Note("C4", 60, 261.6, 0.1, 0.5, 0.0), notes.Note("A0", 21, 27.5, 0.1, 0.5, 0.0)]
+    _, (axes,) = figures.activation_figure(U, PIANO, played)
+    assert outlined(axes) == [(0.1, 0.5, 60, False)]  # the basis has no A0
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["listed note"]
+    _, (axes,) = figures.activation_figure(U, PIANO)
+    assert outlined(axes) == []
+    assert axes.get_legend() is None
+
+
+@pytest.mark.parametrize("seconds", [41, 65, 180, 599.3, 1150, 3600, 36000])
+def test_the_rows_of_a_page_share_a_recording(seconds):
+    n_frames = round(seconds / FRAME)
+    spans = figures.row_spans(n_frames, FRAME, figures.ROW_S)
+    starts, stops = np.transpose(spans)
+    assert starts[0] == 0
+    np.testing.assert_array_equal(starts[1:], stops[:-1])
+    assert starts[-1] < (n_frames - 0.5) * FRAME <= stops[-1]
+    lengths = stops - starts
+    assert (lengths == lengths[0]).all()
+    assert 20 <= lengths[0] <= max(figures.ROW_S, seconds / figures.MOST_ROWS + 1)
+    assert 1 < len(spans) <= figures.MOST_ROWS
+
+
+def test_nothing_is_lost_between_the_rows_of_a_page(rng):
+    U = 0.02 * rng.random((len(KEYS), 30000), np.float32)  # ten minutes
+    clicks = np.arange(7, 30000, 311)
+    U[rng.integers(len(KEYS), size=len(clicks)), clicks] = 1
+    listed = [Listed(36 + int(U[:, m].argmax()), (m - 0.5) * FRAME, (m + 0.5) * FRAME) for m in clicks]
+    listed.append(Listed(60, 35.0, 85.0))
+    _, rows = figures.activation_figure(U, PIANO, listed)
+    assert len(rows) == 15
+    found = []
+    for axes in rows:
+        dB, times, midi = energy(axes)
+        assert times[0] <= axes.get_xlim()[0] + FRAME
+        assert times[-1] >= min(axes.get_xlim()[1], 29999 * FRAME) - FRAME
+        found += [(midi[i], times[j]) for i, j in np.argwhere(dB > -1) if np.diff(np.sign(axes.get_xlim() - times[j]))]
+    found.sort(key=lambda place: place[1])
+    np.testing.assert_allclose([time for _, time in found], clicks * FRAME, atol=1.5 * FRAME)
+    assert [int(midi) for midi, _ in found] == [note.midi for note in listed[:-1]]
+    held = [[box for box in outlined(axes) if box[1] - box[0] > 1] for axes in rows]
+    assert [len(boxes) for boxes in held] == [1, 1, 1] + [0] * 12  # a note goes on from row to row
+    short = {round(left / FRAME + 0.5) for axes in rows for left, right, *_ in outlined(axes) if right - left < 1}
+    assert short == set(clicks.tolist())
+
+
+def test_columns_of_several_frames_stay_in_their_place():
+    U = np.zeros((len(KEYS), 250))
+    U[5, 246] = 1
+    image, left, right = figures.roll(U, PIANO, FRAME, (-FRAME / 2, 249.5 * FRAME), 100)
+    assert image.shape == (len(KEYS), 84)
+    assert (left, right) == pytest.approx((-0.5 * FRAME, 251.5 * FRAME))
+    assert np.argwhere(image).tolist() == [[5, 82]]  # 246 to 248
+
+
+def test_all_rows_of_a_page_share_one_scale():
+    U = np.full((len(KEYS), 4000), 0.1, np.float32)
+    U[24, 3000] = 1
+    _, rows = figures.activation_figure(U, PIANO)
+    assert [energy(axes)[0].max() for axes in rows] == pytest.approx([-20, 0], abs=ROUNDING_DB)
+
+
+def test_a_page_is_labelled_as_a_player_shows_time(rng):
+    figure, rows = figures.activation_figure(rng.random((len(KEYS), 30000), np.float32), PIANO)
+    figure.draw_without_rendering()
+    for axes, first in ((rows[0], 0), (rows[1], 40)):
+        seconds = [tick for tick in axes.get_xticks() if first <= tick <= first + 40]
+        assert seconds == list(range(first, first + 41, 5))
+    assert rows[-1].get_xlabel() == "Time (min:s)"
+    assert [figures.minutes(seconds) for seconds in (0, 83, 3599, 3600)] == ["0:00", "1:23", "59:59", "60:00"]
+    boxes = [axes.get_tightbbox() for axes in rows]
+    assert all(upper.y0 > lower.y1 for upper, lower in itertools.pairwise(boxes))
+    for axes in rows:
+        names = [label.get_window_extent() for label in axes.get_yticklabels()]
+        assert all(lower.y1 <= upper.y0 + 1 for lower, upper in itertools.pairwise(names))
+        assert {label.get_text() for label in axes.get_yticklabels()} >= {f"C{octave}" for octave in range(2, 7)}
+
+
+def test_the_part_of_the_keyboard_that_matters_is_shown():
+    U = np.zeros((len(KEYS), 50))
+    U[[0, 60 - 36, 72 - 36]] = np.array([[0.1], [1.0], [0.5]])  # C2 is 20 dB below C4
+    shown = {}
+    for name, listed in (("none", []), ("inside", [Listed(62, 0, 1)]), ("above", [Listed(62, 0, 1), Listed(90, 0, 1)])):
+        _, (axes,) = figures.activation_figure(U, PIANO, listed)
+        low, high = axes.get_ylim()
+        shown[name] = 36 + low + 0.5, 36 + high - 0.5
+    assert shown == {"none": (36, 74), "inside": (58, 74), "above": (58, 92)}
+
+
+@pytest.mark.parametrize("basis", [PIANO, Basis(np.ones((K, len(KEYS))))], ids=["described", "plain"])
+@pytest.mark.parametrize("n_frames", [1, 2, 400, 10000])
+@pytest.mark.parametrize("level", [0, 1])
+def test_any_number_of_frames_is_drawn_of_any_basis(tmp_path, drawn, basis, n_frames, level):
+    U = np.full((len(KEYS), n_frames), level, np.float32)
+    figures.plot_activation(tmp_path / "activation.png", U, basis, [Listed(60, 0.0, 0.01)])
+    *rows, bar = drawn["activation.png"].axes
+    assert "dB" in bar.get_ylabel()
+    assert len(rows) == (1 if n_frames < 1000 else 5)
+    for axes in rows:
+        np.testing.assert_allclose(energy(axes)[0], 0 if level else -figures.ROLL_DB_RANGE, atol=ROUNDING_DB)
+    labels = ("Time (s)" if len(rows) == 1 else "Time (min:s)", "Note") if basis is PIANO else ("Frame", "Component")
+    assert (rows[-1].get_xlabel(), rows[0].get_ylabel()) == labels
+    assert len(outlined(rows[0])) == (basis is PIANO)
+
+
+def test_the_same_notes_give_the_same_picture(tmp_path, rng):
+    U, listed = rng.random((len(KEYS), 3000)), [Listed(60, 1, 2), Listed(61, 3, 50, 0.1)]
+    for name in "ab":
+        figures.plot_activation(tmp_path / f"{name}.png", U, PIANO, listed)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_colours_tell_loud_from_soft_without_their_hue(tmp_path, drawn, rng):
+    """Darker is louder in the piano roll, and outlines show on the loudest; lighter is louder in differences."""
+    levels = np.linspace(0, 1, 256)
+    roll = grey(figures.colours(figures.DARKEST)(levels))
+    assert roll[0] == pytest.approx(1)
+    assert (np.diff(roll) <= 1e-3).all()
+    assert (roll[-1] + 0.05) / (grey([0, 0, 0]) + 0.05) >= 3  # WCAG 2, of what is drawn
+    assert figures.LISTED["edgecolor"] == figures.DOUBTED["edgecolor"] == "black"
+    Y = rng.random((K, M))
+    panels, _ = draw(tmp_path, drawn, Y, lambda frames: Y[:, frames])
+    assert (np.diff(grey(panels[2].images[0].get_cmap()(levels))) > 0).all()
+
+
+def test_a_long_page_is_shown_from_its_top(tmp_path, monkeypatch, rng):
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    figures.plot_activation(tmp_path / "page.png", rng.random((len(KEYS), 30000), np.float32), PIANO)
+    monkeypatch.setattr(mpl, "get_backend", lambda: "a window")
+    monkeypatch.setattr(plt, "show", lambda: None)
+    figures.show([tmp_path / "page.png"])
+    figure = plt.gcf()
+    plt.close(figure)
+    (axes,) = figure.axes
+    assert figure.get_size_inches()[1] * 100 == figures.SCREEN < len(axes.images[0].get_array())
+    assert axes.get_ylim() == (figures.SCREEN, 0)
+
+
+def test_notes_are_named_as_far_apart_as_there_is_room():
+    assert figures.note_ticks(KEYS, 61)[1] == KEYS
+    for most, letters in ((60, "CDEGA"), (31, "CDEGA"), (30, "CEG"), (21, "CEG"), (20, "C"), (5, "C")):
+        ticks, labels = figures.note_ticks(KEYS, most)
+        assert labels == [name for name in KEYS if name[:-1] in letters]
+        assert [KEYS[int(tick)] for tick in ticks] == labels

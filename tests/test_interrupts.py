@@ -59,7 +59,7 @@ def test_refinement_heeds_it(files, root, tmp_path):
         "rng = np.random.default_rng(0)\n"
         "H, Y = rng.random((9, 3)), rng.standard_normal((9, 40)) + 1j\n"
         "job = (lambda: Y), rng.random((3, 40)), 0, 40\n"
-        "options = dict(H=H, rotation=0.5 * H + 0j, note_of=np.arange(3), weight=1e-5, p=1.2)\n"
+        "options = dict(H=H, rotation=0.5 * H + 0j, note_of=np.arange(3), weight=1e-5)\n"
         "phase._sinusoidal_block(job, n_iter=1, results='model', **options)\n"
         "threading.Timer(1, signal.raise_signal, [signal.SIGINT]).start()\n"
         "phase._sinusoidal_block(job, n_iter=10**7, results='model', **options)\n"

@@ -72,7 +72,7 @@ def test_complex_nmf(phase_init, problem, n_iter):
     cost, in_double = blocks[-1][-1], phase_init == "mixture"  # whatever the spectrogram's precision
     assert falls(cost, max(utils.energy(Y), model), np.float64 if in_double else Y.dtype)
     for frames, U, P, F, *_ in blocks:
-        total = sum(stems.component_notes(Y[:, frames], Basis(H), U, P, F))
+        total = sum(stems.component_notes(Y[:, frames], Basis(H), U, P, F, range(H.shape[1])))
         S = H.astype(float) @ U
         sounding = S > 1e-30  # where the model is silent, no note has a share
         size = max(S.max(), np.abs(Y[:, frames]).max())

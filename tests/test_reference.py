@@ -74,7 +74,7 @@ def test_every_file_of_the_basis_is_told(tables, learnt):
 def test_every_file_of_a_run_is_told(script, tables, root, learnt, tmp_path):
     y, sr = soundfile.read(root / "examples" / "chorale" / "matched" / "mixture.flac", frames=22050)
     soundfile.write(tmp_path / "short.wav", y, sr)
-    command = [str(tmp_path / "short.wav"), "3", str(learnt / "fixed_basis.npy"), "--stems", "--quiet"]
+    command = [str(tmp_path / "short.wav"), "3", str(learnt / "fixed_basis.npy"), "--stems", "--listen", "--quiet"]
     importlib.import_module(script).main([*command, "-o", str(tmp_path / "out")])
     told = files_told(tables, "Files of NMF.py")
     if script == "CNMF":

@@ -1,7 +1,10 @@
 """Sounds in, sounds out: what comes out adds up to what went in."""
 
+import csv
 import json
 import re
+import shutil
+from pathlib import Path
 
 import librosa
 import numpy as np
@@ -9,9 +12,10 @@ import pytest
 import soundfile
 
 import CNMF
+import make_init_H
 import NMF
 import utils
-from piano import pitch, recording, stems
+from piano import notes, pitch, recording, stems
 from piano.basis import Basis
 
 SR = 22050
@@ -59,19 +63,19 @@ COMMANDS = {
 
 @pytest.mark.parametrize(("script", "options"), COMMANDS.values(), ids=COMMANDS)
 def test_stems_and_residual_sum_to_the_sound(folder, chord, capsys, script, options):
-    script.main(["chord.wav", "10", "fixed_basis.npy", "--stems", *options])
+    script.main(["chord.wav", "10", "fixed_basis.npy", "--stems", "all", *options])
     stems, sr = read_stems(folder / "stems")
     assert sr == SR
     assert "residual.wav" in stems
     assert 5 < len(stems) <= 61
     assert null(chord.astype(np.float64), stems) < -120
-    assert "sum to the recording to -" in capsys.readouterr().err
+    assert "stems and a residual. Added up, they differ from the recording by -" in capsys.readouterr().err
     assert soundfile.info(folder / "stems" / "residual.wav").subtype == "FLOAT"
-    assert {"notes.csv", "notes.mid", "spectrogram.png"} <= {path.name for path in folder.iterdir()}
+    assert {"notes.csv", "notes.mid", "notes.wav", "spectrogram.png"} <= {path.name for path in folder.iterdir()}
 
 
 def test_a_stem_is_the_inverse_transform_of_the_masked_mixture(folder, chord):
-    NMF.main(["chord.wav", "20", "fixed_basis.npy", "--stems", "--top-db", "200"])
+    NMF.main(["chord.wav", "20", "fixed_basis.npy", "--stems", "all", "--top-db", "200"])
     stems, _ = read_stems(folder / "stems")
     Y = librosa.stft(chord)
     H, U = (np.load(folder / name).astype(np.float64) for name in ("fixed_basis.npy", "activation_calc.npy"))
@@ -87,7 +91,7 @@ def test_a_stem_is_the_inverse_transform_of_the_masked_mixture(folder, chord):
 
 
 def test_quiet_notes_are_left_in_the_residual(folder):
-    NMF.main(["chord.wav", "20", "fixed_basis.npy", "--stems", "--top-db", "12"])
+    NMF.main(["chord.wav", "20", "fixed_basis.npy", "--stems", "all", "--top-db", "12"])
     U, names = np.load("activation_calc.npy"), [path.name for path in sorted((folder / "stems").glob("0*.wav"))]
     peaks = 20 * np.log10(np.maximum(U.max(axis=1) / U.max(), 1e-20))
     assert [int(name[:3]) for name in names] == [36 + l for l in np.flatnonzero(peaks >= -12)]
@@ -101,7 +105,7 @@ def test_states_of_a_note_are_one_stem(folder, chord, script):
     np.save("two.npy", H)
     (folder / "two.json").write_text(json.dumps(info))
     options = ["--no-phase"] if script is CNMF else []
-    script.main(["chord.wav", "5", "two.npy", "--stems", "--top-db", "300", *options])
+    script.main(["chord.wav", "5", "two.npy", "--stems", "all", "--top-db", "300", *options])
     stems, _ = read_stems(folder / "stems")
     assert len(stems) <= 61
     assert null(chord.astype(np.float64), stems) < -120
@@ -161,7 +165,7 @@ def test_what_adding_the_stems_up_gives_is_told_in_db(folder, chord, capsys, sub
     soft = 0.3 * chord  # between the steps of the file's samples
     soundfile.write("soft.wav", soft, SR, subtype="FLOAT")
     NMF.main(["soft.wav", "10", "fixed_basis.npy", "--stems", "--subtype", subtype])
-    told = re.search(r"sum to the recording to (\S+) dB", capsys.readouterr().err)
+    told = re.search(r"differ from the recording by (\S+) dB", capsys.readouterr().err)
     stems, _ = read_stems(folder / "stems")
     assert float(told[1]) == pytest.approx(null(soft.astype(np.float64), stems), abs=0.51)  # it is told in whole dB
 
@@ -175,9 +179,9 @@ def test_silence_is_all_residual(folder):
 
 
 def test_old_stems_do_not_stay_among_new_ones(folder):
-    NMF.main(["chord.wav", "3", "fixed_basis.npy", "--stems", "--top-db", "60"])
+    NMF.main(["chord.wav", "3", "fixed_basis.npy", "--stems", "all", "--top-db", "60"])
     many = len(list((folder / "stems").iterdir()))
-    NMF.main(["chord.wav", "3", "fixed_basis.npy", "--stems", "--top-db", "1"])
+    NMF.main(["chord.wav", "3", "fixed_basis.npy", "--stems", "all", "--top-db", "1"])
     assert len(list((folder / "stems").iterdir())) < many
     assert not list(folder.glob(".part-*"))
 
@@ -226,7 +230,7 @@ def test_notes_of_every_kind_sum_to_the_mixture(rng):
     columns = [{"note": note} for note in ("C4", "C4", "D4", "E4", "E4", "E4")]
     piano = Basis(H / H.sum(axis=0), columns=columns)
     components = (
-        stems.component_notes(Y[:, frames], piano, U, P, F)
+        stems.component_notes(Y[:, frames], piano, U, P, F, piano.notes)
         for frames, U, P, F, *_ in utils.complex_nmf_blocks(Y, piano.H, 3, phase_init="random", block=70)
     )
     for pieces in (
@@ -255,3 +259,120 @@ def test_files_are_named_after_notes_only():
     piano = Basis(np.ones((3, 3)), columns=[{"note": "C#4"}, {"note": "C#4"}, {"note": "Db5"}])
     names = {stems.file_name(piano, note): columns for note, columns in piano.notes.items()}
     assert names == {"061_Cs4.wav": [0, 1], "073_Cs5.wav": [2]}
+
+
+# --- The notes of the list ---
+
+
+@pytest.fixture
+def with_patterns(folder, learnt):
+    """The working folder, with the patterns that the event model needs."""
+    shutil.copyfile(learnt / "fixed_basis_patterns.npy", folder / "fixed_basis_patterns.npy")
+    return folder
+
+
+def listed_pitches(folder):
+    with open(folder / "notes.csv", newline="", encoding="utf-8") as file:
+        return {int(row["midi"]) for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize(("script", "options"), [(NMF, []), (CNMF, ["--no-phase"]), (CNMF, ["--phase-init", "random"])])
+def test_stems_are_the_listed_notes_and_the_rest_is_residual(with_patterns, chord, script, options):
+    script.main(["chord.wav", "5", "fixed_basis.npy", "--stems", "--quiet", *options])
+    stems, _ = read_stems(with_patterns / "stems")
+    assert {int(name[:3]) for name in stems if name != "residual.wav"} == listed_pitches(with_patterns)
+    assert len(stems) > 5
+    assert null(chord.astype(np.float64), stems) < -120
+
+
+def test_the_list_is_that_of_the_recording_whatever_takes_it_apart(with_patterns, learnt, templates):
+    """Other scripts, losses and transforms; the notes are those of notes.csv."""
+    make_init_H.main([str(templates[0].parent), "--n-fft", "4096", "--states", "2", "-o", "other", "--quiet"])
+    runs = [
+        (NMF, "fixed_basis.npy", []),
+        (NMF, "fixed_basis.npy", ["--loss", "kullback-leibler"]),
+        (CNMF, "fixed_basis.npy", ["--no-phase"]),
+        (NMF, "other/fixed_basis.npy", []),
+    ]
+    lists = []
+    for i, (script, basis, options) in enumerate(runs):
+        script.main(["chord.wav", "3", basis, "--quiet", "-o", f"run{i}", *options])
+        lists.append([Path(f"run{i}/{name}").read_bytes() for name in ("notes.csv", "notes.mid", "notes.wav")])
+    assert lists[0][0].count(b"\n") > 4
+    assert lists == [lists[0]] * len(runs)
+
+
+def test_a_basis_without_patterns_says_so_and_lists_by_activations(folder, capsys):
+    NMF.main(["chord.wav", "5", "fixed_basis.npy", "--stems"])
+    assert "notes are listed by activations alone" in capsys.readouterr().err
+    stems, _ = read_stems(folder / "stems")
+    assert {int(name[:3]) for name in stems if name != "residual.wav"} == listed_pitches(folder)
+
+
+@pytest.mark.parametrize(("subtype", "expected"), [(None, "PCM_24"), ("PCM_16", "PCM_16")])
+def test_stems_as_flac(with_patterns, chord, subtype, expected):
+    options = ["--subtype", subtype] if subtype else []
+    NMF.main(["chord.wav", "5", "fixed_basis.npy", "--stems", "--format", "flac", "--quiet", *options])
+    paths = sorted((with_patterns / "stems").iterdir())
+    assert {path.suffix for path in paths} == {".flac"}
+    assert {soundfile.info(path).subtype for path in paths} == {expected}
+    total = sum(soundfile.read(path)[0] for path in paths)
+    assert np.abs(total - chord).max() < len(paths) * 2.0 ** (-15 if subtype else -23)
+
+
+def test_stems_without_a_value_may_stand_before_the_recording(with_patterns):
+    NMF.main(["--stems", "chord.wav", "3", "fixed_basis.npy", "--quiet"])
+    assert (with_patterns / "stems" / "residual.wav").exists()
+
+
+def test_a_page_needs_no_stems(with_patterns, capsys):
+    NMF.main(["chord.wav", "3", "fixed_basis.npy", "--listen", "--listen-range", "0.2", "1.1"])
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == f"results are in {with_patterns}: open listen.html"
+    assert not (with_patterns / "stems").exists()
+    assert b"chord.wav" in (with_patterns / "listen.html").read_bytes()
+
+
+def test_a_score_is_aligned_and_can_be_edited(with_patterns, capsys):
+    NMF.main(["chord.wav", "3", "fixed_basis.npy", "--quiet", "-o", "first"])
+    header, *rows = Path("first/notes.csv").read_text().splitlines()
+    Path("edited.csv").write_text("\n".join([header, *rows[::2]]) + "\n")
+    NMF.main(["chord.wav", "3", "fixed_basis.npy", "--score", "edited.csv", "-o", "second"])
+    assert f"{len(rows[::2])} of the {len(rows[::2])} notes of edited.csv were heard" in capsys.readouterr().err
+    first, second = (notes.read_score(path) for path in ("edited.csv", "second/notes.csv"))
+    assert [note.midi for note in first] == [note.midi for note in second]
+    assert max(abs(a.onset - b.onset) for a, b in zip(first, second, strict=True)) < 0.05
+
+
+def test_keys_beyond_the_basis_are_named(with_patterns, capsys):
+    Path("score.csv").write_text("onset,note\n0.05,B4\n0.1,A0\n0.05,E3\n")
+    NMF.main(["chord.wav", "3", "fixed_basis.npy", "--score", "score.csv"])
+    assert "score.csv: A0 lie beyond the keys of the basis and are left to the residual" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["chord.wav", "--score", "none.mid"], "none.mid: no such file, expected a list of notes"),
+        (["chord.wav", "--score", "empty.mid"], "empty.mid: got a list without a note"),
+        (["chord.wav", "--score", "bass.csv"], "bass.csv: got no note that the basis has a key for"),
+        (["chord.wav", "--score", "other.csv"], "notes heard for sure where the score has them"),
+        (["spec.npy", "--score", "other.csv"], "--score: got no sound with patterns of notes"),
+        (["chord.wav", "--listen-range", "0", "1"], "--listen-range: got it without --listen"),
+        (["chord.wav", "--listen", "--listen-range", "2", "1"], "--listen-range: got 2 to 1 s, expected a part"),
+        (["chord.wav", "--stems", "--format", "flac", "--subtype", "FLOAT"], "--subtype: got 'FLOAT', expected one of"),
+    ],
+)
+def test_bad_scores_and_pages(with_patterns, chord, capsys, arguments, message):
+    np.save("spec.npy", librosa.stft(chord))
+    notes.write_midi("empty.mid", [])
+    Path("bass.csv").write_text("onset,note\n0,A0\n")
+    rows = [f"{0.02 * i:.2f},{midi}" for i, midi in enumerate((37, 49, 58, 70, 80, 85, 92, 94))]
+    Path("other.csv").write_text("onset,midi\n" + "\n".join(rows) + "\n")
+    before = {path: path.stat().st_mtime_ns for path in with_patterns.rglob("*")}
+    recording, *options = arguments
+    with pytest.raises(SystemExit) as end:
+        NMF.main([recording, "3", "fixed_basis.npy", "--quiet", *options])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert {path: path.stat().st_mtime_ns for path in with_patterns.rglob("*")} == before

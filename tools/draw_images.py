@@ -14,7 +14,6 @@ The same input gives the same bytes. images/ changes only when all five are draw
 """
 
 import argparse
-import csv
 import shutil
 import sys
 from pathlib import Path
@@ -27,7 +26,7 @@ import CNMF
 import make_init_H
 import NMF
 import utils
-from piano import figures, notes, outputs, pitch, recording
+from piano import figures, notes, outputs, recording
 from piano.basis import load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,7 +35,7 @@ N_ITER = "200"
 NOTE = "C3"  # low enough for its harmonics to stand apart
 HIGHEST_HZ = 3500  # of its spectrum that is shown; above it the template has faded
 DPI = 150  # sharp in a browser, and still small
-START_COLOUR, LEARNT_COLOUR, TRUE_COLOUR = "#f4a261", "#3b0f70", "#00bfd8"
+START_COLOUR, LEARNT_COLOUR = "#f4a261", "#3b0f70"
 
 
 def main(argv=None):
@@ -51,40 +50,17 @@ def main(argv=None):
         CNMF.main([str(spec), N_ITER, str(path), "--no-phase", "-o", str(folder)])
 
         piano = load(path)
-        draw_piano_roll(images / "piano_roll.png", U, piano, played_notes(CHORALE / "notes.csv"))
+        draw_piano_roll(images / "piano_roll.png", U, piano, notes.read_score(CHORALE / "notes.csv"))
         draw_start_and_learnt(images / "gmm_and_learnt.png", piano, NOTE)
         for name in ("fixed_basis_spectrogram", "learning_curve_NMF", "learning_curve_CNMF"):
             shutil.copy(folder / f"{name}.png", images)
 
 
-def played_notes(path):
-    """Onset in seconds, duration in seconds and name of every note in a list of notes."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return [
-            (float(row["onset"]), float(row["duration"]), pitch.note_name(int(row["midi"])))
-            for row in csv.DictReader(file)
-        ]
-
-
 def draw_piano_roll(path, U, basis, played):
     """Draw activations, and over them the outline of every note that was played."""
-    from matplotlib.collections import PatchCollection
-    from matplotlib.patches import Patch, Rectangle
-
-    figure, axes = figures.activation_figure(U, basis)
-    _, names = notes.sum_states(U, basis)
-    outlines = [Rectangle((onset, names.index(name) - 0.5), duration, 1) for onset, duration, name in played]
-    style = {"facecolor": "none", "edgecolor": TRUE_COLOUR, "linewidth": 1.4}
-    axes.add_collection(PatchCollection(outlines, **style))
-    axes.set_title("")
+    figure, (axes,) = figures.activation_figure(U, basis, played)
     axes.set_title("A chorale taken apart: activation of each note", loc="left")
-    axes.legend(
-        handles=[Patch(**style, label="key held down, as played")],
-        loc="lower right",
-        bbox_to_anchor=(1, 1),
-        frameon=False,
-        borderaxespad=0.2,
-    )
+    axes.get_legend().get_texts()[0].set_text("key held down, as played")
     figure.savefig(path, dpi=DPI)
 
 

@@ -95,3 +95,9 @@ def test_a_signal_shorter_than_a_window_is_transformed(rng):
     assert len(Y) == 1025
     assert np.isfinite(Y).all()
     np.testing.assert_allclose(recording.istft(Y, 100), y, atol=1e-5)
+
+
+def test_transposing_an_octave_doubles_the_frequency_and_halves_the_length():
+    up = recording.transpose(tone(440).astype(np.float32), SR, 12)
+    assert len(up) == SR // 2
+    assert np.argmax(np.abs(np.fft.rfft(up))) * SR / len(up) == pytest.approx(880, abs=2)

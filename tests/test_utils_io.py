@@ -201,7 +201,17 @@ def test_the_learning_curve_is_drawn_with_its_stop(tmp_path, drawn, cost, scale)
     curve, stop = axes.lines
     np.testing.assert_array_equal(curve.get_xydata(), np.column_stack([np.arange(1, len(cost) + 1), cost]))
     np.testing.assert_array_equal(stop.get_xydata(), [[len(cost), cost[-1]]])
+    assert curve.get_marker() == "o"
+    assert all(tick == round(tick) for tick in axes.get_xticks())
     assert f"stopped at {len(cost)} by the threshold" in axes.get_legend().get_texts()[0].get_text()
     assert axes.get_yscale() == scale
     assert axes.get_xlabel()
     assert axes.get_ylabel()
+
+
+def test_each_iteration_of_a_short_run_is_marked(tmp_path, drawn):
+    for n, marker in ((20, "o"), (utils.MOST_MARKED, "o"), (utils.MOST_MARKED + 1, "None")):
+        utils.plot_learning_curve(tmp_path / f"{n}.png", 1 / np.arange(1.0, n + 1), "tolerance")
+        curve, stop = drawn[f"{n}.png"].axes[0].lines
+        assert curve.get_marker() == marker
+        assert stop.get_marker() not in (marker, "None")

@@ -76,7 +76,7 @@ def test_first_sweep_from_the_mixture_phase_moves_no_phase_and_is_the_pinned_one
 # --- Pinned phases ---
 
 
-@pytest.mark.parametrize("sparsity", [0.0, 1e-5, 0.3])
+@pytest.mark.parametrize("sparsity", [0.0, 1e-5, 0.3, 10.0])  # the last lets the distance rise for the penalty's sake
 def test_pinned_sweeps_are_sparse_euclidean_updates_of_the_magnitudes(small, sparsity):
     Y, H = small
     V, lam, U = np.abs(Y), weight(Y, L, sparsity=sparsity), flat_start(Y, H)

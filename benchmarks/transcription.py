@@ -1,0 +1,145 @@
+"""How well the notes of piano recordings are found, judged by mir_eval.
+
+    python benchmarks/transcription.py FOLDER
+    python benchmarks/transcription.py MAPS/ENSTDkCl/MUS --basis MAPS/ENSTDkCl/ISOL/NO
+
+FOLDER holds recordings (wav or flac), each beside its notes: ``.txt`` as MAPS has it (OnsetTime, OffsetTime, MidiPitch,
+separated by tabs), ``.csv`` (onset, offset or duration, midi) or ``.mid``. The basis is learnt from the folder of
+single notes after --basis, by default ``basis_wav_piano`` with its keys filled. Rows are the event model's, and those
+of activations, for comparison: means over all recordings, over close (``...Cl``) and room microphones (``...Am``), and
+the worst. ``F offset`` counts a note if its offset is right as well, within 20 % of its length or 50 ms; ``F frame`` is
+that of frames of 10 ms. Time is that of one core for a second of sound.
+"""
+
+import argparse
+import csv
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import make_init_H  # noqa: E402  after the path to it
+import utils  # noqa: E402
+from piano import basis, notes, recording  # noqa: E402
+
+N_ITER = 60  # of the activations
+FRAME_S = 0.01  # of the frame measure
+TOLERANCES_S = 0.05, 0.1
+SHORTEST_S = 0.01  # an interval that mir_eval takes
+COLUMNS = "P 50", "R 50", "F 50", "F 100", "F offset", "F frame", "time"
+
+
+def event_model(path, piano):
+    """The list that NMF.py and CNMF.py write."""
+    return notes.listed(recording.load(path, notes.EVENT_SR), piano)
+
+
+def activations(path, piano, loss):
+    """The list that activations tell of."""
+    Y = recording.stft(recording.load(path, piano.sr), n_fft=piano.n_fft, hop=piano.hop)
+    return notes.find_notes(utils.nmf(Y, piano.H, N_ITER, loss=loss)[0], piano)
+
+
+METHODS = {
+    "event model": event_model,
+    "activations, KL": lambda path, piano: activations(path, piano, "kullback-leibler"),
+    "activations, Euclidean": lambda path, piano: activations(path, piano, "frobenius"),
+}
+
+
+def read_truth(path):
+    """Notes of a truth file [shape=(n, 3)]: onset and offset in s, MIDI number."""
+    if path.suffix != ".txt":
+        return np.array([(note.onset, note.offset, note.midi) for note in notes.read_score(path)])
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if row.get("MidiPitch")]
+    return np.array([(float(row["OnsetTime"]), float(row["OffsetTime"]), int(row["MidiPitch"])) for row in rows])
+
+
+def truth_of(path):
+    """The truth beside a recording, or where examples/ has it, or None."""
+    beside = [path.with_suffix(suffix) for suffix in (".txt", ".csv", ".mid")]
+    return next((file for file in (*beside, path.parent.parent / "notes.csv") if file.is_file()), None)
+
+
+def learn(folder, keys):
+    """Basis of the single notes in a folder."""
+    with tempfile.TemporaryDirectory() as out:
+        make_init_H.main([str(folder), "--quiet", "-o", out, *(["--keys", *keys] if keys else [])])
+        return basis.load(Path(out) / "fixed_basis.npy")
+
+
+def intervals(notes):
+    """Intervals and frequencies as mir_eval takes them."""
+    notes = np.asarray(notes, float).reshape(-1, 3)
+    onset = np.maximum(notes[:, 0], 0)
+    return np.column_stack([onset, np.maximum(notes[:, 1], onset + SHORTEST_S)]), utils.note_frequency(notes[:, 2])
+
+
+def roll(notes, seconds):
+    """Whether each key sounds in each frame, (128, n)."""
+    sounding = np.zeros((128, max(1, round(seconds / FRAME_S))), bool)
+    for onset, offset, midi in notes:
+        sounding[int(midi), round(max(0, onset) / FRAME_S) : round(offset / FRAME_S)] = True
+    return sounding
+
+
+def judge(found, truth, seconds):
+    """Measures of a list of notes: precision, recall, F at both tolerances, F with offset, F of frames."""
+    from mir_eval.transcription import precision_recall_f1_overlap
+
+    if not len(found):
+        return [0.0] * 6
+    reference, estimate = intervals(truth), intervals(found)
+    first, second = (
+        precision_recall_f1_overlap(*reference, *estimate, onset_tolerance=tolerance, offset_ratio=None)[:3]
+        for tolerance in TOLERANCES_S
+    )
+    with_offset = precision_recall_f1_overlap(*reference, *estimate)[2]
+    a, b = roll(found, seconds), roll(truth, seconds)
+    return [*first, second[2], with_offset, 2 * (a & b).sum() / max(1, a.sum() + b.sum())]
+
+
+def print_rows(title, rows):
+    """Mean and worst row of a table."""
+    rows = np.array(rows)
+    for name, row in (("mean", rows.mean(axis=0)), ("worst", [*rows[:, :-1].min(axis=0), rows[:, -1].max()])):
+        print(f"| {title} ({len(rows)}), {name} | " + " | ".join(f"{value:.3f}" for value in row) + " |")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="recordings beside their notes")
+    parser.add_argument("--basis", type=Path, default=ROOT / "basis_wav_piano", metavar="DIR", help="single notes")
+    parser.add_argument("--keys", nargs=2, default=("A0", "C8"), metavar=("LOW", "HIGH"), help="default: A0 C8")
+    parser.add_argument("--each", action="store_true", help="a row for each recording as well")
+    args = parser.parse_args(argv)
+    recordings = [path for path in sorted(args.folder.rglob("*")) if path.suffix in (".wav", ".flac")]
+    recordings = [path for path in recordings if path.parent.name != "stems" and truth_of(path)]
+    if not recordings:
+        parser.error(f"{args.folder}: got no recording beside its notes, expected .wav or .flac and .txt, .csv or .mid")
+    piano = learn(args.basis, args.keys)
+    event_model(recordings[0], piano)  # what is compiled is compiled
+    print("| | " + " | ".join(COLUMNS) + " |\n|" + "---|" * (len(COLUMNS) + 1))
+    for method, find in METHODS.items():
+        table = {}
+        for path in tqdm(recordings, method, disable=None):
+            began, truth = time.process_time(), read_truth(truth_of(path))
+            found = [(note.onset, note.offset, note.midi) for note in find(path, piano)]
+            seconds = recording.duration(path)
+            table[path] = [*judge(found, truth, seconds), (time.process_time() - began) / seconds]
+            if args.each:
+                print(f"| {method}, {path.stem} | " + " | ".join(f"{value:.3f}" for value in table[path]) + " |")
+        for title, ending in (("all", ""), ("close", "Cl"), ("room", "Am")):
+            if rows := [row for path, row in table.items() if path.stem.endswith(ending)]:
+                print_rows(f"{method}, {title}", rows)
+
+
+if __name__ == "__main__":
+    main()

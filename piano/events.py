@@ -1,0 +1,998 @@
+"""The notes of a piano recording: NMF whose components are whole struck notes.
+
+    S(m, k) = B(m) w(k) + sum_e c_e(t) P_l(e)(t, k),   t = m - m0_e
+
+k = frequency bin (K), m = frame (M), l = pattern (L), t = frame of a pattern (T), e = event, a note that is struck (E).
+V (M, K) are the features of the recording, P (L, T, K) those of the templates from shortly before their onset on, B a
+free background. The fit minimises the Kullback-Leibler divergence of V from S under one condition: c_e never grows, as
+no string grows louder unless it is struck. The M-step under that condition is an isotonic regression [1]_.
+
+All sounds are mono and sampled at ``SR``. A long recording is cut into segments that overlap; whatever holds for the
+whole recording (how its piano differs from the templates, how loud it is) is added up over segments in order.
+
+References
+----------
+.. [1] Barlow, Bartholomew, Bremner, Brunk, "Statistical Inference under Order Restrictions", Wiley, 1972.
+.. [2] Ewert, Sandler, "Piano transcription in the studio using an extensible alternating directions framework",
+   IEEE/ACM TASLP 24 (11), 2016.
+"""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+import utils
+
+SR = 16000  # Hz, of every sound here: what a piano has above 8 kHz tells no notes apart
+N_FFT, HOP = 4096, 256  # samples: a quarter of a second tells bass notes apart; a frame is 16 ms
+POWER = 0.8  # of the magnitudes: between loudness and amplitude, so that soft partials count
+LOWEST_HZ, HIGHEST_HZ = 25.0, 7900.0
+GROUP_HZ = 600.0  # a group holds a bin for each so many Hz of its frequency, at least one
+LEAD, LENGTH = 8, 108  # frames of a pattern before the onset (half a window), and altogether
+HEAD = 16  # frames at the start of an event with one factor: the windows that see the onset
+LONGEST = 360  # frames of an event, 5.8 s; the last frame of a pattern repeats
+FADE = 160  # samples, before the onset of a template
+SEGMENT_S, BEFORE_S, AFTER_S = 30.0, 2.0, 3.0  # s: of a segment, and what is fitted before and after it besides
+ADAPTED_SEGMENTS = 8  # at most, spread over the recording: a piano is known after four minutes
+FLOOR = 1e-30  # of denominators
+TINY = 1e-7  # of the mean feature: the background is never less, so that no model is zero
+SAME_S = 0.048  # s; two segments' onsets of one note differ by less
+DELAY_S = 0.007  # s, by which a template reaches -20 dB of its RMS after its key is struck; median over ten pieces
+
+
+# Candidates and fit.
+CANDIDATE_ITERATIONS = 30
+COUNTED_LEVEL, ADAPT_STEPS = 0.12, 8
+COUNT_PRUNING = (3, 0.01), (4, 0.03)  # PRUNING, where only the loud notes are wanted
+SMOOTHED = 17  # groups of bins that the gain of the room is smoothed over
+INAUDIBLE = 0.003  # of the mean frame; an event is zero where it is softer
+CUT = 0.01  # of an event's beginning; its tail ends below that
+PRUNING = (3, 0.005), (3, 0.01), (5, 0.02)  # EM steps, and what is dropped then, relative to :func:`tenth`
+CANDIDATE_LEVEL = 0.02  # of the robust maximum of all rises
+MOVES = 2  # of every event, between steps
+SCORE_S = 0.2  # s, by which the notes of a score may be moved
+SEARCH_S = 5.0  # s, by which a score as a whole may be moved
+OFFSET_SHARE, DAMPER_S = 0.5, 0.07  # of a note's own factor, that is reached so many s after the damper falls
+PARTIALS = 12, 19, 24, 28, 31, 34, 36  # semitones above a note that its partials lie at
+CHORD_S = 0.07  # s, within which onsets count as one chord
+NEAR_S = 1.0  # s, within which a soft note is held against a loud one
+WEIGHTS = 3.24, 1.52, 0.51, -1.64, 0.59, -0.37, 5.79  # of :func:`confidences`; fitted to ten pieces, two bases
+LEAST_GIVEN = 0.04  # of :func:`tenth`: level of a note of a score that is heard
+GIVEN_SAVED = 0.05  # of its mass, that a note of a score must explain better than the rest does
+UNSURE = 0.7  # confidence of a note of a score that explains more than that, but less than LEAST_SAVED, at most
+LEAST_SAVED = 0.1  # of their mass, that half of all notes must explain better than the rest does: noise .07, pianos .19
+LEAST_SHARE = 0.03  # of all that sounds; the share of softer events tells no more
+CENTS = np.arange(-40, 41, 10)  # by which a recording may be out of tune with the patterns
+TUNED_FRAMES = 8  # one frame of so many is enough to hear that
+TUNED = 0.99  # of the divergence in tune: what another tuning must reach
+ROBUST_SHARE = 50  # the robust maximum is exceeded in one frame of so many
+
+
+class Event(NamedTuple):
+    """A note that was struck."""
+
+    midi: int
+    onset: float  # s
+    offset: float  # s
+    level_db: float  # of its loudest frame, relative to the loudest event
+    confidence: float  # 0 to 1; below 1/2 the note is not listed, or not heard
+
+
+class Struck(NamedTuple):
+    """Events of one segment under fit, in order of ``first``."""
+
+    note: np.ndarray  # (E,) int64, pattern
+    first: np.ndarray  # (E,) int64, frame of the pattern's frame 0; the onset is LEAD later
+    length: np.ndarray  # (E,) int64, frames
+    c: np.ndarray  # (E, LONGEST) float32
+
+
+# --- Features and patterns ---------------------------------------------------------------------------
+
+
+def bin_groups():
+    """First bin of each group of bins that is summed, and one past the last bin: narrow in the bass, wider above."""
+    width = SR / N_FFT
+    edges, stop = [math.ceil(LOWEST_HZ / width)], int(HIGHEST_HZ / width)
+    while edges[-1] < stop:
+        edges.append(edges[-1] + max(1, round(edges[-1] * width / GROUP_HZ)))
+    return np.array(edges[:-1]), edges[-1]
+
+
+def pattern_shape():
+    """Shape of a pattern, (LENGTH, K)."""
+    return LENGTH, len(bin_groups()[0])
+
+
+def shape():
+    """Of the background, (K,), mean one: between white noise, whose features grow with a group, and pink."""
+    edges, stop = bin_groups()
+    size = np.diff(edges, append=stop).astype(np.float32) ** 0.5
+    return size / size.mean()
+
+
+def features(y):
+    """Features of a sound: STFT magnitudes to the power ``POWER``, summed over groups of bins.
+
+    Parameters
+    ----------
+    y : np.ndarray [shape=(n,), float]
+        Mono, ``SR``.
+
+    Returns
+    -------
+    np.ndarray [shape=(M, K), float32, >= 0]
+        Frame m is centred on sample ``m * HOP``; there are ``1 + n // HOP`` frames.
+    """
+    import scipy.fft
+
+    edges, stop = bin_groups()
+    n_frames = 1 + len(y) // HOP
+    window = np.hanning(N_FFT + 1)[:-1].astype(np.float32)
+    padded = np.zeros(N_FFT + n_frames * HOP, np.float32)
+    padded[N_FFT // 2 : N_FFT // 2 + len(y)] = y
+    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP]
+    V = np.empty((n_frames, len(edges)), np.float32)
+    for m in utils.frame_slices(n_frames, 128):
+        magnitude = np.abs(scipy.fft.rfft(frames[m] * window, axis=1)[:, :stop])
+        V[m] = np.add.reduceat(magnitude**POWER, edges, axis=1)
+    return V
+
+
+def learn_pattern(y):
+    """Features of a template around its onset: what a note looks like once it is struck.
+
+    What sounds before the onset is silenced, and its mean features are subtracted. A frame whose window reaches past
+    the end of the template is replaced by the last one that does not.
+
+    Parameters
+    ----------
+    y : np.ndarray [shape=(n,), float]
+        One note, mono, ``SR``.
+
+    Returns
+    -------
+    np.ndarray [shape=(LENGTH, K), float16, >= 0]
+        Frame ``LEAD`` is centred on the onset; the loudest frame sums to one thousand, which half precision holds well.
+
+    Raises
+    ------
+    InputError
+        If ``y`` is silent.
+    """
+    peak = float(np.abs(y).max(initial=0))
+    if not peak > 0:
+        raise utils.InputError("template: got silence, expected one note")
+    y = (np.asarray(y) / peak).astype(np.float32)
+    onset = find_onset(y)
+    n_fade = min(FADE, onset)
+    fade = y[onset - n_fade : onset] * np.linspace(0, 1, n_fade, endpoint=False, dtype=np.float32)
+    before = LEAD * HOP  # samples, in front of which only zeros would follow
+    V = features(np.concatenate([np.zeros(before - n_fade, np.float32), fade, y[onset:]]))
+    if onset > N_FFT:  # enough to tell its noise
+        half = N_FFT // (2 * HOP)
+        V -= features(y[:onset])[half:-half].mean(axis=0)
+        np.maximum(V, 0, out=V)
+    whole = 1 + (before + len(y) - onset - N_FFT // 2) // HOP  # frames whose window lies within the template
+    n = min(max(whole, LEAD + 1), len(V), LENGTH)
+    P = np.concatenate([V[:n], np.repeat(V[n - 1 : n], LENGTH - n, axis=0)])
+    return (P * (1000 / P.sum(axis=1).max())).astype(np.float16)
+
+
+def find_onset(y):
+    """Sample at which the RMS of 64 samples first reaches -20 dB of its maximum."""
+    n = len(y) // 64
+    if n == 0:
+        return 0
+    rms = np.sqrt((y[: 64 * n].reshape(n, 64).astype(np.float64) ** 2).mean(axis=1))
+    return 64 * int(np.argmax(rms >= 0.1 * rms.max()))
+
+
+# --- Where a note may have been struck -----------------------------------------------------------------
+
+
+def rises(V, P):
+    """How much each pattern's activation rises at each frame, from a KL-NMF with one spectrum per pattern.
+
+    Parameters
+    ----------
+    V : np.ndarray [shape=(M, K), float32]
+        Features.
+    P : np.ndarray [shape=(L, T, K), float32]
+        Patterns.
+
+    Returns
+    -------
+    np.ndarray [shape=(L, M), float32, >= 0]
+        Mean activation over frames m + 1 to m + 6 minus that over m - 3 to m - 1, in units of the features.
+    """
+    W = P[:, LEAD : LEAD + 32].mean(axis=1)
+    n = V.shape[1] - V.shape[1] % 2
+    V, W = V[:, 0:n:2] + V[:, 1:n:2], W[:, 0:n:2] + W[:, 1:n:2]
+    W /= np.maximum(W.sum(axis=1, keepdims=True), np.float32(FLOOR))
+    U = np.repeat(V.sum(axis=1, keepdims=True) / len(W), len(W), axis=1)
+    tiny = np.float32(TINY * V.mean())
+    for _ in range(CANDIDATE_ITERATIONS):
+        S = U @ W
+        S += tiny
+        np.divide(V, S, out=S)
+        U *= S @ W.T
+        U[np.float32(1e-12) > U] = 0  # nothing becomes subnormal
+    total = np.pad(np.cumsum(np.pad(U, ((3, 6), (0, 0))), axis=0, dtype=np.float64), ((1, 0), (0, 0)))
+    m = np.arange(len(V)) + 3
+    rise = (total[m + 7] - total[m + 1]) / 6 - (total[m] - total[m - 3]) / 3
+    return np.maximum(rise, 0).T.astype(np.float32)
+
+
+def candidates(d, level):
+    """Patterns and frames of the local maxima of rises d over +-2 frames that lie above ``level``."""
+    from scipy.ndimage import maximum_filter1d
+
+    return np.nonzero((d == maximum_filter1d(d, 5, axis=1, mode="constant")) & (d > level))
+
+
+def robust_maximum(d):
+    """The rise that is exceeded in one frame of ``ROBUST_SHARE``."""
+    return float(np.sort(d.max(axis=0))[-max(1, d.shape[1] // ROBUST_SHARE)])
+
+
+# --- The fit -------------------------------------------------------------------------------------------
+
+
+def strike(note, frame, c0, n_frames):
+    """Events of patterns ``note`` with onsets at frames ``frame`` and factors ``c0``, in order."""
+    order = np.lexsort((note, frame))
+    first = frame[order].astype(np.int64) - LEAD
+    c = np.repeat(c0[order].astype(np.float32)[:, None], LONGEST, axis=1)
+    return Struck(note[order].astype(np.int64), first, np.minimum(LONGEST, n_frames - first), c)
+
+
+def select(struck, which):
+    """Those events of which a mask or an order is given."""
+    return Struck(*(field[which] for field in struck))
+
+
+def factor(struck):
+    """Factor of each event at its onset, (E,)."""
+    return struck.c[np.arange(len(struck.c)), np.maximum(0, -struck.first)]
+
+
+def level(struck, P):
+    """Loudness of each event, (E,): that of the loudest frame of its pattern, in units of the features."""
+    return factor(struck) * P.sum(axis=2).max(axis=1)[struck.note]
+
+
+def step(V, B, P, struck, adapt=False):
+    """One EM step.
+
+    With R = V / S, ``B <- B mean_k w R``; c_e becomes the non-increasing sequence, constant over the head, that is
+    closest to ``c_e sum_k R P / sum_k P`` in the sense of the divergence.
+
+    Parameters
+    ----------
+    V, B, P : np.ndarray [shapes (M, K), (M,), (L, T, K), float32]
+    struck : Struck
+    adapt : bool
+        Count for :func:`adaptation`.
+
+    Returns
+    -------
+    B, struck
+        Improved.
+    N, D : np.ndarray [shape=(L, K), float32]
+        ``sum c P R`` and ``sum c P`` of each pattern; empty without ``adapt``.
+    """
+    L, _, K = P.shape
+    N = np.zeros((L if adapt else 0, K), np.float32)
+    D = np.zeros_like(N)
+    num, c, back = np.zeros_like(struck.c), struck.c.copy(), np.zeros_like(B)
+    utils.compiled(_sweep, SWEEP_TYPES)(V, B, shape(), P, *struck, num, back, N, D)
+    utils.compiled(_pool, POOL_TYPES)(c, num, P.sum(axis=2), *struck[:3], len(V), INAUDIBLE * V.shape[1])
+    return np.maximum(B * back, np.float32(TINY * V.mean())), struck._replace(c=c), N, D
+
+
+def steps(V, B, P, struck, n):
+    """Events and background after ``n`` EM steps."""
+    for _ in range(n):
+        B, struck, _, _ = step(V, B, P, struck)
+    return B, struck
+
+
+def cut(struck):
+    """Events without the tails that have fallen below ``CUT`` of their beginning."""
+    alive = struck.c > CUT * factor(struck)[:, None]
+    end = LONGEST - np.argmax(alive[:, ::-1], axis=1)
+    return struck._replace(length=np.minimum(struck.length, np.maximum(end, HEAD)))
+
+
+def adaptation(P, N, D):
+    """Gain of each pattern and bin, (L, K), that moves the patterns towards the piano of the recording.
+
+    One smooth gain for all notes, G(k) = sum N / sum D over a quarter of an octave or so, takes up the room and the
+    microphones; then each note's mean spectrum h has ``kappa`` pseudo-counts against its own N and D.
+
+    Parameters
+    ----------
+    P : np.ndarray [shape=(L, T, K), float32]
+    N, D : np.ndarray [shape=(L, K), float32]
+        Counts, see :func:`step`.
+    """
+    mass = float(N.sum(dtype=np.float64))
+    if not mass > 0:
+        return np.ones_like(N)
+    window = np.hanning(SMOOTHED + 2)[1:-1]
+    smooth = [np.convolve(counts.sum(axis=0, dtype=np.float64), window / window.sum(), "same") for counts in (N, D)]
+    G = ((smooth[0] + 1e-3 * mass / len(smooth[0])) / (smooth[1] + 1e-3 * mass / len(smooth[1]))).astype(np.float32)
+    h = P.mean(axis=1)
+    h /= np.maximum(h.sum(axis=1, keepdims=True), np.float32(FLOOR))
+    kappa, tiny = np.float32(mass / len(P)), np.float32(1e-9 * mass / N.size)
+    return G * (N + kappa * h + tiny) / (D * G + kappa * h + tiny)
+
+
+def move(V, B, P, struck, reach=3):
+    """Move each event by up to ``reach`` frames to where the divergence of its head is least, the others held.
+
+    Returns
+    -------
+    struck : Struck
+        In order of onset.
+    fraction : np.ndarray [shape=(E,), float]
+        Of a frame, by which the least divergence lies after the onset, from a parabola.
+    order : np.ndarray [shape=(E,), int]
+        Which of the events that came in each one is.
+    """
+    gain = np.zeros((len(struck.note), 2 * reach + 1))
+    if len(gain) == 0:
+        return struck, np.zeros(0), np.zeros(0, int)
+    utils.compiled(_shift, SHIFT_TYPES)(V, B, shape(), P, *struck, reach, gain)
+    best, e = np.argmax(gain, axis=1), np.arange(len(gain))
+    i = np.clip(best, 1, 2 * reach - 1)
+    before, here, after = gain[e, i - 1], gain[e, i], gain[e, i + 1]
+    curve = np.minimum(before - 2 * here + after, -1e-30)
+    fraction = np.where(best == i, np.clip(0.5 * (before - after) / curve, -0.5, 0.5), 0.0)
+    first = np.clip(struck.first + best - reach, -LEAD, len(V) - LEAD - 1)
+    struck = struck._replace(first=first, length=np.minimum(struck.length, len(V) - first))
+    order = np.lexsort((struck.note, struck.first))
+    return select(struck, order), fraction[order], order
+
+
+def background(V):
+    """Where the background starts, (M,)."""
+    return (0.1 * V.mean(axis=1) + TINY * V.mean()).astype(np.float32)
+
+
+def tenth(A, n_frames):
+    """A level that few events exceed, whatever the length: about the tenth largest in half a minute."""
+    return np.sort(A)[-min(len(A), max(1, round(n_frames / 190)))] if len(A) else 0.0
+
+
+# --- Compiled: one pass over all frames ----------------------------------------------------------------
+
+STRUCK_TYPES = "i8[::1], i8[::1], i8[::1], f4[:, ::1]"
+MODEL_TYPES = f"f4[:, ::1], f4[::1], f4[::1], f4[:, :, ::1], {STRUCK_TYPES}"
+SWEEP_TYPES = f"void({MODEL_TYPES}, f4[:, ::1], f4[::1], f4[:, ::1], f4[:, ::1])"
+SHIFT_TYPES = f"void({MODEL_TYPES}, i8, f8[:, ::1])"
+SAVED_TYPES = f"void({MODEL_TYPES}, f8[::1], f8[::1])"
+POOL_TYPES = "void(f4[:, ::1], f4[:, ::1], f4[:, ::1], i8[::1], i8[::1], i8[::1], i8, f8)"
+
+
+def _sweep(V, B, w, P, note, first, length, c, num, back, N, D):
+    """Num = sum_k R P for every event and frame, back = mean_k R, and counts N, D if there is room for them."""
+    M, K = V.shape
+    T, E = P.shape[1], len(note)
+    R = np.empty(K, np.float32)
+    active = np.empty(E, np.int64)
+    n_active, coming = 0, 0
+    for m in range(M):
+        while coming < E and first[coming] <= m:
+            active[n_active] = coming
+            n_active += 1
+            coming += 1
+        i = 0
+        R[:] = B[m] * w
+        for a in range(n_active):
+            e = active[a]
+            if m < first[e] + length[e]:
+                active[i] = e
+                i += 1
+                g, p = c[e, m - first[e]], P[note[e], min(m - first[e], T - 1)]
+                if g > 0:
+                    for k in range(K):
+                        R[k] += g * p[k]
+        n_active = i
+        total = np.float32(0)
+        for k in range(K):
+            R[k] = V[m, k] / R[k]
+            total += R[k] * w[k]
+        back[m] = total / K
+        for a in range(n_active):
+            e = active[a]
+            g, p = c[e, m - first[e]], P[note[e], min(m - first[e], T - 1)]
+            if g > 0:
+                total = np.float32(0)
+                for k in range(K):
+                    total += R[k] * p[k]
+                num[e, m - first[e]] = total
+                if len(N) > 0:
+                    for k in range(K):
+                        x = g * p[k]
+                        D[note[e], k] += x
+                        N[note[e], k] += x * R[k]
+
+
+def _pool(c, num, den, note, first, length, n_frames, inaudible):
+    """M-step of every event in place: pool adjacent violators of c num / den, weighted by den, the head one block."""
+    T = den.shape[1]
+    value, weight = np.empty(c.shape[1]), np.empty(c.shape[1])
+    start = np.empty(c.shape[1] + 1, np.int64)
+    for e in range(len(note)):
+        begin, end = max(0, -first[e]), min(length[e], n_frames - first[e])
+        n, t = 0, begin
+        while t < end:
+            start[n] = t
+            x, w = 0.0, 0.0
+            stop = max(t + 1, min(HEAD, end))
+            while t < stop:
+                x += c[e, t] * num[e, t]
+                w += den[note[e], min(t, T - 1)]
+                t += 1
+            x = x / w if w > 0 else 0.0
+            while n > 0 and value[n - 1] <= x:
+                n -= 1
+                x = (value[n] * weight[n] + x * w) / max(weight[n] + w, 1e-300)
+                w += weight[n]
+            value[n], weight[n] = x, w
+            n += 1
+        start[n] = end
+        loud = den[note[e], LEAD + 4]
+        for i in range(n):
+            for t in range(start[i], start[i + 1]):
+                c[e, t] = value[i] if value[i] * loud > inaudible else 0.0  # nothing becomes subnormal
+        for t in range(begin):
+            c[e, t] = c[e, begin]
+
+
+def _shift(V, B, w, P, note, first, length, c, reach, gain):
+    """What the head of each event saves in divergence when it is moved by -reach to reach frames, the others held."""
+    M, K = V.shape
+    T, E = P.shape[1], len(note)
+    width = HEAD + 2 * reach
+    rest = np.empty((width, K), np.float32)
+    oldest = 0
+    for e in range(E):
+        start, stop = max(0, first[e] - reach), min(M, first[e] - reach + width)
+        while first[oldest] + c.shape[1] <= start:
+            oldest += 1
+        for m in range(start, stop):
+            rest[m - start, :] = B[m] * w
+        for o in range(oldest, E):
+            if first[o] >= stop:
+                break
+            if o != e:
+                for m in range(max(start, first[o]), min(stop, first[o] + length[o])):
+                    g, p = c[o, m - first[o]], P[note[o], min(m - first[o], T - 1)]
+                    for k in range(K):
+                        rest[m - start, k] += g * p[k]
+        g = c[e, max(0, -first[e])]
+        for shift in range(2 * reach + 1):
+            begin = first[e] + shift - reach
+            total = 0.0
+            for m in range(max(start, begin), stop):
+                p = P[note[e], m - begin]
+                for k in range(K):
+                    x = g * p[k]
+                    total += V[m, k] * np.log(np.float32(1) + x / rest[m - start, k]) - x
+            gain[e, shift] = total
+
+
+def _saved(V, B, w, P, note, first, length, c, saved, mass):
+    """What each event's head saves, sum V log(S / (S - cP)) - cP, and its mass, sum cP."""
+    M, K = V.shape
+    T, E = P.shape[1], len(note)
+    S = np.empty(K, np.float32)
+    active = np.empty(E, np.int64)
+    n_active, coming = 0, 0
+    for m in range(M):
+        while coming < E and first[coming] <= m:
+            active[n_active] = coming
+            n_active += 1
+            coming += 1
+        i = 0
+        S[:] = B[m] * w
+        for a in range(n_active):
+            e = active[a]
+            if m < first[e] + length[e]:
+                active[i] = e
+                i += 1
+                g, p = c[e, m - first[e]], P[note[e], min(m - first[e], T - 1)]
+                for k in range(K):
+                    S[k] += g * p[k]
+        n_active = i
+        for a in range(n_active):
+            e = active[a]
+            t = m - first[e]
+            if t < HEAD:
+                total, heard = 0.0, 0.0
+                for k in range(K):
+                    x = c[e, t] * P[note[e], t, k]
+                    share = min(x / S[k], np.float32(0.99999))
+                    if share > np.float32(0.01):
+                        total -= V[m, k] * np.log(np.float32(1) - share) + x
+                    else:
+                        total += V[m, k] * share - x
+                    heard += x
+                saved[e] += total
+                mass[e] += heard
+
+
+# --- Segments ------------------------------------------------------------------------------------------
+
+
+class Found(NamedTuple):
+    """Events before it is decided which of them are notes; all fields but the last are (E,)."""
+
+    pattern: np.ndarray  # int
+    onset: np.ndarray  # s
+    offset: np.ndarray  # s
+    level: np.ndarray  # loudness in units of the features
+    saved: np.ndarray  # divergence that the head saves for each unit of its mass
+    share: np.ndarray  # of all that sounds at the onset
+    n_frames: int  # of the sound that was searched
+
+
+class Given(NamedTuple):
+    """Notes of a score in one segment."""
+
+    index: np.ndarray  # (n,) int, in the score
+    midi: np.ndarray  # (n,) int
+    onset: np.ndarray  # (n,) float, s
+
+
+def segments(n):
+    """Cut n samples into segments: ``(start, stop, first, last)``, samples to fit and samples to list events of.
+
+    Segments are ``SEGMENT_S`` long; a rest of less than half of that is joined to the last one.
+    """
+    size = round(SEGMENT_S * SR) // HOP * HOP
+    starts = list(range(0, max(1, n - size // 2), size))
+    for first, last in zip(starts, [*starts[1:], n], strict=True):
+        start = max(0, first - round(BEFORE_S * SR) // HOP * HOP)
+        yield start, min(n, last + round(AFTER_S * SR) // HOP * HOP), first, last
+
+
+def parts(y, cuts, given=None, margin=SCORE_S):
+    """Yield what the functions below take: the sound of each segment, the segment, and the notes given in it."""
+    for cut_at in cuts:
+        notes = None
+        if given is not None:
+            start, stop = cut_at[0] / SR, cut_at[1] / SR
+            inside = (given.onset >= start - margin) & (given.onset < stop + margin)
+            notes = Given(*(field[inside] for field in given))
+        yield np.array(utils.read_frames(y, slice(cut_at[0], cut_at[1])), np.float32), cut_at, notes
+
+
+def scaled(y):
+    """Features of a sound with a mean of one, and their mean; None and zero for silence."""
+    V = features(y)
+    mean = float(V.mean(dtype=np.float64))
+    return (V / np.float32(mean), mean) if mean > 0 else (None, 0.0)
+
+
+def warped(P, cents):
+    """Patterns [shape=(..., K)] that sound ``cents`` higher, by interpolation between groups of bins."""
+    if cents == 0:
+        return P
+    edges, stop = bin_groups()
+    ends = np.append(edges, stop)
+    size, centre = np.diff(ends).astype(np.float32), (ends[1:] + ends[:-1] - 1) / 2
+    source = centre / 2 ** (cents / 1200)
+    right = np.clip(np.searchsorted(centre, source), 1, len(centre) - 1)
+    share = np.clip((source - centre[right - 1]) / (centre[right] - centre[right - 1]), 0, 1).astype(np.float32)
+    density = P / size
+    return np.ascontiguousarray(((1 - share) * density[..., right - 1] + share * density[..., right]) * size)
+
+
+def tune_segment(part, patterns):
+    """Divergence that is left of a segment at each tuning of ``CENTS``, from a KL-NMF of some of its frames."""
+    V, mean = scaled(part[0])
+    left = np.zeros(len(CENTS))
+    if V is None:
+        return left
+    V = V[::TUNED_FRAMES]
+    spectra = patterns[:, LEAD : LEAD + 32].astype(np.float32).mean(axis=1)
+    tiny = np.float32(TINY)
+    for i, cents in enumerate(CENTS):
+        W = warped(spectra, cents)
+        W /= np.maximum(W.sum(axis=1, keepdims=True), np.float32(FLOOR))
+        U = np.repeat(V.sum(axis=1, keepdims=True) / len(W), len(W), axis=1)
+        for _ in range(CANDIDATE_ITERATIONS // 2):
+            U *= (V / (U @ W + tiny)) @ W.T
+            U[np.float32(1e-12) > U] = 0
+        S = U @ W + tiny
+        left[i] = mean * float((V * np.log((V + tiny) / S) - V + S).sum(dtype=np.float64))
+    return left
+
+
+def first_fit(V, P, share, pruning=PRUNING):
+    """Background and events from all candidates above ``share`` of the robust maximum; the weakest are dropped."""
+    d = rises(V, P)
+    note, frame = candidates(d, share * robust_maximum(d))
+    loud = P.sum(axis=2).max(axis=1)
+    c0 = d[note, frame] / max(float(d.max()), TINY) * V.sum(axis=1).max() / np.maximum(loud[note], TINY)
+    B, struck = background(V), strike(note, frame, c0, len(V))
+    for n, least in pruning:
+        B, struck = steps(V, B, P, struck, n)
+        A = level(struck, P)
+        struck = cut(select(struck, least * tenth(A, len(V)) < A))
+    return B, struck
+
+
+def given_fit(V, P, midi, start, given):
+    """Background and events at the notes of a score, each where it rises most within ``SCORE_S``; none is dropped.
+
+    Returns
+    -------
+    B, struck
+    index : np.ndarray [shape=(E,), int]
+        Row of ``given`` that each event belongs to, -1 for those that are not in the score; a note with several
+        patterns has several events.
+    """
+    d = rises(V, P)
+    reach = round(SCORE_S * SR / HOP)
+    notes, frames, index = [], [], []
+    for i, (key, onset) in enumerate(zip(given.midi, given.onset, strict=True)):
+        patterns = np.flatnonzero(midi == key)
+        if not len(patterns):
+            continue
+        m = round((onset + DELAY_S - start) * SR / HOP)
+        others = given.onset[given.midi == key] - onset
+        gaps = [np.abs(others[side]).min() * SR / HOP / 2 if side.any() else reach for side in (others < 0, others > 0)]
+        near = np.arange(max(0, m - int(min(reach, gaps[0]))), min(len(V), m + int(min(reach, gaps[1])) + 1))
+        if not len(near):
+            continue
+        rise = d[patterns][:, near].sum(axis=0) * (1 - np.abs(near - m) / (2 * reach))
+        frame = int(near[np.argmax(rise)]) if rise.max() > 0 else int(np.clip(m, near[0], near[-1]))
+        notes += list(patterns)
+        frames += [frame] * len(patterns)
+        index += [i] * len(patterns)
+    notes, frames, index = (np.array(values, int) for values in (notes, frames, index))
+    c0 = np.full(len(notes), 0.2 * V.sum(axis=1).max()) / np.maximum(P.sum(axis=2).max(axis=1)[notes], TINY)
+    _, free = first_fit(V, P, CANDIDATE_LEVEL)  # so that the score need not explain what it does not hold
+    place = start + (free.first + LEAD) * HOP / SR - DELAY_S
+    near = np.abs(place[:, None] - given.onset) < SCORE_S
+    free = select(free, ~(near & (midi[free.note][:, None] == given.midi)).any(axis=1))
+    told = strike(notes, frames, c0, len(V))
+    index = np.concatenate([index[np.lexsort((notes, frames))], np.full(len(free.note), -1)])
+    struck = Struck(*(np.concatenate(pair) for pair in zip(told, free, strict=True)))
+    order = np.lexsort((struck.note, struck.first))
+    B, struck = steps(V, background(V), P, select(struck, order), 6)
+    B, struck = steps(V, B, P, cut(struck), 6)
+    return B, struck, index[order]
+
+
+def count_segment(part, patterns, midi):
+    """How the piano of a segment differs from the patterns: counts N and D of :func:`adaptation`, [shape=(2, L, K)].
+
+    The patterns are adapted to the segment alone until what they explain has settled; that is counted.
+
+    Parameters
+    ----------
+    part : tuple
+        Of :func:`parts`.
+    patterns : np.ndarray [shape=(L, T, K), float]
+    midi : np.ndarray [shape=(L,), int]
+    """
+    y, (start, *_), given = part
+    P = patterns.astype(np.float32)
+    V, mean = scaled(y)
+    if V is None:
+        return np.zeros((2, len(P), P.shape[2]), np.float32)
+    if given is None:
+        B, struck = first_fit(V, P, COUNTED_LEVEL, COUNT_PRUNING)
+    else:
+        B, struck, _ = given_fit(V, P, midi, start / SR, given)
+    total = np.ones((len(P), P.shape[2]), np.float32)
+    for _ in range(ADAPT_STEPS):
+        Q = P * total[:, None, :]
+        B, struck, N, D = step(V, B, Q, struck, adapt=True)
+        D_first = D / total
+        total = np.clip(total * adaptation(Q, N, D), np.float32(1e-3), np.float32(1e3))
+    D_first *= N.sum(dtype=np.float64) / max(D_first.sum(dtype=np.float64), 1e-30)
+    return np.stack([N, D_first]) * np.float32(mean)
+
+
+def fit_segment(part, patterns, gain, midi):
+    """Events of a segment.
+
+    Parameters
+    ----------
+    part : tuple
+        Of :func:`parts`.
+    patterns : np.ndarray [shape=(L, T, K), float]
+    gain : np.ndarray [shape=(L, K), float32]
+        Of :func:`adaptation`.
+    midi : np.ndarray [shape=(L,), int]
+
+    Returns
+    -------
+    Found
+        Of those notes whose onset lies in the segment proper, or of all that are given; ``pattern`` is then the index
+        in the score. Times are those of the recording.
+    """
+    y, (start, stop, first, last), given = part
+    V, mean = scaled(y)
+    if V is None:
+        return nothing((last - first) // HOP)
+    P = patterns.astype(np.float32) * gain[:, None, :]
+    if given is None:
+        B, struck = first_fit(V, P, CANDIDATE_LEVEL)
+        index = None
+    else:
+        B, struck, index = given_fit(V, P, midi, start / SR, given)
+    for _ in range(MOVES):
+        B, struck = steps(V, B, P, struck, 3)
+        struck, fraction, order = move(V, B, P, struck)
+        index = index[order] if given is not None else None
+    B, struck = steps(V, B, P, struck, 3)
+    heard = describe(V, B, P, struck, fraction)
+    heard = heard._replace(
+        onset=heard.onset + start / SR,
+        offset=heard.offset + start / SR,
+        level=heard.level * mean,
+        n_frames=(last - first) // HOP,
+    )
+    if given is not None:
+        heard, index = pick(heard, index >= 0), index[index >= 0]
+        heard, place = heard._replace(pattern=given.index[index]), given.onset[index]
+        margin = 0.0
+    else:
+        place, margin = heard.onset, SAME_S / 2  # two segments may both find a note between them; they are joined
+    earliest = first / SR - margin if first else -math.inf
+    latest = last / SR + margin if stop > last else math.inf
+    return pick(heard, (place >= earliest) & (place < latest))
+
+
+def describe(V, B, P, struck, fraction):
+    """What is known of each event of a segment, as :class:`Found`; times are those of the segment."""
+    saved, mass = np.zeros(len(struck.note)), np.zeros(len(struck.note))
+    utils.compiled(_saved, SAVED_TYPES)(V, B, shape(), P, *struck, saved, mass)
+    A = level(struck, P).astype(np.float64)
+    onset = (struck.first + LEAD + fraction) * HOP / SR - DELAY_S
+    dropped = struck.c < OFFSET_SHARE * factor(struck)[:, None]
+    dropped[:, :HEAD] = False
+    t = np.where(dropped.any(axis=1), np.argmax(dropped, axis=1), LONGEST)
+    offset = (struck.first + np.minimum(t, struck.length)) * HOP / SR - DAMPER_S
+    whole = V.sum(axis=1, dtype=np.float64)[np.clip(struck.first + LEAD + 4, 0, len(V) - 1)]
+    offset = np.maximum(offset, onset + HOP / SR)
+    return Found(struck.note, onset, offset, A, saved / np.maximum(mass, FLOOR), A / np.maximum(whole, FLOOR), 0)
+
+
+def ended(heard, midi):
+    """Events that end where their key is struck again; ghosts must be gone before, or they would end notes."""
+    offset, keys = heard.offset.copy(), midi[heard.pattern]
+    for key in np.unique(keys):
+        e = np.flatnonzero(keys == key)
+        e = e[np.argsort(heard.onset[e])]
+        onset = np.append(heard.onset[e], np.inf)
+        struck_again = np.searchsorted(onset, onset[:-1] + SAME_S, side="right").clip(max=len(e))
+        offset[e] = np.minimum(offset[e], onset[struck_again])
+    return heard._replace(offset=offset)
+
+
+def pick(heard, which):
+    """Those events of which a mask or an order is given."""
+    return Found(*(field[which] for field in heard[:-1]), heard.n_frames)
+
+
+def nothing(n_frames):
+    """No events."""
+    return Found(np.zeros(0, int), *(np.zeros(0) for _ in range(5)), n_frames)
+
+
+# --- Recordings ----------------------------------------------------------------------------------------
+
+
+def find_events(y, patterns, midi, *, map=map, progress=None):
+    """List the notes that were struck in a recording of a piano.
+
+    Parameters
+    ----------
+    y : np.ndarray [shape=(n,), float]
+        Mono, ``SR``; a memory map is read segment by segment.
+    patterns : np.ndarray [shape=(L, T, K), float]
+        Of :func:`learn_pattern`; a key may have several, of several velocities.
+    midi : np.ndarray [shape=(L,), int]
+        MIDI number of each pattern.
+    map : callable
+        What stands in for the builtin: lazy, in order; its function can be pickled.
+    progress : callable, optional
+        Called with the number of samples done and of those to do, after each segment.
+
+    Returns
+    -------
+    list of Event
+        In order of onset, then of pitch; empty for silence.
+    """
+    midi = np.asarray(midi)
+    cuts = list(segments(len(y)))
+    heard = fit(y, cuts, patterns, midi, None, map, progress)
+    heard = join(heard, midi)
+    confidence = confidences(heard, midi)
+    listed = confidence >= 0.5
+    return events(ended(pick(heard, listed), midi), confidence[listed], midi)
+
+
+def fit(y, cuts, patterns, midi, given, map, progress):
+    """Found events of all segments, after the patterns are adapted to the recording."""
+    chosen = [cuts[i] for i in np.unique(np.linspace(0, len(cuts) - 1, ADAPTED_SEGMENTS).round().astype(int))]
+    left = sum(map(partial(tune_segment, patterns=patterns), parts(y, chosen)))
+    best = int(np.argmin(left))
+    if left[best] < TUNED * left[len(CENTS) // 2]:
+        patterns = warped(patterns.astype(np.float32), int(CENTS[best]))
+    count = partial(count_segment, patterns=patterns, midi=midi)
+    counts = np.zeros((2, len(patterns), patterns.shape[2]))
+    total = sum(stop - start for start, stop, *_ in (*chosen, *cuts))
+    for (start, stop, *_), more in zip(chosen, map(count, parts(y, chosen, given)), strict=True):
+        counts += more
+        if progress:
+            progress(stop - start, total)
+    N, D = counts.astype(np.float32) / np.float32(max(counts[0].mean(), 1e-30))
+    gain = adaptation(patterns.astype(np.float32), N, D)
+    found = []
+    function = partial(fit_segment, patterns=patterns, gain=gain, midi=midi)
+    for (start, stop, *_), heard in zip(cuts, map(function, parts(y, cuts, given)), strict=True):
+        found.append(heard)
+        if progress:
+            progress(stop - start, total)
+    fields = zip(*(heard[:-1] for heard in found), strict=True)
+    return Found(*(np.concatenate(field) for field in fields), sum(heard.n_frames for heard in found))
+
+
+def join(heard, midi):
+    """Events of one note at one time as one: those of several velocities, or of two segments."""
+    keys = midi[heard.pattern]
+    order = np.lexsort((heard.onset, keys))
+    heard, keys = pick(heard, order), keys[order]
+    new = np.diff(keys, prepend=-1) != 0
+    new |= np.diff(heard.onset, prepend=-math.inf) > SAME_S
+    group = np.cumsum(new) - 1
+    loudest = np.lexsort((-heard.level, group))
+    _, place = np.unique(group[loudest], return_index=True)
+    return pick(heard, loudest[place])
+
+
+def confidences(heard, midi):
+    """How sure it is that each event is a note, 0 to 1, (E,); a note is listed from 1/2 on.
+
+    A logistic function of what tells notes from remains: the event's level against that of the recording's loud notes
+    and of the loudest within a second, what sounds below it at the same time, its share of
+    all that sounds, and what it explains better than the rest does.
+    """
+    if not len(heard.level):
+        return np.zeros(0)
+    order = np.argsort(heard.onset, kind="stable")
+    onset, A = heard.onset[order], heard.level[order]
+    first, last = np.searchsorted(onset, onset - NEAR_S), np.searchsorted(onset, onset + NEAR_S, side="right")
+    near, below = np.empty(len(A)), np.empty(len(A))
+    near[order] = [A[i:j].max() for i, j in zip(first, last, strict=True)]
+    first, last = np.searchsorted(onset, onset - CHORD_S), np.searchsorted(onset, onset + CHORD_S, side="right")
+    keys = midi[heard.pattern[order]]
+    below[order] = [
+        A[i:j][np.isin(key - keys[i:j], PARTIALS)].sum() for key, i, j in zip(keys, first, last, strict=True)
+    ]
+    A = heard.level
+    x = np.stack(
+        [
+            np.log(A / max(tenth(A, heard.n_frames), FLOOR) + 1e-3),
+            np.log(A / np.maximum(near, FLOOR) + 1e-3),
+            np.log(A / np.maximum(A + below, FLOOR) + 0.02),
+            np.log(np.maximum(heard.share, LEAST_SHARE)),
+            np.log(np.maximum(heard.saved, 0) + 0.02),
+            (midi[heard.pattern] - 60) / 20,
+            np.ones(len(A)),
+        ]
+    )
+    sure = 1 / (1 + np.exp(-np.array(WEIGHTS) @ x))
+    loud = heard.saved[sure >= 0.5]
+    if len(loud) and np.median(loud) < LEAST_SAVED:  # noise is taken apart into many events that each say little
+        sure *= 0.4
+    return sure
+
+
+def events(heard, confidence, midi):
+    """A list of :class:`Event` in order of onset, then of pitch."""
+    level_db = 20 / POWER * np.log10(np.maximum(heard.level / heard.level.max(initial=1e-30), 1e-9))
+    rows = [
+        Event(int(key), max(0.0, float(onset)), max(0.0, float(offset)), float(dB), float(sure))
+        for key, onset, offset, dB, sure in zip(
+            midi[heard.pattern], heard.onset, heard.offset, level_db, confidence, strict=True
+        )
+    ]
+    return sorted(rows, key=lambda event: (event.onset, event.midi))
+
+
+def align_score(y, patterns, midi, score_midi, score_onset, *, map=map, progress=None):
+    """Place the notes of a score in a recording: the same model, with the notes given.
+
+    The score as a whole is moved by at most ``SEARCH_S``, then each note by at most ``SCORE_S``. A score of another
+    piece is told by its confidences: few of its notes are heard.
+
+    Parameters
+    ----------
+    y, patterns, midi, map, progress
+        See :func:`find_events`.
+    score_midi : np.ndarray [shape=(n,), int]
+        MIDI number of each note of the score.
+    score_onset : np.ndarray [shape=(n,), float]
+        Onset of each in s.
+
+    Returns
+    -------
+    list of Event or None
+        One for each note of the score, in its order; of confidence below 1/2 where it is not heard, and None where the
+        patterns have no such key, or the note lies outside the recording.
+    shift : float
+        s, by which the recording is later than the score as a whole.
+    """
+    midi = np.asarray(midi)
+    onset = np.asarray(score_onset, float)
+    given = Given(np.arange(len(onset)), np.asarray(score_midi, int), onset)
+    cuts = list(segments(len(y)))
+    function = partial(support_segment, patterns=patterns, midi=midi)
+    support = sum(map(function, parts(y, cuts, given, SEARCH_S)))
+    support = np.convolve(support, np.hanning(2 * round(SCORE_S * SR / HOP) + 1), "same")  # the middle of a plateau
+    support = support * (1 - 0.1 * np.abs(np.linspace(-1, 1, len(support))))  # of two equal places, the nearer
+    shift = (int(np.argmax(support)) - len(support) // 2) * HOP / SR if support.any() else 0.0
+    given = given._replace(onset=onset + shift)
+    heard = fit(y, cuts, patterns, midi, given, map, progress)
+    rows = [None] * len(onset)
+    if not len(heard.level):
+        return rows, shift
+    heard = ended(heard, given.midi)
+    least = LEAST_GIVEN * tenth(heard.level, heard.n_frames)
+    loudest = heard.level.max()
+    for e in np.lexsort((heard.level, heard.pattern)):  # of several patterns of a note the loudest comes last
+        i = heard.pattern[e]
+        sure = heard.level[e] / (heard.level[e] + least + 1e-30)
+        if heard.saved[e] <= LEAST_SAVED:
+            sure *= UNSURE if heard.saved[e] > GIVEN_SAVED else 0.4
+        at = float(np.clip(heard.onset[e], given.onset[i] - SCORE_S, given.onset[i] + SCORE_S))
+        rows[i] = Event(
+            int(given.midi[i]),
+            max(0.0, at),
+            max(0.0, at, float(heard.offset[e])),
+            20 / POWER * math.log10(max(heard.level[e] / loudest, 1e-9)),
+            float(sure),
+        )
+    return rows, shift
+
+
+def support_segment(part, patterns, midi):
+    """What rises in a segment at the notes of a score, for every shift of the score within ``SEARCH_S``.
+
+    Returns
+    -------
+    np.ndarray [shape=(2 n + 1,), float]
+        Sum over the notes of the rise at each, at most one; the shift is that from the middle, in frames.
+    """
+    from scipy.ndimage import maximum_filter1d
+
+    y, (start, _, first, last), given = part
+    reach = round(SEARCH_S * SR / HOP)
+    support = np.zeros(2 * reach + 1)
+    V, _ = scaled(y)
+    if V is None:
+        return support
+    d = rises(V, patterns.astype(np.float32))
+    d = maximum_filter1d(np.minimum(d / max(robust_maximum(d), TINY), 1), 5, axis=1)
+    padding = np.zeros(reach)
+    begin, end = (first - start) // HOP, min(len(V), (last - start) // HOP)
+    for key, onset in zip(given.midi, given.onset, strict=True):
+        rows = np.flatnonzero(midi == key)
+        m = round((onset * SR - first) / HOP)  # in frames of the segment proper
+        if len(rows) and -reach <= m < end - begin + reach:
+            rise = np.concatenate([padding, padding, d[rows, begin:end].max(axis=0), padding, padding])
+            support += rise[m + reach : m + 3 * reach + 1]
+    return support

@@ -1,0 +1,398 @@
+"""A page to listen to: the recording, each note from its own stem, the rest and the transcription, in one file.
+
+The page works offline: its sounds are coded inside it. Stems are silent most of the time, so that only clips of them
+go in, and what no clip holds belongs to the residual. No residual is coded: the page takes the clips, as it decodes
+them, off the recording, as it decodes it. So their sum is the recording to rounding, whatever the code has lost.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from piano import figures, notes, pitch
+from utils import InputError
+
+FLAC_LIMIT = 40e6  # bytes of a page; above it, sounds are MP3
+PAGE_LIMIT = 120e6  # bytes of any page; browsers take a while to read so much
+DECODED_LIMIT = 1e9  # bytes of decoded sound that a browser must hold
+MP3_SHARE = 0.45  # of the size of FLAC, measured on piano
+MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz
+MP3_COMPRESSION = 0.1  # 0 is best, 1 smallest; variable bit rate
+MP3_PEAK = 0.9  # what is coded comes out a little louder or softer
+MP3_TAIL = 2304  # samples of silence at the end, two frames; Firefox drops some of the last
+BLOCK = 256  # samples; clips begin and end on whole blocks, and fade within one
+READ_BLOCKS = 2**10  # of a stem at a time
+FLOOR_DB = -60.0  # below the peak of the recording; a stem that is softer is not heard beside it
+GAP_S = 0.3  # clips that are nearer to one another are one
+MOST_COLUMNS = 2**14  # of the picture; browsers refuse larger ones
+DOUBTFUL = 0.5  # confidence below which a note is drawn as doubtful
+TEMPLATE, SCRIPT = (Path(__file__).with_suffix(suffix) for suffix in (".html", ".js"))
+CODES = {
+    "FLAC": {"format": "FLAC", "subtype": "PCM_16"},
+    "MP3": {
+        "format": "MP3",
+        "subtype": "MPEG_LAYER_III",
+        "bitrate_mode": "VARIABLE",
+        "compression_level": MP3_COMPRESSION,
+    },
+}
+
+
+class Roll(NamedTuple):
+    """Activations, as the page draws them."""
+
+    U: np.ndarray  # [shape=(rows, M), float, >= 0], linear amplitude
+    midi: list  # MIDI number of each row
+    frame: float  # from one frame to the next, s; frame m is centred on m * frame
+
+
+class Page(NamedTuple):
+    """What :func:`write_page` wrote."""
+
+    code: str  # FLAC or MP3
+    n_bytes: int
+    n_notes: int
+    longest: float  # s; how much of a recording like this one page holds
+
+
+def write_page(path, y, sr, notes, stems, roll, *, title, span=None):
+    """Write the page to listen to; the same input gives the same bytes.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of the HTML file.
+    y : np.ndarray [shape=(n,), float]
+        The recording; may be mapped from a file.
+    sr : int
+        Its sampling rate in Hz.
+    notes : list of Note
+        The notes that were heard, see :func:`notes.find_notes`; times from the start of ``y``. One whose ``doubtful``
+        is true, or whose ``confidence`` is below ``DOUBTFUL``, is drawn dashed; both fields are optional.
+    stems : dict of int to (np.ndarray [shape=(n,), float] or str or Path)
+        The sound of each listed pitch, by its MIDI number: an array, or a mono file of the rate and length of ``y``.
+    roll : Roll
+        Drawn behind the notes.
+    title : str
+        Name of the recording.
+    span : (float, float), optional
+        The part of the recording to show, in s; all of it by default.
+
+    Returns
+    -------
+    Page
+
+    Raises
+    ------
+    InputError
+        If ``span`` lies outside the recording, or is longer than a page can be; the message says how long it can be.
+    ValueError
+        If a listed pitch has no stem, or one of another rate or length.
+    """
+    first, last = _samples(span, len(y), sr)
+    start, stop = first / sr, last / sr
+    listed = [note for note in notes if note.offset > start and note.onset < stop]
+    pitches = sorted({note.midi for note in listed})
+    _check_stems(stems, pitches, len(y), sr)
+
+    y = np.asarray(y[first:last], np.float32)
+    floor = float(np.abs(y).max(initial=0)) * 10 ** (FLOOR_DB / 20)
+    clips = {}
+    for midi in pitches:
+        struck = [(note.onset - start, note.offset - start) for note in listed if note.midi == midi]
+        clips[midi] = find_clips(_peaks(stems[midi], first, last), floor, struck, len(y), sr)
+    decoded = 4 * (2 * len(y) + sum(stop - start for clip in clips.values() for start, stop in clip))
+    _check_length(decoded, DECODED_LIMIT, len(y) / sr)
+
+    code = "FLAC"
+    sounds = _coded(y, sr, stems, clips, first, code)
+    n_coded = _size(sounds)
+    if n_coded > FLAC_LIMIT and sr in MP3_RATES:
+        code = "MP3"
+        sounds = _coded(y, sr, stems, clips, first, code)
+    _check_length(_size(sounds), PAGE_LIMIT, len(y) / sr)
+
+    recording, *pitch_sounds = sounds
+    html = _html(
+        {
+            "title": title,
+            "code": code,
+            "rate": sr,
+            "length": len(y),
+            "offset": start,
+            "recording": recording,
+            "pitches": pitch_sounds,
+            "notes": [_note(note, start, stop) for note in listed],
+            "roll": _picture(roll, pitches, start, stop),
+            "tone": _tone(),
+        }
+    )
+    Path(path).write_bytes(html)
+    mp3_bytes = n_coded * (MP3_SHARE if sr in MP3_RATES else 1)
+    longest = len(y) / sr * min(PAGE_LIMIT / mp3_bytes, DECODED_LIMIT / decoded)
+    return Page(code, len(html), len(listed), longest)
+
+
+def in_words(page):
+    """What a page holds and how long one can be, in one line."""
+    minutes, seconds = divmod(int(page.longest), 60)
+    return (
+        f"{page.n_notes} notes, {page.code} inside, {page.n_bytes / 1e6:.1f} MB; "
+        f"a page holds some {minutes}:{seconds:02d} min of such a recording"
+    )
+
+
+# --- Clips ------------------------------------------------------------------------------------------
+
+
+def find_clips(peaks, floor, struck, n_samples, sr):
+    """Where a stem sounds: from one silent place to the next.
+
+    Parameters
+    ----------
+    peaks : np.ndarray [shape=(blocks,), float, >= 0]
+        Largest magnitude of each block of ``BLOCK`` samples.
+    floor : float
+        What a block of silence stays below.
+    struck : list of (float, float)
+        Onset and offset in s of the notes of this pitch, which are never cut out.
+    n_samples, sr : int
+        Length of the stem in samples, and its sampling rate in Hz.
+
+    Returns
+    -------
+    list of (int, int)
+        First sample of each clip, and the one after its last; a silent block for a fade at either end is included.
+    """
+    loud = peaks > floor
+    for onset, offset in struck:
+        loud[max(int(onset * sr / BLOCK), 0) : int(offset * sr / BLOCK) + 1] = True
+    bounds = np.flatnonzero(np.diff(loud, prepend=False, append=False)).reshape(-1, 2)
+    clips = []
+    for first, last in (bounds + np.array([-1, 1])).tolist():
+        if clips and first - clips[-1][1] < GAP_S * sr / BLOCK:
+            clips[-1][1] = last
+        else:
+            clips.append([first, last])
+    return [(max(first * BLOCK, 0), min(last * BLOCK, n_samples)) for first, last in clips]
+
+
+def cut(stem, clips, n_samples, first=0):
+    """Clips of a stem, one after another; each fades in and out, except at the ends of the recording.
+
+    Parameters
+    ----------
+    stem : np.ndarray [shape=(n,), float] or str or Path
+    clips : list of (int, int)
+        See :func:`find_clips`; samples from ``first``.
+    n_samples : int
+        Length of the part that begins at sample ``first``.
+
+    Returns
+    -------
+    np.ndarray [shape=(samples of all clips,), float32]
+    """
+    fade = np.sin(np.linspace(0, np.pi / 2, BLOCK, dtype=np.float32)) ** 2
+    pieces = [np.zeros(0, np.float32)]
+    for start, stop in clips:
+        piece = _read(stem, first + start, first + stop)
+        if start > 0:
+            piece[:BLOCK] *= fade[: len(piece)]
+        if stop < n_samples:
+            piece[-BLOCK:] *= fade[::-1][-len(piece) :]
+        pieces.append(piece)
+    return np.concatenate(pieces)
+
+
+def _peaks(stem, first, last):
+    """Largest magnitude of each block of a stem, [shape=(blocks,)]; the last block may be short."""
+    peaks = [np.zeros(0, np.float32)]
+    step = BLOCK * READ_BLOCKS
+    for start in range(first, last, step):
+        block = np.abs(_read(stem, start, min(start + step, last)))
+        peaks.append(np.maximum.reduceat(block, np.arange(0, len(block), BLOCK)))
+    return np.concatenate(peaks)
+
+
+def _read(stem, start, stop):
+    """Samples of a stem, as a new array of float32."""
+    if isinstance(stem, np.ndarray):
+        return stem[start:stop].astype(np.float32)
+    import soundfile
+
+    return soundfile.read(stem, start=start, stop=stop, dtype="float32")[0]
+
+
+# --- Sounds -----------------------------------------------------------------------------------------
+
+
+def _coded(y, sr, stems, clips, first, code):
+    """The recording and the clips of each pitch, as the page reads them: a list of dicts."""
+    sounds = [_sound(y, sr, code)]
+    for midi, places in clips.items():
+        sound = _sound(cut(stems[midi], places, len(y), first), sr, code)
+        spans = [[start, stop - start] for start, stop in places]
+        sounds.append({"midi": midi, "name": pitch.note_name(midi), "clips": spans, **sound})
+    return sounds
+
+
+def _sound(x, sr, code):
+    """A coded sound, and the gain that undoes its scaling to full range: soft stems keep all of their 16 bits."""
+    import soundfile
+
+    peak = float(np.abs(x).max(initial=0)) or 1.0
+    if code == "FLAC":
+        # a decoder divides integers by 2^15, while libsndfile multiplies floats by 2^15 - 1: so round here
+        scaled, gain = np.rint(x * (32767 / peak)).astype(np.int16), peak * 32768 / 32767
+    else:
+        scaled, gain = np.pad(x * np.float32(MP3_PEAK / peak), (0, MP3_TAIL)), peak / MP3_PEAK
+    file = io.BytesIO()
+    soundfile.write(file, scaled, sr, **CODES[code])
+    return {"gain": gain, "length": len(x), "data": _base64(file.getvalue())}
+
+
+def _size(sounds):
+    return sum(len(sound["data"]) for sound in sounds)
+
+
+def _base64(data):
+    return base64.b64encode(data).decode("ascii")
+
+
+def _tone():
+    """How a transcribed note is made audible: as in :func:`notes.write_sound`."""
+    return {
+        "partials": notes.PARTIALS,
+        "timbre": notes.TIMBRE,
+        "attack": notes.ATTACK_S,
+        "release": notes.RELEASE_S,
+        "decay": notes.DECAY_S,
+    }
+
+
+# --- Notes and picture ------------------------------------------------------------------------------
+
+
+def _note(note, start, stop):
+    """A note as the page reads it; times from the page's beginning, in s."""
+    doubtful = bool(getattr(note, "doubtful", getattr(note, "confidence", 1.0) < DOUBTFUL))
+    return {
+        "name": note.note,
+        "midi": note.midi,
+        "f0": round(float(note.f0), 3),
+        "onset": round(max(note.onset - start, 0.0), 4),
+        "offset": round(min(note.offset, stop) - start, 4),
+        "level": round(float(note.level_db), 2),
+        "doubtful": doubtful,
+    }
+
+
+def _picture(roll, pitches, start, stop):
+    """The roll between two times, in s, as a greyscale PNG of dB, one row a semitone, low notes at the bottom."""
+    frames = slice(max(int(start / roll.frame), 0), int(stop / roll.frame) + 2)
+    U = np.asarray(roll.U)[:, frames]
+    step = max(1, -(-U.shape[1] // MOST_COLUMNS))
+    U = np.maximum.reduceat(U, np.arange(0, U.shape[1], step), axis=1)
+    span = figures.ROLL_DB_RANGE
+    levels = np.rint((figures.decibels(U, span) / span + 1) * 255).astype(np.uint8)
+    shown = sorted({midi for midi, row in zip(roll.midi, levels, strict=True) if row.any()} | set(pitches))
+    shown = shown or sorted(roll.midi)
+    picture = np.zeros((shown[-1] - shown[0] + 1, levels.shape[1]), np.uint8)
+    for midi, row in zip(roll.midi, levels, strict=True):
+        if shown[0] <= midi <= shown[-1]:
+            picture[shown[-1] - midi] = np.maximum(picture[shown[-1] - midi], row)
+    return {
+        "png": "data:image/png;base64," + _base64(_png(picture)),
+        "lowest": shown[0],
+        "rows": len(picture),
+        "names": [pitch.note_name(midi) for midi in range(shown[0], shown[-1] + 1)],
+        "start": (frames.start - 0.5) * roll.frame - start,  # left edge of the first column, s
+        "column": step * roll.frame,  # s
+        "range": span,  # dB
+        "colours": ["#" + "".join(f"{round(255 * c):02x}" for c in colour[:3]) for colour in figures.colours().colors],
+    }
+
+
+def _png(pixels):
+    """A greyscale PNG of pixels [shape=(height, width), uint8]; no time and no software's name in it."""
+    height, width = pixels.shape
+    rows = np.pad(pixels, ((0, 0), (1, 0))).tobytes()  # each row begins with its filter's number, 0
+    header = np.array([width, height], ">u4").tobytes() + bytes([8, 0, 0, 0, 0])
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*chunk) for chunk in chunks)
+
+
+def _chunk(name, data):
+    return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+
+
+# --- HTML -------------------------------------------------------------------------------------------
+
+
+def _html(page):
+    """The page's bytes: the template with the script and the data in it, and a policy that admits nothing else."""
+    script = SCRIPT.read_text(encoding="utf-8")
+    template = TEMPLATE.read_text(encoding="utf-8")
+    style = template.partition("<style>")[2].partition("</style>")[0]
+    policy = (
+        f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    data = json.dumps(page, separators=(",", ":")).replace("<", "\\u003c")  # no text can end the element that it is in
+    parts = {"{{policy}}": policy, "{{script}}": script, "{{data}}": data}
+    for mark, part in parts.items():
+        before, found, after = template.partition(mark)
+        if not found:
+            raise ValueError(f"{TEMPLATE.name}: got no {mark}")
+        template = before + part + after
+    return template.encode("utf-8")
+
+
+def _digest(text):
+    return f"'sha256-{_base64(hashlib.sha256(text.encode('utf-8')).digest())}'"
+
+
+# --- Checks -----------------------------------------------------------------------------------------
+
+
+def _samples(span, n_samples, sr):
+    """First sample of the part to show, and the one after its last."""
+    if span is None:
+        return 0, n_samples
+    start, stop = span
+    seconds = n_samples / sr
+    if not 0 <= start < min(stop, seconds):
+        raise InputError(
+            f"--listen-range: got {start:g} to {stop:g} s, expected a part of the recording's 0 to {seconds:.1f} s"
+        )
+    return round(start * sr), min(round(stop * sr), n_samples)
+
+
+def _check_stems(stems, pitches, n_samples, sr):
+    import soundfile
+
+    for midi in pitches:
+        if midi not in stems:
+            raise ValueError(f"stems: got none of {pitch.note_name(midi)}, expected one of each listed pitch")
+        shape = np.shape(stems[midi]) if isinstance(stems[midi], np.ndarray) else None
+        if shape is None:
+            info = soundfile.info(stems[midi])
+            shape = (info.frames,) if (info.channels, info.samplerate) == (1, sr) else (info.frames, info.channels)
+        if shape != (n_samples,):
+            raise ValueError(
+                f"stem of {pitch.note_name(midi)}: got {shape}, expected the recording's ({n_samples},) at {sr} Hz"
+            )
+
+
+def _check_length(got, limit, seconds):
+    if got > limit:
+        raise InputError(
+            f"page: got {seconds:.0f} s, expected at most {seconds * limit / got:.0f} s of this recording; "
+            "give it a shorter range"
+        )

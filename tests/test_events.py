@@ -1,0 +1,264 @@
+"""The event model on mixtures made of the templates, so that every note is known."""
+
+import functools
+import pickle
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from piano import events, recording
+
+SR = events.SR
+BASIS = next(
+    folder / "basis_wav_piano" for folder in Path(__file__).resolve().parents if (folder / "basis_wav_piano").is_dir()
+)
+
+
+@functools.cache
+def template(midi):
+    (path,) = BASIS.glob(f"{midi:03d}_*.wav")
+    return recording.load(path, SR).astype(np.float32)
+
+
+@functools.cache
+def patterns():
+    """All patterns and their MIDI numbers."""
+    midi = np.array(sorted(int(path.name[:3]) for path in BASIS.glob("*.wav")))
+    return np.stack([events.learn_pattern(template(key)) for key in midi]), midi
+
+
+def mix(notes, seconds, release=0.08):
+    """Sound of notes ``(onset, offset, midi, gain)``: the templates from their onset on, damped at the offset."""
+    y = np.zeros(round(seconds * SR), np.float32)
+    for onset, offset, midi, gain in notes:
+        sound = template(midi)[events.find_onset(template(midi)) :]
+        t = np.arange(len(sound)) / SR
+        sound = gain * sound * np.exp(-np.maximum(t - (offset - onset), 0) / release)
+        start = round(onset * SR)
+        sound = sound[: len(y) - start]
+        y[start : start + len(sound)] += sound
+    return y
+
+
+def listed(y, **kwargs):
+    return events.find_events(y, *patterns(), **kwargs)
+
+
+def assert_heard(found, notes, tolerance=0.05):
+    """What is listed is just those notes, in any order within the tolerance."""
+    left = list(found)
+    for onset, _, midi, _ in notes:
+        match = [event for event in left if event.midi == midi and abs(event.onset - onset) <= tolerance]
+        assert match, f"note {midi} at {onset} s is missing from {[(e.midi, round(e.onset, 2)) for e in found]}"
+        left.remove(match[0])
+    assert not left, f"nobody played {[(event.midi, round(event.onset, 2)) for event in left]}"
+
+
+def pickled_map(function, items):
+    """The builtin, as other processes would do it."""
+    return (pickle.loads(pickle.dumps(function))(item) for item in items)
+
+
+MELODY = [(0.5 + 0.4 * i, 0.8 + 0.4 * i, midi, 0.5) for i, midi in enumerate((60, 62, 64, 65, 67, 72, 55, 48))]
+
+
+def test_features_are_linear_in_level_to_the_power(rng):
+    y = rng.standard_normal(5000).astype(np.float32)
+    V = events.features(y)
+    assert V.shape == (1 + 5000 // events.HOP, len(events.bin_groups()[0]))
+    np.testing.assert_allclose(events.features(3 * y), 3**events.POWER * V, rtol=1e-4)
+
+
+def test_pattern_begins_at_the_onset_whatever_silence_is_before_it():
+    y = template(60)[events.find_onset(template(60)) :]
+    late = np.concatenate([np.zeros(7777, np.float32), y])
+    late_onset = events.find_onset(late)
+    assert abs(late_onset - 7777) <= 64
+    exact = np.concatenate([np.zeros(64 * 120, np.float32), y])
+    P, Q = (events.learn_pattern(sound).astype(float) for sound in (y, exact))
+    assert np.abs(P - Q).sum() < 0.02 * P.sum()
+    early = P[: events.LEAD - 2].sum()
+    assert early < 0.25 * P[events.LEAD : 2 * events.LEAD].sum()
+
+
+@pytest.mark.parametrize("seconds", [0.2, 1.0, 3.0])
+def test_pattern_of_any_length_of_template(seconds):
+    y = np.resize(template(60), round(seconds * SR))
+    P = events.learn_pattern(y)
+    assert P.shape == (events.LENGTH, len(events.bin_groups()[0]))
+    assert P.dtype == np.float16
+    assert np.isfinite(P).all()
+    assert (P >= 0).all()
+    assert P.astype(float).sum(axis=1).max() == pytest.approx(1000, rel=0.01)
+
+
+def test_silent_template_is_refused():
+    with pytest.raises(events.utils.InputError, match="silence"):
+        events.learn_pattern(np.zeros(8000, np.float32))
+
+
+def test_monotone_step_is_the_isotonic_regression(rng):
+    """Against scikit-learn's, on one event whose head is one block."""
+    isotonic = pytest.importorskip("sklearn.isotonic")
+    n, T = 60, 40
+    c, num = rng.uniform(0.5, 1, (1, n)).astype(np.float32), rng.uniform(0.1, 2, (1, n)).astype(np.float32)
+    den = rng.uniform(0.5, 2, (1, T)).astype(np.float32)
+    weight = den[0, np.minimum(np.arange(n), T - 1)].astype(float)
+    z, h = (c * num)[0] / weight, events.HEAD
+    z = np.concatenate([[np.average(z[:h], weights=weight[:h])], z[h:]])
+    w = np.concatenate([[weight[:h].sum()], weight[h:]])
+    expected = isotonic.isotonic_regression(z, sample_weight=w, increasing=False)
+    zero = np.zeros(1, np.int64)
+    events._pool(c, num, den, zero, zero, np.array([n]), n, 0.0)
+    np.testing.assert_allclose(c[0], np.concatenate([np.repeat(expected[0], h), expected[1:]]), rtol=1e-4)
+
+
+def test_steps_never_raise_the_divergence(rng):
+    V = rng.uniform(0.1, 1, (80, 30)).astype(np.float32)
+    P = rng.uniform(0.1, 1, (2, 20, 30)).astype(np.float32)
+    struck = events.strike(np.array([0, 1]), np.array([20, 30]), np.array([0.2, 0.1]), len(V))
+    B, w, curve = np.full(80, 0.3, np.float32), np.ones(30, np.float32), []
+    for _ in range(12):
+        S = B[:, None] * w * np.ones((80, 30))
+        for l, first, length, c in zip(*struck, strict=True):
+            for t in range(max(0, -first), min(length, 80 - first)):
+                S[first + t] += c[t] * P[l, min(t, 19)]
+        curve.append((V * np.log(V / S) - V + S).sum())
+        num, back = np.zeros_like(struck.c), np.zeros_like(B)
+        c, none = struck.c.copy(), np.zeros((0, 30), np.float32)
+        events._sweep(V, B, w, P, *struck, num, back, none, none)
+        events._pool(c, num, P.sum(axis=2), *struck[:3], 80, 0.0)
+        B, struck = B * back, struck._replace(c=c)
+    assert all(np.diff(curve) <= 1e-4 * curve[0])
+
+
+def test_melody():
+    assert_heard(listed(mix(MELODY, 4.5)), MELODY)
+
+
+def test_chord_is_its_notes():
+    notes = [(1.0, 2.5, midi, 0.4) for midi in (48, 64, 67, 71)] + [(3.0, 4.0, midi, 0.4) for midi in (45, 60, 64)]
+    assert_heard(listed(mix(notes, 5)), notes)
+
+
+def test_note_struck_twice_is_two():
+    notes = [(1.0, 1.6, 60, 0.5), (1.6, 2.2, 60, 0.5), (2.5, 3.0, 67, 0.5), (2.9, 3.5, 67, 0.5)]
+    assert_heard(listed(mix(notes, 4.5)), notes)
+
+
+def test_pedal():
+    notes = [(0.5 + 0.3 * i, 4.5, midi, 0.4) for i, midi in enumerate((48, 55, 60, 64, 67, 72))]
+    assert_heard(listed(mix(notes, 4.5)), notes)
+
+
+def test_octave_is_listed_where_it_is_and_only_there():
+    alone = [(1.0, 2.0, 48, 0.8), (2.5, 3.5, 55, 0.8)]
+    assert_heard(listed(mix(alone, 4.5)), alone)
+    both = [*alone, (1.0, 2.0, 60, 0.6), (2.5, 3.5, 67, 0.6)]
+    assert_heard(listed(mix(both, 4.5)), both)
+
+
+@pytest.mark.parametrize("sound", ["silence", "noise", "hum", "empty", "click"])
+def test_what_is_no_piano_lists_nothing(sound, rng):
+    n = 6 * SR
+    y = {
+        "silence": np.zeros(n),
+        "noise": 0.1 * rng.standard_normal(n),
+        "hum": 0.1 * np.sin(2 * np.pi * 50 * np.arange(n) / SR) + 1e-3 * rng.standard_normal(n),
+        "empty": np.zeros(0),
+        "click": np.eye(1, n, n // 2)[0],
+    }[sound]
+    assert listed(y.astype(np.float32)) == []
+
+
+def test_gain_changes_nothing():
+    y = mix(MELODY, 4.5)
+    soft, loud = listed(1e-4 * y), listed(30 * y)
+    assert [event.midi for event in soft] == [event.midi for event in loud]
+    np.testing.assert_allclose([e[1:4] for e in soft], [e[1:4] for e in loud], atol=0.02)
+
+
+def test_shift_of_the_sound_shifts_the_list():
+    y = mix(MELODY, 4.5)
+    shift = 3333
+    here, there = listed(y), listed(np.concatenate([np.zeros(shift, np.float32), y]))
+    assert [event.midi for event in here] == [event.midi for event in there]
+    np.testing.assert_allclose([e.onset + shift / SR for e in here], [e.onset for e in there], atol=0.02)
+
+
+@pytest.mark.parametrize("cents", [-30, 30])
+def test_mistuned_piano(cents):
+    y = recording.transpose(mix(MELODY, 4.5), SR, cents / 100)
+    stretch = 2 ** (-cents / 1200)
+    assert_heard(listed(y), [(onset * stretch, None, midi, gain) for onset, _, midi, gain in MELODY])
+
+
+def test_first_and_last_half_second():
+    notes = [(0.0, 0.6, 60, 0.5), (0.2, 0.8, 67, 0.5), (1.5, 2.2, 64, 0.5), (2.6, 3.0, 55, 0.5), (2.75, 3.0, 72, 0.5)]
+    assert_heard(listed(mix(notes, 3.0)), notes)
+
+
+def test_several_velocities_are_one_note():
+    P, midi = patterns()
+    dull = P.astype(np.float32) * np.linspace(1, 0.3, P.shape[2], dtype=np.float32)
+    found = events.find_events(mix(MELODY, 4.5), np.concatenate([P, dull]), np.concatenate([midi, midi]))
+    assert_heard(found, MELODY)
+
+
+def test_segments_cover_a_recording_once():
+    for n in (0, 1, SR, 44 * SR, 46 * SR, 500 * SR + 77):
+        cuts = list(events.segments(n))
+        assert cuts[0][2] == 0
+        assert cuts[-1][3] == n
+        assert all(a[3] == b[2] for a, b in pairwise(cuts))
+        assert all(start <= first <= last <= stop <= n for start, stop, first, last in cuts)
+
+
+def test_segments_hear_what_the_whole_does(monkeypatch):
+    notes = [(0.4 + 0.4 * i, 0.7 + 0.4 * i, midi, 0.5) for i, midi in enumerate((60, 62, 64, 65, 67, 72, 55, 48) * 3)]
+    y = mix(notes, 10.5)
+    assert_heard(listed(y), notes)
+    monkeypatch.setattr(events, "SEGMENT_S", 2.5)
+    assert_heard(listed(y), notes)
+
+
+def test_map_and_progress():
+    y, done = mix(MELODY, 4.5), []
+    mapped = listed(y, map=pickled_map, progress=lambda *n: done.append(n))
+    assert mapped == listed(y)
+    assert sum(n for n, _ in done) == done[-1][1]
+
+
+def test_offsets_follow_the_damper():
+    notes = [(0.5, 0.9, 60, 0.5), (1.5, 2.5, 64, 0.5), (3.0, 3.3, 67, 0.5)]
+    for event, (_, offset, _, _) in zip(listed(mix(notes, 5.5)), notes, strict=True):
+        assert event.offset == pytest.approx(offset, abs=0.2)
+
+
+def test_score_is_aligned():
+    y = mix(MELODY, 4.5)
+    wrong = np.array([onset for onset, *_ in MELODY]) + 1.0 + np.array([0.1, -0.1] * 4)
+    aligned, shift = events.align_score(y, *patterns(), [note[2] for note in MELODY], wrong)
+    assert shift == pytest.approx(-1.0, abs=0.15)
+    assert all(event.confidence > 0.5 for event in aligned)
+    np.testing.assert_allclose([event.onset for event in aligned], [note[0] for note in MELODY], atol=0.05)
+
+
+def test_note_of_a_score_that_was_not_played_is_not_heard():
+    notes = [*MELODY, (1.7, 2.0, 78, 0.5)]
+    aligned, _ = events.align_score(mix(MELODY, 4.5), *patterns(), [n[2] for n in notes], [n[0] for n in notes])
+    assert [event.confidence > 0.5 for event in aligned] == [True] * len(MELODY) + [False]
+
+
+def test_score_of_another_piece_is_hardly_heard(rng):
+    other = [(0.5 + 0.3 * i, 0, midi, 1) for i, midi in enumerate((58, 61, 63, 66, 68, 70, 73, 51, 54, 56))]
+    aligned, _ = events.align_score(mix(MELODY, 4.5), *patterns(), [n[2] for n in other], [n[0] for n in other])
+    assert np.mean([event.confidence > events.UNSURE for event in aligned]) < 0.3
+
+
+def test_score_beyond_the_keys_has_no_events():
+    aligned, _ = events.align_score(mix(MELODY, 4.5), *patterns(), [60, 20], [0.5, 0.5])
+    assert aligned[0].midi == 60
+    assert aligned[1] is None

@@ -1,0 +1,134 @@
+"""make_init_H.py: the basis learnt from a folder of notes."""
+
+import json
+import shutil
+
+import librosa
+import numpy as np
+import soundfile
+
+import make_init_H
+import utils
+from piano import basis, recording
+
+SR, N_FFT = 22050, 2048
+NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+NOTES = [f"{name}{octave}" for octave in range(2, 7) for name in NAMES]  # C2 to B6
+MIDI = range(36, 96)
+PIANO = range(21, 109)
+
+
+def strongest_series(spectrum, sr=SR, n_fft=N_FFT):
+    """MIDI note of the piano whose partials hold the most: ``sum_n 0.9^(n-1) max |H| within one bin of n f0``."""
+    k = np.arange(len(spectrum))
+
+    def strength(midi):
+        f0 = 440 * 2 ** ((midi - 69) / 12)
+        partials = f0 * np.arange(1, min(50, int(sr / 2 / f0)) + 1)
+        near = np.abs(k - partials[:, None] * n_fft / sr) <= 1  # (N, K)
+        return 0.9 ** np.arange(len(partials)) @ np.where(near, spectrum, 0).max(axis=1)
+
+    return max(PIANO, key=strength)
+
+
+def load(folder):
+    return np.load(folder / "fixed_basis.npy"), json.loads((folder / "fixed_basis.json").read_text("utf-8"))
+
+
+def test_every_column_of_the_piano_basis_has_its_strongest_partials_at_its_pitch(learnt, templates):
+    H, info = load(learnt)
+    assert H.shape == (1025, 60)
+    assert H.dtype == np.float32
+    assert (H >= 0).all()
+    np.testing.assert_allclose(H.sum(axis=0, dtype=np.float64), 1, atol=1e-6)
+    assert [strongest_series(h) for h in H.T] == list(MIDI)
+    assert (info["sr"], info["n_fft"], info["hop"], info["window"]) == (22050, 2048, 512, "hann")
+    assert [column["note"] for column in info["columns"]] == NOTES
+    assert [column["file"] for column in info["columns"]] == [path.name for path in templates]
+    f0 = [130.81 * 2 ** ((midi - 48) / 12) for midi in MIDI]
+    np.testing.assert_allclose([column["f0"] for column in info["columns"]], f0, atol=6e-4)
+
+
+def test_templates_without_note_names_are_measured_and_ordered_by_pitch(templates, tmp_path, rng):
+    files = [f"pf{number}.wav" for number in rng.permutation(len(templates))]  # in the order of pitch
+    for template, file in zip(templates, files, strict=True):
+        shutil.copyfile(template, tmp_path / file)
+    make_init_H.main([str(tmp_path), "-o", str(tmp_path)])
+    H, info = load(tmp_path)
+    assert [column["note"] for column in info["columns"]] == NOTES
+    assert [column["file"] for column in info["columns"]] == files
+    cents = [1200 * np.log2(c["f0"] / utils.note_frequency(m)) for c, m in zip(info["columns"], MIDI, strict=True)]
+    assert np.abs(cents).max() < 30
+    assert [strongest_series(h) for h in H.T] == list(MIDI)
+    np.testing.assert_allclose(H.sum(axis=0, dtype=np.float64), 1, atol=1e-6)
+
+
+def learn_one(folder, y, sr, name="C4.wav", *options, **subtype):
+    """Spectra learnt from ``y`` as the only template of a new folder."""
+    folder.mkdir()
+    soundfile.write(folder / name, y, sr, **subtype)
+    make_init_H.main([str(folder), "-o", str(folder), *options])
+    return np.load(folder / "fixed_basis.npy")
+
+
+def test_stereo_flac_and_other_rates_give_the_same_note(templates, tmp_path, learnt):
+    y, sr = soundfile.read(templates[60 - 36])
+    expected = np.load(learnt / "fixed_basis.npy")[:, [60 - 36]]
+    one_side = np.column_stack([y, np.zeros_like(y)])  # mixed down it is y / 2, and a column forgets the gain
+    np.testing.assert_array_equal(learn_one(tmp_path / "flac", y, sr, "C4.flac"), expected)
+    stereo = learn_one(tmp_path / "stereo", one_side, sr, subtype="DOUBLE")
+    np.testing.assert_allclose(stereo, expected, rtol=1e-4, atol=1e-9)
+    fast = learn_one(tmp_path / "fast", librosa.resample(y, orig_sr=sr, target_sr=48000), 48000, subtype="DOUBLE")
+    assert strongest_series(fast[:, 0]) == 60
+    assert np.abs(fast - expected).sum() < 0.02  # of a spectrum that sums to 1
+
+
+def test_basis_at_another_rate_and_window_length(templates, tmp_path):
+    y, sr = soundfile.read(templates[60 - 36])
+    options = ("--sr", "16000", "--n-fft", "4096", "--hop-length", "256", "--n-peaks", "20")
+    H = learn_one(tmp_path / "other", y, sr, "C4.wav", *options)
+    _, info = load(tmp_path / "other")
+    assert H.shape == (2049, 1)
+    assert strongest_series(H[:, 0], 16000, 4096) == 60
+    assert (info["sr"], info["n_fft"], info["hop"]) == (16000, 4096, 256)
+
+
+def test_three_states_of_a_note_stand_side_by_side_from_attack_to_decay(templates, tmp_path):
+    for midi in (48, 60):
+        shutil.copyfile(templates[midi - 36], tmp_path / templates[midi - 36].name)
+    make_init_H.main([str(tmp_path), "-o", str(tmp_path), "--states", "3"])
+    H, info = load(tmp_path)
+    assert H.shape == (1025, 6)
+    np.testing.assert_allclose(H.sum(axis=0, dtype=np.float64), 1, atol=1e-6)
+    assert [column["note"] for column in info["columns"]] == ["C3"] * 3 + ["C4"] * 3
+    for columns, midi in ((slice(0, 3), 48), (slice(3, 6), 60)):
+        Y = np.abs(recording.stft(recording.load(templates[midi - 36], SR)))
+        U, _ = utils.nmf(Y, H[:, columns], 500)
+        centres = (U * np.arange(U.shape[1])).sum(axis=1) / U.sum(axis=1)
+        assert (np.diff(centres) > 0).all()
+        assert strongest_series(H[:, columns].sum(axis=1)) == midi
+
+
+def test_keys_without_a_template_get_the_nearest_ones(templates, tmp_path, capsys):
+    for midi in (57, 60, 72):
+        shutil.copyfile(templates[midi - 36], tmp_path / templates[midi - 36].name)
+    make_init_H.main([str(tmp_path), "-o", str(tmp_path), "--keys", "G#3", "61"])
+    assert "6 notes, G#3 to C#4, 6 columns, 4 of them transposed from the nearest" in capsys.readouterr().err
+    H, info = load(tmp_path)
+    assert [strongest_series(h) for h in H.T] == list(range(56, 62))
+    strongest = H.argmax(axis=0) * SR / N_FFT  # Hz
+    moved = strongest[[1, 1, 1, 4, 4, 4]] * 2 ** (np.array([-1, 0, 1, -1, 0, 1]) / 12)
+    np.testing.assert_allclose(strongest, moved, atol=SR / N_FFT)
+    assert [column["note"] for column in info["columns"]] == ["G#3", "A3", "A#3", "B3", "C4", "C#4"]
+    assert [column.get("transposed") for column in info["columns"]] == [-1, None, 1, -1, None, 1]
+    assert [column["file"][:3] for column in info["columns"]] == ["057", "057", "057", "060", "060", "060"]
+    f0 = utils.note_frequency(np.arange(56, 62))
+    np.testing.assert_allclose([column["f0"] for column in info["columns"]], f0, atol=1e-3)
+
+
+def test_several_templates_of_a_key_are_one_note_of_several_columns(templates, tmp_path):
+    y, sr = soundfile.read(templates[60 - 36])
+    for name in ("C4v1", "C4v2", "D4v1"):
+        soundfile.write(tmp_path / f"{name}.wav", y, sr)
+    make_init_H.main([str(tmp_path), "-o", str(tmp_path)])
+    assert basis.load(tmp_path / "fixed_basis.npy").notes == {60: [0, 1], 62: [2]}

@@ -1,0 +1,139 @@
+"""utils: the harmonic Gaussian mixture, and the spectra learnt from it."""
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+
+import oracle
+import utils
+
+SR, N_FFT = 22050, 2048
+NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+NOTES = [f"{name}{octave}" for octave in range(2, 7) for name in NAMES]  # C2 to B6
+MIDI = range(36, 96)
+PIANO = range(21, 109)
+
+
+def gaussian(f, mean, variance):
+    return np.exp(-((f - mean) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
+
+
+def test_notes_are_whole_semitones_away_from_c3():
+    assert utils.note_frequency(48) == 130.81
+    assert utils.note_frequency(36) == 130.81 / 2
+    assert utils.note_frequency(69) == pytest.approx(440, abs=0.01)
+    assert utils.note_frequency(49) / utils.note_frequency(48) == pytest.approx(2 ** (1 / 12), rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("f0", "options"),
+    [
+        (130.81, {}),
+        (1975.5, {}),
+        (440.0, {"sr": 8000, "n_fft": 256, "n_peaks": 3, "damping": 0.5, "variance": 25.0}),
+        (15.0, {"sr": 1000, "n_fft": 64, "n_peaks": 4, "damping": 1.5, "variance": 400.0}),
+    ],
+)
+def test_every_bin_of_the_mixture_holds_the_integral_of_its_peaks(f0, options):
+    given = {"sr": SR, "n_fft": N_FFT, "n_peaks": 50, "damping": 0.9, "variance": 1.0} | options
+    width = given["sr"] / given["n_fft"]
+    n_bins = given["n_fft"] // 2 + 1
+    mass = np.zeros(n_bins)
+    for n in range(1, given["n_peaks"] + 1):
+        if n * f0 >= given["sr"] / 2:
+            break
+        reach = 9 * given["variance"] ** 0.5  # beyond it a peak holds less than 1e-18
+        for k in range(n_bins):
+            low, high = max((k - 0.5) * width, n * f0 - reach), min((k + 0.5) * width, n * f0 + reach)
+            if low < high:
+                density = (gaussian, low, high, (n * f0, given["variance"]))
+                mass[k] += given["damping"] ** (n - 1) * quad(*density, epsabs=1e-14, epsrel=1e-12)[0]
+    expected = (mass / mass.sum() + 1e-8) / (1 + n_bins * 1e-8)
+    np.testing.assert_allclose(utils.harmonic_gmm(f0, **options), expected, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("f0", [utils.note_frequency(midi) for midi in (21, 36, 60, 95, 108)])
+def test_mixture_sums_to_one_and_no_bin_is_below_the_floor(f0):
+    p = utils.harmonic_gmm(f0)
+    assert p.shape == (1025,)
+    assert p.sum() == pytest.approx(1, abs=1e-14)
+    assert p.min() == pytest.approx(1e-8, rel=2e-5)
+
+
+def test_peaks_above_nyquist_are_dropped():
+    np.testing.assert_array_equal(utils.harmonic_gmm(3000.0), utils.harmonic_gmm(3000.0, n_peaks=3))
+    just_above = (SR / 2 + 2) / 2  # the second peak lies inside the last bin, but above Nyquist
+    assert utils.harmonic_gmm(just_above)[-1] == pytest.approx(1e-8, rel=2e-5)
+
+
+@pytest.mark.parametrize("f0", [0.0, -1.0, 11025.0, np.nan, np.inf])
+def test_a_fundamental_outside_the_spectrum_is_refused(f0):
+    with pytest.raises(utils.InputError, match=r"fundamental frequency: got .* expected between 0 and Nyquist, 11025"):
+        utils.harmonic_gmm(f0)
+
+
+def test_learning_a_spectrum_that_only_fades_finds_it_in_one_sweep(rng):
+    h, u = rng.random(40) + 0.01, rng.random(12) + 0.01
+    start = rng.random((40, 1)) + 0.1
+    given = start.copy()
+    np.testing.assert_allclose(utils.learn_spectra(np.outer(h, u), start, 1)[:, 0], h / h.sum(), rtol=1e-12)
+    np.testing.assert_array_equal(start, given)
+
+
+def test_learning_never_raises_the_distance(rng):
+    Y, start = rng.random((30, 20)), rng.random((30, 1)) + 0.1
+
+    def best_distance(H):  # the U that fits one column is a projection
+        return oracle.distance(Y, H, H.T @ Y / (H.T @ H))
+
+    distances = [best_distance(utils.learn_spectra(Y, start, n)) for n in range(1, 30)]
+    assert (np.diff(distances) <= 1e-12 * distances[0]).all()
+    s = np.linalg.svd(Y, compute_uv=False)
+    assert best_distance(utils.learn_spectra(Y, start, 200)) == pytest.approx(np.sum(s[1:] ** 2) / 2, rel=1e-9)
+
+
+def test_a_state_starts_active_in_its_share_of_the_sound_and_a_tenth_as_active_elsewhere(rng):
+    Y, H = rng.random((30, 6)), np.repeat(rng.random((30, 1)) + 0.1, 3, axis=1)
+    Y /= Y.sum(axis=0)  # all frames as loud, so a third of them is a third of the sound
+    U = np.repeat(0.1 + 0.9 * np.eye(3), 2, axis=1)
+    learnt = utils.learn_spectra(Y, H, 3)
+    for _ in range(3):
+        U = oracle.nmf_update(Y, H, U)
+        H = oracle.nmf_update(Y.T, U.T, H.T).T
+    np.testing.assert_allclose(learnt, H / H.sum(axis=0), rtol=1e-10)
+
+
+@pytest.mark.parametrize("gain", [1e-150, 1e-30, 1e30])
+def test_the_level_of_a_template_is_free(rng, gain):
+    Y, start = rng.random((20, 12)), rng.random((20, 2)) + 0.1
+    np.testing.assert_allclose(utils.learn_spectra(gain * Y, start, 20), utils.learn_spectra(Y, start, 20), rtol=1e-9)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_states_come_in_order_of_time(rng, swapped):
+    attack, decay = rng.random((2, 30)) * np.repeat(np.eye(2), 15, axis=1)  # nothing in common
+    if swapped:
+        attack, decay = decay, attack
+    Y = np.column_stack([np.outer(attack, [6, 4, 2]), np.outer(decay, [3, 3, 2, 2, 1, 1])])
+    H = utils.learn_spectra(Y, np.ones((30, 2)), 300)
+    np.testing.assert_allclose(H[:, 0], attack / attack.sum(), atol=1e-6)
+    np.testing.assert_allclose(H[:, 1], decay / decay.sum(), atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_states_that_changed_places_while_learning_come_in_order_of_time(seed):
+    rng = np.random.default_rng(seed)
+    Y, start = rng.random((15, 12)) ** 3, rng.random((15, 1)).repeat(3, axis=1) + 0.01
+    U, _ = utils.nmf(Y, utils.learn_spectra(Y, start, 2000), 5000)
+    assert (np.diff(U @ np.arange(12) / U.sum(axis=1)) > 0).all()
+
+
+def test_any_damping_and_variance_is_a_spectrum_or_refused():
+    for options in ({"damping": 1e308}, {"damping": 1e-308}, {"variance": 1e-308}, {"variance": 1e12}):
+        p = utils.harmonic_gmm(440.0, **options)
+        assert p.sum() == pytest.approx(1)
+        assert (p > 0).all()
+    top = utils.harmonic_gmm(440.0, damping=1e308)
+    assert np.argmax(top) == round(25 * 440 * N_FFT / SR)  # the last harmonic below Nyquist has all the weight
+    with pytest.raises(utils.InputError, match=r"variance: got 1e\+308 Hz\^2"):
+        utils.harmonic_gmm(440.0, variance=1e308)
