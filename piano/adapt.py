@@ -40,7 +40,7 @@ COMMON, SHARED, OWN = 0.5, 0.5, 0.5  # standard deviations of the three parts of
 OCTAVES, KEYS = 0.2, 4.0  # that the common gain, and a partial's factors, are smooth over
 LEVEL = 2.0  # standard deviation of a gain of the whole note, which U takes up
 OBSERVED = 300.0  # counts that the average note is worth to g
-HEARD = 1e-3  # of the most counts of a note: what has less says nothing of g
+HEARD = 3e-3  # of the most counts of a note: what has less says nothing of g
 N_NEWTON = 12
 
 
@@ -266,9 +266,9 @@ def _moved(columns, cents, basis):
 def _with_factors(fit, T0, N, basis):
     """Templates with the factors of their partials, and N after sweeps with those."""
     partial_of = partials(basis)
-    T = T0
+    T, g = T0, np.zeros((len(basis.notes), N_PARTIALS))
     for _ in range(N_ROUNDS):
-        g = factors(N, T0 * fit.U.sum(axis=1, dtype=np.float64), partial_of, basis)
+        g = factors(N, T0 * fit.U.sum(axis=1, dtype=np.float64), partial_of, basis, g)
         T = T0.copy()
         for j, l in enumerate(basis.notes.values()):
             T[:, l] *= np.exp(g[j, partial_of[:, j]])[:, None]
@@ -289,7 +289,7 @@ def partials(basis):
     return np.stack([np.searchsorted((p[1:] + p[:-1]) / 2, f) for p in partial_frequencies(basis)], axis=1)
 
 
-def factors(N, expected, partial_of, basis):
+def factors(N, expected, partial_of, basis, start):
     """Log factors g of the partials [shape=(notes, N_PARTIALS)], by Newton's method, see the top of this module.
 
     Parameters
@@ -299,6 +299,8 @@ def factors(N, expected, partial_of, basis):
     partial_of : np.ndarray [shape=(K, notes), int]
         From :func:`partials`.
     basis : Basis
+    start : np.ndarray [shape=(notes, N_PARTIALS)]
+        Where the method starts.
     """
     from scipy.linalg import cho_factor, cho_solve
 
@@ -322,7 +324,7 @@ def factors(N, expected, partial_of, basis):
     same_note, same_partial = (np.equal.outer(x, x[told]) for x in (note, n))
     covariance = COMMON**2 * likeness(octave, OCTAVES) + SHARED**2 * same_partial * likeness(key, KEYS)
     covariance += OWN**2 * (same_note & same_partial) + LEVEL**2 * same_note
-    K, g = covariance[told], np.zeros(told.sum())
+    K, g = covariance[told], start[exists][told]
     for _ in range(N_NEWTON):  # Rasmussen and Williams, Gaussian Processes for Machine Learning, algorithm 3.1
         mean = D * np.exp(g)
         root = np.sqrt(mean)

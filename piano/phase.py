@@ -74,9 +74,13 @@ def _rotation(cross, now, before):
 def adapted_rotation(Y, basis, U, strength, *, map=map):
     """Rotations of another piano: the templates' own, corrected by what the recording's notes show.
 
-    The notes are taken from the recording by Wiener masks, their rotations r' measured as a template's are, where they
-    do not grow louder, and ``(r' + t r) / (1 + t)`` taken for theirs, ``t = (strength / TRUSTED)^2``: where the
-    templates fit they are trusted. What is struck has a phase of its own, and would hide how steadily it goes on.
+    The notes are taken from the recording by Wiener masks, and their rotations r' measured as a template's are, where
+    they do not grow louder: what is struck has a phase of its own, and would hide how steadily it goes on. Then
+
+        r <- q^2 (r' + t r) / (1 + t),   t = (strength / TRUSTED)^2,
+
+    so that the templates are trusted where they fit, and nothing where the recording's phases do not go on: q is the
+    part of r' that is no chance, see :func:`coherent_part`.
 
     Parameters
     ----------
@@ -96,39 +100,65 @@ def adapted_rotation(Y, basis, U, strength, *, map=map):
     np.ndarray [shape=(K, L), complex64]
     """
     U = U / (U.max() or 1)
-    notes, rotation = list(basis.notes.values()), basis.rotation
+    notes = list(basis.notes.values())
     work = functools.partial(_correlations_block, H=basis.H, columns=notes)
     jobs = (
         (functools.partial(utils.read_frames, Y, frames), U[:, frames])
         for frames in utils.frame_slices(Y.shape[1], BLOCK)
     )
     total = sum(map(work, jobs))
-    found = np.empty(rotation.shape, np.complex128)
-    for l, r in zip(notes, _rotation(*total), strict=True):
-        found[:, l] = r[:, None]
     trust = (min(strength, STRONGEST) / TRUSTED) ** 2
-    return ((found + trust * rotation) / (1 + trust)).astype(np.complex64)
+    adapted = np.empty(basis.rotation.shape, np.complex64)
+    for l, (cross, now, before, sizes, squares) in zip(notes, total.transpose(1, 0, 2), strict=True):
+        q = coherent_part(np.abs(cross) ** 2, sizes.real**2, squares.real)
+        found = q**2 * _rotation(cross, now, before)
+        adapted[:, l] = (found[:, None] + (q**2 * trust)[:, None] * basis.rotation[:, l]) / (1 + trust)
+    return adapted
+
+
+def coherent_part(found, most, chance):
+    """Part of a measured coherence that is no chance [shape=(K,)], between 0 and 1; one value for each octave of bins.
+
+    With c = sum_m x_m conj(x_(m-1)) in each bin, phases without order have E|c|^2 = P2 = sum_m |x_m x_(m-1)|^2, and
+    those that go on |c|^2 = P1 = (sum_m |x_m x_(m-1)|)^2. So (sum_k |c|^2 - P2) / sum_k (P1 - P2) is how coherent the
+    notes are, and sum_k |c|^2 / sum_k P1 is what they look like.
+
+    Parameters
+    ----------
+    found, most, chance : np.ndarray [shape=(K,), float, >= 0]
+        |c|^2, P1 and P2.
+    """
+    octave = np.frexp(np.arange(len(found)))[1]
+    found, most, chance = (np.bincount(octave, values) for values in (found, most, chance))
+    tiny = np.finfo(np.float64).tiny
+    coherence = np.maximum(found - chance, 0) / np.maximum(most - chance, tiny)
+    return np.minimum(coherence * most / np.maximum(found, tiny), 1)[octave]
 
 
 def _correlations_block(job, *, H, columns):
     read, U = job
     Y = read()
     if not Y.any():
-        return np.zeros((3, len(columns), len(H)), np.complex128)
+        return np.zeros((5, len(columns), len(H)), np.complex128)
     scale = utils.power_of_two(np.abs(Y).max())
     Y = np.ascontiguousarray(Y / Y.real.dtype.type(scale))  # in the order of H U, or what follows takes far longer
     turn, power = Y[:, 1:] * Y[:, :-1].conj(), np.abs(Y) ** 2
+    size = np.abs(turn)
     with utils.one_blas_thread():
         A = utils.in_threads(lambda l: utils.zero_below(H[:, l] @ U[l]) ** 2, columns)
     total = np.maximum(sum(A), np.finfo(U.dtype).tiny)
 
     def correlations(a):  # of the note a / total * Y, whose mask is real
         mask = utils.zero_below(a / total)
-        energy, falls = mask**2 * power, a[:, 1:] <= a[:, :-1]
-        pairs = mask[:, 1:] * mask[:, :-1] * turn, energy[:, 1:], energy[:, :-1]
-        return [np.sum(pair, axis=1, where=falls) for pair in pairs]
+        energy, both, falls = mask**2 * power, mask[:, 1:] * mask[:, :-1], a[:, 1:] <= a[:, :-1]
+        sizes = both * size
+        return [
+            np.sum(values, axis=1, where=falls)
+            for values in (both * turn, energy[:, 1:], energy[:, :-1], sizes, sizes**2)
+        ]
 
-    return np.stack(utils.in_threads(correlations, A), axis=1).astype(np.complex128) * scale**2  # (3, notes, K)
+    unit = np.array([2, 2, 2, 2, 4]).reshape(-1, 1, 1)
+    return np.stack(utils.in_threads(correlations, A), axis=1).astype(np.complex128) * float(scale) ** unit
 
 
 def sinusoidal_blocks(
