@@ -87,17 +87,11 @@ def components(Y, basis, truth, *, phase_init):
         yield component_notes(Y[:, frames], basis, U, P, F, truth)
 
 
-def adapted(Y, basis, strength, played):
-    """A basis adapted to Y, the strength, and the prior of activations from a list of the notes played, if there is."""
-    basis, strength = adapt.adapt_basis(Y, basis, strength, played)
-    return basis, strength, adapt.listed_rate(played, basis, Y.shape[1]) if played else None
-
-
 def masked(Y, basis, truth, played=None, *, loss, mask, strength=None):
     """The notes' shares of Y by NMF."""
     prior = None
     if strength is not None:
-        basis, _, prior = adapted(Y, basis, strength, played)
+        basis, _, prior = adapt.adapt_basis(Y, basis, strength, played)
     return masked_notes(Y, basis, utils.nmf(Y, basis.H, N_ITER, loss=loss, prior=prior)[0], truth, mask=mask)
 
 
@@ -105,7 +99,7 @@ def smoothed(Y, basis, truth, played=None, *, strength=None):
     """The notes smoothed through time, with sinusoidal phases."""
     prior = None
     if strength is not None:
-        basis, strength, prior = adapted(Y, basis, strength, played)
+        basis, strength, prior = adapt.adapt_basis(Y, basis, strength, played)
     wanted = [list(basis.notes).index(note) for note in truth]
     for *_, X in phase.sinusoidal_blocks(Y, basis, N_ITER, strength=strength, prior=prior):
         yield X[wanted]

@@ -3,21 +3,24 @@
 Another piano is the templates' with its keys tuned otherwise and its partials weaker or louder, and then it is itself.
 So the model of a recording's magnitudes V, K bins by M frames, is
 
-    V ~ Poisson(H U),   H_l ~ Dirichlet(S c T_l),   T_l = normalise(e^g_l H0_l(k / 2^(c_l / 1200))),   U ~ exponential,
+    V ~ Poisson(H U),   H_l ~ Dirichlet(S c T_l),   T_l = normalise(e^(g_l) H0_l(k / 2^(c_l / 1200))),
 
-with H0_l the template, c_l the tuning of a key in cents and g_ln the log factor of its n-th partial, all states alike.
-The logarithm of all these is maximised, by Kullback-Leibler NMF, in two steps: c, g and U with H = T, which is S
-without end; then H and U with T as it is. N = H * ((V / HU) U^T) being what the recording says of a column,
+with H0_l the template, c_l the tuning of its key in cents and g_ln the log factor of its n-th partial, in all states.
+The logarithm of the joint probability is maximised in two steps, by Kullback-Leibler NMF: c, g and U with H = T,
+which is S without end; then H and U with T as it is. N = H * ((V / HU) U^T) being what the recording says of a column,
 
     c_l <- argmax sum_k N_kl log T_kl,   for each key with its neighbours
-    g <- argmax sum_ln N_ln g_ln - D_ln e^g_ln - g^T K^(-1) g / 2,   D being what is expected where g = 0
-    H <- normalise(N + S c T),   U <- U * (H^T (V / HU)) / (1 + gamma)
+    g <- argmax sum_ln (N_ln g_ln - D_ln e^(g_ln)) - g^T K^(-1) g / 2,   D being what is expected where g = 0
+    H <- normalise(N + S c T),   c = sum V / (10 L)
+    U <- U * (H^T (V / HU)) / (1 + gamma / (1 + U / quiet))
 
-K is the covariance of a Gaussian process: g is a gain common to all notes, smooth over frequency, that is, microphone
-and room; one for each partial, smooth over the keys, that is, hammers and voicing; and what each partial has of its
-own.
-gamma, the rate of the exponential prior of U, is zero where the list of notes has a note sound, and ``UNLISTED`` where
-it has not: there a note must explain more than it costs. It is not excluded, for lists miss notes.
+These are pseudo-counts: a note heard often is itself soon, and one that is never played keeps its tuned template. K is
+the covariance of a Gaussian process: g is a gain common to all notes, smooth over frequency, that is, microphone and
+room; one for each partial, smooth over the keys, that is, hammers and voicing; and what each partial has of its own.
+
+The last line has the list of notes in it: log p(U) = -gamma quiet log(1 + U / quiet), where gamma is ``UNLISTED``
+(1 - p) and p the confidence of the list that a note sounds, zero where it is not listed. There a note must explain more
+than it costs. But what is loud costs little, for lists miss notes.
 """
 
 import functools
@@ -31,7 +34,8 @@ from piano import pitch
 N_SWEEPS = 40  # with the basis fixed at first, and with it free at last; more are no better, see benchmarks/README.md
 N_ROUNDS, N_BETWEEN = 8, 8  # of estimating the factors, and sweeps after each
 FIRMEST = 1e12  # the largest strength: the templates then stay as they are, to rounding
-UNLISTED = 0.3  # gamma where a note is not listed
+UNLISTED = 1.0  # gamma where a note is not listed
+QUIET = 0.02  # of the mean frame: what is as loud as that is held back half as much
 BEFORE_S, AFTER_S = 0.1, 0.5  # of a listed note that may sound too: half a window, and strings that die away
 CENTS = np.arange(-24.0, 25, 2)
 TUNED_WITH = 1.0  # semitones that a key's tuning is shared over
@@ -41,7 +45,7 @@ OCTAVES, KEYS = 0.2, 4.0  # that the common gain, and a partial's factors, are s
 LEVEL = 2.0  # standard deviation of a gain of the whole note, which U takes up
 OBSERVED = 300.0  # counts that the average note is worth to g
 HEARD = 3e-3  # of the most counts of a note: what has less says nothing of g
-N_NEWTON = 12
+N_NEWTON = 12  # steps of Newton's method at most
 
 
 def listed_rate(notes, basis, n_frames):
@@ -50,7 +54,7 @@ def listed_rate(notes, basis, n_frames):
     Parameters
     ----------
     notes : list
-        With ``midi``, ``onset`` and ``offset`` in s.
+        With ``midi``, ``onset`` and ``offset`` in s, and ``confidence``.
     basis : Basis
         With a known sampling rate.
     n_frames : int
@@ -60,7 +64,7 @@ def listed_rate(notes, basis, n_frames):
     for note in notes:
         frames = (note.onset - BEFORE_S <= t) & (t <= note.offset + AFTER_S)
         for l in basis.notes.get(note.midi, ()):
-            rate[l, frames] = 0
+            rate[l, frames] = np.minimum(rate[l, frames], UNLISTED * (1 - note.confidence))
     return rate
 
 
@@ -77,7 +81,7 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None,
     Y : np.ndarray [shape=(K, M), float or complex]
         Spectrogram, linear amplitude; may be a memory map.
     basis : Basis
-        Where it has no columns described, the templates are neither tuned nor given factors.
+        Where its columns are not described, the templates are neither tuned nor given factors.
     strength : float or "auto"
         S > 0; above ``FIRMEST`` it is taken for that.
     notes : list, optional
@@ -91,6 +95,8 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None,
         Adapted, its rotations tuned along; columns sum to what they summed to.
     strength : float
         S.
+    prior : np.ndarray [shape=(L, M), float32] or None
+        Rate of the prior of the activations as it has turned out, for :func:`utils.nmf`; None without ``notes``.
 
     Raises
     ------
@@ -98,7 +104,8 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None,
         As from :func:`utils.nmf`.
     """
     H, level = basis.H, basis.H.sum(axis=0)
-    n_sweeps = 2 * N_SWEEPS + (2 * N_SWEEPS + N_ROUNDS * N_BETWEEN if basis.columns else 0)
+    described = basis.columns and basis.sr
+    n_sweeps = 2 * N_SWEEPS + (2 * N_SWEEPS + N_ROUNDS * N_BETWEEN if described else 0)
     strength = strength if strength == "auto" else float(min(strength, FIRMEST))
 
     def count(n, _=None):
@@ -106,36 +113,39 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None,
             progress(n, n_sweeps * Y.shape[1])
 
     rate = listed_rate(notes, basis, Y.shape[1]) if notes else None
-    U, _ = utils.nmf(Y, H, N_SWEEPS, loss="kullback-leibler", seed=seed, prior=rate, progress=count, map=map)
+    U, _ = utils.nmf(Y, H, N_SWEEPS, loss="kullback-leibler", seed=seed, progress=count, map=map)
     if not U.any():
-        return basis, FIRMEST if strength == "auto" else strength
+        return basis, FIRMEST if strength == "auto" else strength, rate
     scale = utils.power_of_two(U.max())
     U *= (level / scale).astype(U.dtype)[:, None]
     utils.zero_below(U)
-    fit = _Fit(Y, U, rate, scale, count, map)
+    quiet = QUIET * float(U.sum(axis=0).mean())
+    fit = _Fit(Y, U, rate, scale, quiet, count, map)
     T = H.astype(np.float64) / level
     N = fit.counts(T)
-    if basis.columns:
+    if described:
         cents, T, N = _tuned(fit, T, N, basis)
         T, N = _with_factors(fit, T, N, basis)
         basis = replace(basis, rotation=turned(basis, cents))
     if strength == "auto":
         strength = 1 / max(divergence(N, T), 1 / FIRMEST)
-    prior = strength * N.sum() / (10 * H.shape[1]) * T
+    pseudo_counts = strength * N.sum() / (10 * H.shape[1]) * T
     adapted = T
     for _ in range(N_SWEEPS):
-        adapted = normalised(fit.sweep(adapted) + prior)
-    return replace(basis, H=(adapted * level).astype(H.dtype)), strength
+        adapted = normalised(fit.sweep(adapted) + pseudo_counts)
+    prior = None if rate is None else eased(rate, fit.U, quiet)
+    return replace(basis, H=(adapted * level).astype(H.dtype)), strength, prior
 
 
 @dataclass
 class _Fit:
-    """A recording and its activations, in units of ``scale``, which sweeps update in place."""
+    """A recording and its activations, in units of ``scale``, which sweeps update; their prior; what to call."""
 
     Y: np.ndarray
     U: np.ndarray
     rate: np.ndarray | None
     scale: float
+    quiet: float
     count: object
     map: object
 
@@ -143,22 +153,18 @@ class _Fit:
         """N [shape=(K, L)]; where the activations are not ``fixed``, they have been updated before."""
         H = utils.zero_below(H.astype(self.U.dtype))
         blocks = list(utils.frame_slices(self.Y.shape[1], utils.NMF_BLOCK))
-        jobs = (
-            (
-                functools.partial(utils.read_frames, self.Y, frames),
-                self.U[:, frames],
-                None if self.rate is None else self.rate[:, frames],
-            )
-            for frames in blocks
-        )
-        work = functools.partial(_sweep_block, H=H, scale=self.scale, fixed=fixed)
+        work = functools.partial(_sweep_block, H=H, scale=self.scale, fixed=fixed, quiet=self.quiet)
         N = 0.0
-        for frames, (U, N_block) in zip(blocks, self.map(work, jobs), strict=True):
+        for frames, (U, N_block) in zip(blocks, self.map(work, map(self._job, blocks)), strict=True):
             self.U[:, frames] = U
             N = N + N_block.astype(np.float64)
             if not fixed:
                 self.count(frames.stop - frames.start)
         return N
+
+    def _job(self, frames):
+        rate = None if self.rate is None else self.rate[:, frames]
+        return functools.partial(utils.read_frames, self.Y, frames), self.U[:, frames], rate
 
     def sweep(self, H, n=1):
         """N after ``n`` updates of the activations."""
@@ -167,7 +173,7 @@ class _Fit:
         return N
 
 
-def _sweep_block(job, *, H, scale, fixed):
+def _sweep_block(job, *, H, scale, fixed, quiet):
     """U, updated unless ``fixed``, and N of one block; ``job`` is a function that reads it, its U, and its rates.
 
     Silent frames, whose activations are zero, cost nothing.
@@ -190,13 +196,18 @@ def _sweep_block(job, *, H, scale, fixed):
         if not fixed:
             u *= H.T @ ratio(V, u)
             if rate is not None:
-                u /= 1 + rate[:, frames]
+                u /= 1 + eased(rate[:, frames], u, quiet)
             U[:, frames] = utils.zero_below(u)
         return ratio(V, u) @ u.T
 
     with utils.one_blas_thread():
         N = utils.in_threads(part, utils.frame_slices(len(sounding), utils.DIVERGENCE_BLOCK))
     return U, H * sum(N)
+
+
+def eased(rate, U, quiet):
+    """Rate of the prior at U: ``gamma / (1 + U / quiet)``, the slope of ``gamma quiet log(1 + U / quiet)``."""
+    return rate / (1 + U / np.float32(quiet))
 
 
 def normalised(H):

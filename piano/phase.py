@@ -130,9 +130,9 @@ def coherent_part(found, most, chance):
     """
     octave = np.frexp(np.arange(len(found)))[1]
     found, most, chance = (np.bincount(octave, values) for values in (found, most, chance))
-    tiny = np.finfo(np.float64).tiny
-    coherence = np.maximum(found - chance, 0) / np.maximum(most - chance, tiny)
-    return np.minimum(coherence * most / np.maximum(found, tiny), 1)[octave]
+    heard = (found > chance) & (most > chance)
+    ratio = (found - chance) / np.where(heard, most - chance, 1) * most / np.where(heard, found, 1)
+    return np.where(heard, np.minimum(ratio, 1), 0)[octave]
 
 
 def _correlations_block(job, *, H, columns):
