@@ -29,7 +29,7 @@ import utils
 
 BLOCK, CONTEXT = 64, 16  # frames smoothed at a time, and frames before and after that they are smoothed with
 N_TRACKED = 6  # notes of a bin, the strongest of a block, that keep a phase there; the rest are Wiener-filtered
-COHERENCE = 0.97  # the largest rho: a template is steadier than the same note in a recording
+COHERENCE = 0.985  # the largest rho: a template is steadier than the same note in a recording
 SILENT = 1e-4  # of the loudest activation in a frame, 80 dB below it: where phases are held, what is less is zero
 TEMPLATE_DB = -40.0  # frames of a template, relative to its loudest, that its rotation is measured on
 EXPONENT = 1.2  # p of the sparsity penalty, Kameoka's
