@@ -66,9 +66,10 @@ def decompose(path, out_dir, *, templates, args, map):
         n_bytes = n_tensors * recording.Y.size * recording.Y.itemsize
         outputs.check_space(out_dir, n_bytes, "--no-phase leaves out the largest file")
         listed = cli.listed_notes(recording, templates, args, map)
-        piano, strength = cli.adapted_basis(recording, templates, args, map)
+        piano, strength, prior = cli.adapted_basis(recording, templates, listed, args, map)
         wanted = cli.possible_stems(piano, listed, args)
-        blocks = component_blocks(recording.Y, piano, strength, wanted, args, map)
+        held = {"strength": strength, "prior": prior}
+        blocks = component_blocks(recording.Y, piano, held, wanted, args, map)
         with outputs.output_folder(workspace) as folder:
             U, error, cost, writer = write_components(folder, blocks, recording, piano, wanted, args)
             if listed is None and piano.columns:
@@ -94,12 +95,12 @@ def decompose(path, out_dir, *, templates, args, map):
     cli.say_how_it_ended(out_dir, args, **ending)
 
 
-def component_blocks(Y, piano, strength, wanted, args, map):
+def component_blocks(Y, piano, held, wanted, args, map):
     """Yield ``frames, U, F, error, cost, P, X`` for each block; P, and X of the ``wanted`` notes, where asked for."""
     options = {"sparsity": args.sparsity, "seed": args.seed, "thr": args.thr, "tol": args.tol, "map": map}
     options["progress"] = cli.progress_bar("frame", args.quiet)
     if args.phase_init == "sinusoidal":
-        for *model, X in phase.sinusoidal_blocks(Y, piano, args.n_iter, strength=strength, **options):
+        for *model, X in phase.sinusoidal_blocks(Y, piano, args.n_iter, **held, **options):
             P = None if args.no_phase else phase.phases(X, piano, Y.dtype)
             yield *model, P, [x for note, x in zip(piano.notes, X, strict=True) if note in wanted]
         return

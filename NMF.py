@@ -51,8 +51,8 @@ def decompose(path, out_dir, *, templates, args, map):
         if cli.sounds_wanted(args):
             utils.check_complex(recording.Y, path)
         listed = cli.listed_notes(recording, templates, args, map)
-        piano, strength = cli.adapted_basis(recording, templates, args, map)
-        options = {"loss": args.loss, "seed": args.seed, "thr": args.thr, "tol": args.tol}
+        piano, strength, prior = cli.adapted_basis(recording, templates, listed, args, map)
+        options = {"loss": args.loss, "seed": args.seed, "prior": prior, "thr": args.thr, "tol": args.tol}
         progress = cli.progress_bar("frame", args.quiet)
         U, cost = utils.nmf(recording.Y, piano.H, args.n_iter, **options, progress=progress, map=map)
         error = utils.normalised(cost, utils.cost_scale(recording.Y, args.loss))

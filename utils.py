@@ -168,7 +168,7 @@ def learn_spectra(Y, H, n_iter):
 # --- NMF --------------------------------------------------------------------------------------------
 
 
-def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=None, map=map):
+def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, prior=None, thr=None, tol=None, progress=None, map=map):
     """Fit activations to a magnitude spectrogram with ``H`` held fixed.
 
     Minimises D(|Y|, H U) by multiplicative updates that never raise it [1]_ [3]_, from a start of ``|N(0, 1)|``
@@ -189,6 +189,9 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=
         is infinite for silence, adds ``IS_FLOOR`` of the loudest bin to |Y| and to H U.
     seed : int
         Of the random start.
+    prior : np.ndarray [shape=(L, M), float, >= 0], optional
+        Rate gamma of an exponential prior of the activations, for ``kullback-leibler`` alone: adds
+        ``sum_lm gamma_lm U_lm sum_k H_kl`` to D, so that a note must explain 1 + gamma times what it adds.
     thr : float, optional
         Stop at the first iteration whose normalised error ``D / cost_scale(Y, loss)`` is below it.
     tol : float, optional
@@ -227,7 +230,8 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, thr=None, tol=None, progress=
         def jobs():
             for frames in frame_slices(Y.shape[1], NMF_BLOCK):
                 start = rng.standard_normal((frames.stop - frames.start, H.shape[1]), dtype=np.float32)
-                yield functools.partial(read_frames, Y, frames), np.abs(start).T.astype(dtype)
+                rate = None if prior is None else prior[:, frames].astype(dtype)
+                yield functools.partial(read_frames, Y, frames), np.abs(start).T.astype(dtype), rate
 
         work = functools.partial(_nmf_block, H=H, G=G, n_iter=n_iter, loss=loss, scale=scale)
         U = np.empty((H.shape[1], Y.shape[1]), dtype)
@@ -255,7 +259,7 @@ def _nmf_block(job, *, H, G, n_iter, loss, scale):
     Its frames go to all cores, in parts whose size does not depend on their number; silent ones are zero and cost
     nothing. Returns U in units of ``scale`` and the divergence of each part after each iteration, (n_iter, parts).
     """
-    read, start = job
+    read, start, rate = job
     Y = read()
     sounding = np.flatnonzero(Y.any(axis=0))
     U, stop = np.zeros(start.shape, H.dtype), np.zeros(1, bool)
@@ -269,9 +273,11 @@ def _nmf_block(job, *, H, G, n_iter, loss, scale):
         u *= V.sum(axis=0) / (H.sum(axis=0) @ u)
         if loss == "frobenius":
             U[:, frames], divergence, _ = _euclidean_updates(V, H, G, u, n_iter, stop)
+        elif loss == "kullback-leibler":
+            of_frames = None if rate is None else rate[:, frames]
+            U[:, frames], divergence = _kullback_leibler_updates(V, H, u, n_iter, stop, of_frames)
         else:
-            updates = {"kullback-leibler": _kullback_leibler_updates, "itakura-saito": _itakura_saito_updates}[loss]
-            U[:, frames], divergence = updates(V, H, u, n_iter, stop)
+            U[:, frames], divergence = _itakura_saito_updates(V, H, u, n_iter, stop)
         return divergence
 
     size = EUCLIDEAN_BLOCK if loss == "frobenius" else DIVERGENCE_BLOCK
@@ -358,11 +364,11 @@ def _on_floor(H, U, floor):
     )
 
 
-def _kullback_leibler_updates(V, H, U, n_iter, stop):
+def _kullback_leibler_updates(V, H, U, n_iter, stop, rate=None):
     """Updates of one block that lower the Kullback-Leibler divergence of V from S = H U: ``sum V log(V/S) - V + S``.
 
-    ``U <- U * (H^T (V / S)) / (H^T 1)`` [1]_. Returns U and the divergence after each iteration, shape (n_iter, 1).
-    Once ``stop[0]`` is set, it soon returns.
+    ``U <- U * (H^T (V / S)) / (H^T 1)`` [1]_, with ``rate``, gamma, over 1 + gamma. Returns U and the divergence after
+    each iteration, shape (n_iter, 1). Once ``stop[0]`` is set, it soon returns.
     """
     floor = floor_of(V.dtype)
     column_sums = H.sum(axis=0)
@@ -376,12 +382,16 @@ def _kullback_leibler_updates(V, H, U, n_iter, stop):
     for i in until(stop, n_iter):
         np.matmul(H_normalised, ratio, out=factor)
         U *= factor
+        if rate is not None:
+            U /= 1 + rate
         zero_below(U)
         np.matmul(H_floor, U_floor, out=S)
         np.divide(V, S, out=ratio)
         np.log(S, out=S)
         log_likelihood = np.einsum("km,km->k", V, S).sum(dtype=np.float64)  # every row in single precision
         divergence[i] = of_V - log_likelihood + column_sums @ U.sum(axis=1, dtype=np.float64)
+        if rate is not None:
+            divergence[i] += column_sums @ np.sum(rate * U, axis=1, dtype=np.float64)
     return U, divergence
 
 

@@ -2,10 +2,15 @@
 
     python benchmarks/separation.py
     python benchmarks/separation.py --draw    # measures nothing, draws the chart again from the tables
+    python benchmarks/separation.py --pianos FOLDER    # real pianos; prints a table, writes nothing
 
 Every setting takes every example of examples/ apart, on the piano of the templates (matched) and on another one
 (mismatched). Prints the tables, writes them into benchmarks/README.md between its markers, and draws
 images/separation.png from them. About twenty minutes on two cores.
+
+With --pianos the examples are played on each piano of FOLDER, which has recordings of its notes in a folder for each
+layer of velocity, see tools/play_notes.py. Its basis is the suite's, and then one of its own softest layer.
+Only what is recommended, what comes next and an oracle are measured. About ten minutes on one core for two pianos.
 
 Only pitches that occur in a piece are scored, and four figures in dB tell of each, s being its true sound, s_hat
 what the setting gives and y the recording:
@@ -23,20 +28,22 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import soxr
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+
+import play_notes  # noqa: E402
 
 import make_init_H  # noqa: E402
 import utils  # noqa: E402
-from piano import adapt, phase, pitch, recording  # noqa: E402
+from piano import adapt, notes, phase, pitch, recording  # noqa: E402
 from piano.basis import Basis, load  # noqa: E402
 from piano.stems import component_notes, masked_notes  # noqa: E402
 
@@ -62,6 +69,7 @@ class Setting(NamedTuple):
     separate: Callable  # from Y, a Basis, true spectrograms to blocks of spectrograms of those notes
     n_fft: int = N_FFT
     oracle: bool = False
+    told: str | None = None  # the list of notes that ``separate`` is given besides: "listed" by the suite, or "true"
 
 
 # --- Ways of taking a recording apart -----------------------------------------------------------------
@@ -79,20 +87,21 @@ def components(Y, basis, truth, *, phase_init):
         yield component_notes(Y[:, frames], basis, U, P, F, truth)
 
 
-def masked(Y, basis, truth, *, loss, mask, strength=None):
+def masked(Y, basis, truth, played=None, *, loss, mask, strength=None):
     """The notes' shares of Y by NMF."""
+    prior = None
     if strength is not None:
-        basis = replace(basis, H=adapt.adapt_basis(Y, basis.H, strength)[0])
-    return masked_notes(Y, basis, utils.nmf(Y, basis.H, N_ITER, loss=loss)[0], truth, mask=mask)
+        basis, _, prior = adapt.adapt_basis(Y, basis, strength, played)
+    return masked_notes(Y, basis, utils.nmf(Y, basis.H, N_ITER, loss=loss, prior=prior)[0], truth, mask=mask)
 
 
-def smoothed(Y, basis, truth, *, strength=None):
+def smoothed(Y, basis, truth, played=None, *, strength=None):
     """The notes smoothed through time, with sinusoidal phases."""
+    prior = None
     if strength is not None:
-        H, strength = adapt.adapt_basis(Y, basis.H, strength)
-        basis = replace(basis, H=H)
+        basis, strength, prior = adapt.adapt_basis(Y, basis, strength, played)
     wanted = [list(basis.notes).index(note) for note in truth]
-    for *_, X in phase.sinusoidal_blocks(Y, basis, N_ITER, strength=strength):
+    for *_, X in phase.sinusoidal_blocks(Y, basis, N_ITER, strength=strength, prior=prior):
         yield X[wanted]
 
 
@@ -131,9 +140,9 @@ def nmf_settings(names, states, n_fft=N_FFT, strength=None):
     ]
 
 
-def smoothed_settings(states, n_fft, strength=None):
-    name = f"CNMF, sinusoidal{', adapted' if strength else ''}"
-    return [Setting(name, n, partial(smoothed, strength=strength), n_fft) for n in states]
+def smoothed_settings(states, n_fft, strength=None, told=None):
+    name = f"CNMF, sinusoidal{', adapted' if strength else ''}{f', {told} notes' if told else ''}"
+    return [Setting(name, n, partial(smoothed, strength=strength), n_fft, told=told) for n in states]
 
 
 PLAIN = Setting("CNMF, mixture phase: H U Y/abs(Y)", 1, partial(model_parts, phase_init="mixture"))
@@ -152,6 +161,8 @@ SETTINGS = [
     *smoothed_settings((2,), 2048, "auto"),
     *smoothed_settings((2,), 4096, "auto"),
     *smoothed_settings((1, 2, 3), 8192, "auto"),
+    *smoothed_settings((2,), 8192, "auto", "listed"),
+    *smoothed_settings((2,), 8192, "auto", "true"),
     *(
         Setting(f"CNMF, random start: {part}", states, partial(separate, phase_init="random"))
         for (part, separate), states in itertools.product({"H U P": model_parts, "X": components}.items(), (1, 3))
@@ -164,8 +175,14 @@ SETTINGS = [
         for n in (1, 3)
     ),
 ]
-RECOMMENDED = "CNMF, sinusoidal, adapted", 2, 8192  # name, states, n_fft
+RECOMMENDED = "CNMF, sinusoidal, adapted, listed notes", 2, 8192  # name, states, n_fft
 RIVAL = "NMF, KL, Wiener mask"  # with the basis as it is, and the states and the n_fft that suit it best
+ON_PIANOS = {  # rows of the table of real pianos
+    "recommended": RECOMMENDED,
+    "recommended, told the true notes": ("CNMF, sinusoidal, adapted, true notes", 2, 8192),
+    "runner-up: KL, Wiener mask": ("NMF, KL, Wiener mask", 2, 8192),
+    "oracle: true Wiener mask": ("true Wiener mask", None, N_FFT),
+}
 CHART = {  # bars of the chart, two for each: name, states and n_fft of a row of the table
     "CNMF.py, random phases": ("CNMF, random start: X", "1", "2048"),
     "complex NMF, plain model": (PLAIN.name, "1", "2048"),
@@ -193,12 +210,20 @@ def read_piece(folder):
     return recording.load(folder / "mixture.flac", SR), stems
 
 
-def separate(setting, y, stems, basis):
+def listed(y, basis):
+    """The notes of a recording as the suite lists them; None where the basis has no patterns."""
+    if basis.patterns is None:
+        return None
+    return notes.listed(soxr.resample(y, SR, notes.EVENT_SR), basis)
+
+
+def separate(setting, y, stems, basis, true_notes=None):
     """What a setting takes the notes of ``stems`` for [shape=(notes, n)]."""
     transform = {"n_fft": setting.n_fft, "hop": setting.n_fft // 4}
     Y, truth = recording.stft(y, **transform), {note: recording.stft(s, **transform) for note, s in stems.items()}
     inverse = recording.InverseSTFT(Y.shape[1], len(y), **transform)
-    pieces = [inverse.add(spectra) for spectra in setting.separate(Y, basis, truth)]
+    played = [] if setting.told is None else [listed(y, basis) if setting.told == "listed" else true_notes]
+    pieces = [inverse.add(spectra) for spectra in setting.separate(Y, basis, truth, *played)]
     return np.concatenate([*pieces, inverse.finish()], axis=1)
 
 
@@ -217,10 +242,10 @@ def bss_eval(s, s_hat, y):
     return [float(score[0]) for score in scores]
 
 
-def measure(setting, y, stems, basis, with_bss_eval):
+def measure(setting, y, stems, basis, true_notes=None, *, with_bss_eval=False):
     """Figures of every note [shape=(1 or 4, notes)], in dB."""
     rows = []
-    for s, s_hat in zip(stems.values(), separate(setting, y, stems, basis), strict=True):
+    for s, s_hat in zip(stems.values(), separate(setting, y, stems, basis, true_notes), strict=True):
         rows.append([sdr(s, s_hat), *(bss_eval(s, s_hat, y) if with_bss_eval else ())])
     return np.transpose(rows)
 
@@ -338,23 +363,81 @@ def main(argv=None):
     parser.add_argument(
         "--draw", action="store_true", help="only draw the chart, from the tables in benchmarks/README.md"
     )
-    if not parser.parse_args(argv).draw:
+    parser.add_argument("--pianos", metavar="FOLDER", type=Path, help="measure real pianos instead, see above")
+    args = parser.parse_args(argv)
+    if args.pianos:
+        print(f"\n{pianos_table(measure_pianos(args.pianos))}")
+        return
+    if not args.draw:
         text = tables(measure_all())
         print(f"\n{text}")
         put_between_markers(PAGE, text)
     draw(ROOT / "images" / "separation.png", read_medians(PAGE.read_text(encoding="utf-8")))
 
 
+def example_names():
+    return sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir())
+
+
+def measure_pianos(folder):
+    """SDR of every note [shape=(notes,)] by ``(row of ON_PIANOS, example, piano, basis)``."""
+    rows = {name: next(s for s in SETTINGS if (s.name, s.states, s.n_fft) == row) for name, row in ON_PIANOS.items()}
+    _, states, n_fft = RECOMMENDED
+    suites, scores = learn_basis(n_fft, states), {}
+    for piano in tqdm(sorted(path for path in folder.iterdir() if path.is_dir()), "Pianos"):
+        layers = play_notes.read_layers(piano)
+        bases = {"the suite's": suites, "its own": basis_of_layer(n_fft, states, layers[0])}
+        for example in example_names():
+            played = notes.read_score(ROOT / "examples" / example / "notes.csv")
+            stems = play_notes.play(played, layers)
+            gain = play_notes.PEAK / np.abs(sum(stems.values())).max()
+            stems = {midi: (gain * s).astype(np.float32) for midi, s in stems.items()}
+            for (name, setting), (whose, basis) in itertools.product(rows.items(), bases.items()):
+                figures = measure(setting, sum(stems.values()), stems, basis, played)
+                scores[name, example, piano.name, whose] = figures[0]
+    return scores
+
+
+def basis_of_layer(n_fft, states, layer):
+    """Learn a basis from recordings of notes by MIDI number; those between are transposed, as the pieces have them."""
+    import soundfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        for path in recording.audio_files(ROOT / "basis_wav_piano"):
+            midi = pitch.midi_of_name(path.stem)
+            near = min(layer, key=lambda other, midi=midi: abs(other - midi))
+            y = recording.transpose(layer[near], SR, midi - near)[: soundfile.info(path).frames]
+            soundfile.write(Path(folder, path.name), y, SR, subtype="FLOAT")
+        return learn_basis(n_fft, states, Path(folder))
+
+
+def pianos_table(scores):
+    """Mean / median SDR of every piece, and over them; the worst piece has the least mean."""
+    pieces = list(dict.fromkeys(key[1:] for key in scores))
+    lines = [f"| mean / median SDR in dB | {' | '.join(ON_PIANOS)} |", f"|{'---|' * (len(ON_PIANOS) + 1)}"]
+    for piece in pieces:
+        cells = [f"{np.mean(scores[name, *piece]):.2f} / {np.median(scores[name, *piece]):.2f}" for name in ON_PIANOS]
+        lines.append(f"| {piece[0]}, {piece[1]}, basis: {piece[2]} | {' | '.join(cells)} |")
+    for whose in dict.fromkeys(piece[2] for piece in pieces):
+        cells = []
+        for name in ON_PIANOS:
+            of_pieces = [(np.mean(s), np.median(s)) for key, s in scores.items() if (key[0], key[3]) == (name, whose)]
+            mean, median = np.mean(of_pieces, axis=0)
+            cells.append(f"{mean:.2f} / {median:.2f}, worst {np.min(of_pieces, axis=0)[0]:.2f}")
+        lines.append(f"| **all, basis: {whose}** | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def measure_all():
     """Figures of every setting, by example and piano."""
     needed = sorted({(setting.n_fft, setting.states) for setting in SETTINGS if setting.states})
     bases = {key: learn_basis(*key) for key in tqdm(needed, "Bases")}
-    examples = sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir())
     scores = {}
-    for key in itertools.product(examples, PIANOS):
+    for key in itertools.product(example_names(), PIANOS):
         y, stems = read_piece(ROOT.joinpath("examples", *key))
+        played, with_bss_eval = notes.read_score(ROOT / "examples" / key[0] / "notes.csv"), key[0] == MAIN_EXAMPLE
         scores[key] = [
-            measure(setting, y, stems, bases.get((setting.n_fft, setting.states)), key[0] == MAIN_EXAMPLE)
+            measure(setting, y, stems, bases.get((setting.n_fft, setting.states)), played, with_bss_eval=with_bss_eval)
             for setting in tqdm(SETTINGS, " ".join(key))
         ]
     return scores

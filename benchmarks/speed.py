@@ -213,7 +213,7 @@ def compare_smoothing(rounds=3, n_iter=200):
         rivals = {
             "NMF, Kullback-Leibler": lambda Y=Y, H=H: utils.nmf(Y, H, n_iter, loss="kullback-leibler"),
             "sinusoidal phases, NMF included": lambda Y=Y, piano=piano: list(phase.sinusoidal_blocks(Y, piano, n_iter)),
-            "adaptation": lambda Y=Y, H=H: adapt.adapt_basis(Y, H),
+            "adaptation": lambda Y=Y, piano=piano: adapt.adapt_basis(Y, piano),
         }
         times = take_turns(rivals.values(), rounds)
         ratios = np.median(times / times[:, :1], axis=0)

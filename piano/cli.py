@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 from piano import figures, notes, outputs, pitch, stems
@@ -281,16 +280,16 @@ def reserved_folder(out_dir, path, basis, args, own):
     return outputs.reserved_folder(out_dir, names, script=args.script, inputs=inputs, overwrite=args.overwrite)
 
 
-def adapted_basis(recording, basis, args, map):
-    """The basis, adapted if ``--adapt`` says so, and the strength that held it back, or None."""
+def adapted_basis(recording, basis, listed, args, map):
+    """The basis, adapted if ``--adapt`` says so, the strength that held it back, and the prior of the activations."""
     if args.adapt is None:
-        return basis, None
+        return basis, None, None
     from piano import adapt
 
-    progress = progress_bar("frame", args.quiet)
-    H, strength = adapt.adapt_basis(recording.Y, basis.H, args.adapt, seed=args.seed, progress=progress, map=map)
+    options = {"seed": args.seed, "progress": progress_bar("frame", args.quiet), "map": map}
+    adapted, strength, prior = adapt.adapt_basis(recording.Y, basis, args.adapt, listed, **options)
     report(f"basis adapted with S = {strength:.3g}", args.quiet)
-    return replace(basis, H=H), strength
+    return adapted, strength, prior
 
 
 def listed_notes(recording, basis, args, map):

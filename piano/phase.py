@@ -29,11 +29,12 @@ import utils
 
 BLOCK, CONTEXT = 64, 16  # frames smoothed at a time, and frames before and after that they are smoothed with
 N_TRACKED = 6  # notes of a bin, the strongest of a block, that keep a phase there; the rest are Wiener-filtered
-COHERENCE = 0.97  # the largest rho: a template is steadier than the same note in a recording
+COHERENCE = 0.985  # the largest rho: a template is steadier than the same note in a recording
 SILENT = 1e-4  # of the loudest activation in a frame, 80 dB below it: where phases are held, what is less is zero
 TEMPLATE_DB = -40.0  # frames of a template, relative to its loudest, that its rotation is measured on
 EXPONENT = 1.2  # p of the sparsity penalty, Kameoka's
-TRUST = 0.1  # in the templates' rotations for each unit of the strength of adaptation
+STRONGEST = 1e6  # above which the recording's count for nothing
+TRUSTED = 20.0  # strength of adaptation at which the templates' rotations count as much as the recording's
 
 
 def measure_rotation(Y):
@@ -66,14 +67,20 @@ def _correlations(X):
 
 
 def _rotation(cross, now, before):
-    return cross / np.maximum(np.sqrt(now.real * before.real), np.finfo(np.float64).tiny)
+    size = np.maximum(np.sqrt(now.real * before.real), np.abs(cross))  # the same, but for rounding: at most 1 comes out
+    return cross / np.maximum(size, np.finfo(np.float64).tiny)
 
 
 def adapted_rotation(Y, basis, U, strength, *, map=map):
     """Rotations of another piano: the templates' own, corrected by what the recording's notes show.
 
-    The notes are taken from the recording by Wiener masks, their rotations r' measured as a template's are, and
-    ``(r' + t r) / (1 + t)`` taken for theirs, ``t = TRUST strength``: where the templates fit they are trusted.
+    The notes are taken from the recording by Wiener masks, and their rotations r' measured as a template's are, where
+    they do not grow louder: what is struck has a phase of its own, and would hide how steadily it goes on. Then
+
+        r <- q^2 (r' + t r) / (1 + t),   t = (strength / TRUSTED)^2,
+
+    so that the templates are trusted where they fit, and nothing where the recording's phases do not go on: q is the
+    part of r' that is no chance, see :func:`coherent_part`.
 
     Parameters
     ----------
@@ -93,42 +100,69 @@ def adapted_rotation(Y, basis, U, strength, *, map=map):
     np.ndarray [shape=(K, L), complex64]
     """
     U = U / (U.max() or 1)
-    notes, rotation = list(basis.notes.values()), basis.rotation
+    notes = list(basis.notes.values())
     work = functools.partial(_correlations_block, H=basis.H, columns=notes)
     jobs = (
         (functools.partial(utils.read_frames, Y, frames), U[:, frames])
         for frames in utils.frame_slices(Y.shape[1], BLOCK)
     )
     total = sum(map(work, jobs))
-    found = np.empty(rotation.shape, np.complex128)
-    for l, r in zip(notes, _rotation(*total), strict=True):
-        found[:, l] = r[:, None]
-    trust = TRUST * strength
-    return ((found + trust * rotation) / (1 + trust)).astype(np.complex64)
+    trust = (min(strength, STRONGEST) / TRUSTED) ** 2
+    adapted = np.empty(basis.rotation.shape, np.complex64)
+    for l, (cross, now, before, sizes, squares) in zip(notes, total.transpose(1, 0, 2), strict=True):
+        q = coherent_part(np.abs(cross) ** 2, sizes.real**2, squares.real)
+        found = q**2 * _rotation(cross, now, before)
+        adapted[:, l] = (found[:, None] + (q**2 * trust)[:, None] * basis.rotation[:, l]) / (1 + trust)
+    return adapted
+
+
+def coherent_part(found, most, chance):
+    """Part of a measured coherence that is no chance [shape=(K,)], between 0 and 1; one value for each octave of bins.
+
+    With c = sum_m x_m conj(x_(m-1)) in each bin, phases without order have E|c|^2 = P2 = sum_m |x_m x_(m-1)|^2, and
+    those that go on |c|^2 = P1 = (sum_m |x_m x_(m-1)|)^2. So (sum_k |c|^2 - P2) / sum_k (P1 - P2) is how coherent the
+    notes are, and sum_k |c|^2 / sum_k P1 is what they look like.
+
+    Parameters
+    ----------
+    found, most, chance : np.ndarray [shape=(K,), float, >= 0]
+        |c|^2, P1 and P2.
+    """
+    octave = np.frexp(np.arange(len(found)))[1]
+    found, most, chance = (np.bincount(octave, values) for values in (found, most, chance))
+    heard = (found > chance) & (most > chance)
+    ratio = (found - chance) / np.where(heard, most - chance, 1) * most / np.where(heard, found, 1)
+    return np.where(heard, np.minimum(ratio, 1), 0)[octave]
 
 
 def _correlations_block(job, *, H, columns):
     read, U = job
     Y = read()
     if not Y.any():
-        return np.zeros((3, len(columns), len(H)), np.complex128)
+        return np.zeros((5, len(columns), len(H)), np.complex128)
     scale = utils.power_of_two(np.abs(Y).max())
     Y = np.ascontiguousarray(Y / Y.real.dtype.type(scale))  # in the order of H U, or what follows takes far longer
     turn, power = Y[:, 1:] * Y[:, :-1].conj(), np.abs(Y) ** 2
+    size = np.abs(turn)
     with utils.one_blas_thread():
         A = utils.in_threads(lambda l: utils.zero_below(H[:, l] @ U[l]) ** 2, columns)
     total = np.maximum(sum(A), np.finfo(U.dtype).tiny)
 
     def correlations(a):  # of the note a / total * Y, whose mask is real
         mask = utils.zero_below(a / total)
-        energy = mask**2 * power
-        return np.sum(mask[:, 1:] * mask[:, :-1] * turn, axis=1), energy[:, 1:].sum(axis=1), energy[:, :-1].sum(axis=1)
+        energy, both, falls = mask**2 * power, mask[:, 1:] * mask[:, :-1], a[:, 1:] <= a[:, :-1]
+        sizes = both * size
+        return [
+            np.sum(values, axis=1, where=falls)
+            for values in (both * turn, energy[:, 1:], energy[:, :-1], sizes, sizes**2)
+        ]
 
-    return np.stack(utils.in_threads(correlations, A), axis=1).astype(np.complex128) * scale**2  # (3, notes, K)
+    unit = np.array([2, 2, 2, 2, 4]).reshape(-1, 1, 1)
+    return np.stack(utils.in_threads(correlations, A), axis=1).astype(np.complex128) * float(scale) ** unit
 
 
 def sinusoidal_blocks(
-    Y, basis, n_iter, *, sparsity=1e-5, seed=0, strength=None, thr=None, tol=None, progress=None, map=map
+    Y, basis, n_iter, *, sparsity=1e-5, seed=0, strength=None, prior=None, thr=None, tol=None, progress=None, map=map
 ):
     """Complex NMF whose phases are those of smoothed notes, one block of frames after another.
 
@@ -192,7 +226,7 @@ def sinusoidal_blocks(
         return utils.curves_so_far(slices, map(work, jobs), n_iter, weight, count)
 
     def blocks():
-        U, _ = utils.nmf(Y, H, n_iter, loss="kullback-leibler", seed=seed, progress=count, map=map)
+        U, _ = utils.nmf(Y, H, n_iter, loss="kullback-leibler", seed=seed, prior=prior, progress=count, map=map)
         turn = basis.rotation if strength is None else adapted_rotation(Y, basis, U, strength, map=map)
         n_done = n_iter if passes == 1 else utils.last_sweep(run(U, turn, n_iter, "curves"), E, thr, tol)
         for frames, (U_block, F, X), error, cost in run(U, turn, n_done, "model"):

@@ -6,7 +6,13 @@ from scipy.stats import entropy
 
 import oracle
 import utils
-from piano import adapt
+from piano import adapt, pitch
+from piano.basis import Basis
+from piano.notes import Note
+
+SR, N_FFT, HOP = 22050, 8192, 2048
+F = np.arange(N_FFT // 2 + 1) * SR / N_FFT  # Hz, of the bins
+KEYS = np.arange(48, 76, 3)  # MIDI numbers of a small piano
 
 
 @pytest.fixture
@@ -21,16 +27,62 @@ def problem(rng):
     return H, other, U
 
 
+def adapted_to(V, H, *args):
+    """The spectra of a basis that is not described, adapted, and the strength."""
+    basis, strength, _ = adapt.adapt_basis(V, Basis(H), *args)
+    return basis.H, strength
+
+
+def spectra(cents=0.0, log_gain=lambda n, f: 0.0 * f):
+    """Spectra of ``KEYS`` [shape=(K, notes)]: partials in the shape of a window, each with its gain."""
+    H, ratio = np.full((len(F), len(KEYS)), 1e-6), np.broadcast_to(2 ** (np.asarray(cents) / 1200), KEYS.shape)
+    for l, midi in enumerate(KEYS):
+        for n in range(1, 31):
+            f = pitch.partial(n, 440 * 2 ** ((midi - 69) / 12), 0.0)
+            if f < 9000:
+                level = 0.85**n * np.exp(log_gain(n, f))
+                H[:, l] += level * np.exp(-(((F - f * ratio[l]) / 4) ** 2) / 2)
+    return H / H.sum(axis=0)
+
+
+def described(H):
+    columns = [{"file": "", "note": pitch.note_name(midi), "f0": 440 * 2 ** ((midi - 69) / 12)} for midi in KEYS]
+    return Basis(H, SR, N_FFT, HOP, columns)
+
+
+@pytest.fixture
+def played(rng):
+    """Activations of ``KEYS`` and the notes that they are, three times each, in every order."""
+    U, notes = np.zeros((len(KEYS), 240)), []
+    for l, midi in enumerate(KEYS):
+        for start in 80 * np.arange(3) + rng.integers(0, 50, 3):
+            U[l, start : start + 25] = rng.uniform(0.3, 1) * 0.93 ** np.arange(25)
+            onset, offset = start * HOP / SR, (start + 25) * HOP / SR
+            notes.append(Note(pitch.note_name(midi), int(midi), 0.0, onset, offset, -6.0))
+    return U, notes
+
+
+def partial_levels(H):
+    """Level in dB of each key's partials below 4 kHz that carry sound, and their frequencies: lists of arrays."""
+    found = []
+    for l, midi in enumerate(KEYS):
+        f = pitch.partial(np.arange(1, 31), 440 * 2 ** ((midi - 69) / 12), 0.0)
+        f = f[f < 4000]
+        power = np.array([H[np.abs(F - x) < 14, l].sum() for x in f])
+        found.append((20 * np.log10(power), f))
+    return found
+
+
 def kl(V, S):
     return np.sum(V * np.log(V / S) - V + S)
 
 
 def test_a_strong_prior_keeps_the_templates(problem):
     H, other, U = problem
-    adapted, strength = adapt.adapt_basis(other @ U, H, 1e12)
+    adapted, strength = adapted_to(other @ U, H, 1e12)
     assert strength == 1e12
     assert adapted == pytest.approx(H, rel=1e-9)
-    firmest, strength = adapt.adapt_basis(other @ U, H, 1e308)  # without a warning
+    firmest, strength = adapted_to(other @ U, H, 1e308)  # without a warning
     assert strength == adapt.FIRMEST
     assert np.array_equal(firmest, adapted)
 
@@ -38,7 +90,7 @@ def test_a_strong_prior_keeps_the_templates(problem):
 def test_a_weak_prior_finds_the_other_piano(problem):
     H, other, U = problem
     V = other @ U
-    adapted, _ = adapt.adapt_basis(V, H, 1e-3)
+    adapted, _ = adapted_to(V, H, 1e-3)
     fits = [kl(V, basis @ utils.nmf(V, basis, 200, loss="kullback-leibler")[0]) for basis in (H, adapted)]
     assert fits[1] < 0.05 * fits[0]
     assert adapt.divergence(other[:, :3], adapted[:, :3]) < 0.1 * adapt.divergence(other[:, :3], H[:, :3])
@@ -46,7 +98,7 @@ def test_a_weak_prior_finds_the_other_piano(problem):
 
 def test_a_note_that_is_never_played_keeps_its_template(problem):
     H, other, U = problem
-    adapted, _ = adapt.adapt_basis(other @ U, H, 1.0)
+    adapted, _ = adapted_to(other @ U, H, 1.0)
     assert adapted[:, 3] == pytest.approx(H[:, 3], rel=0.05)
     assert np.abs(adapted[:, :3] / H[:, :3] - 1).max() > 0.5
 
@@ -55,22 +107,22 @@ def test_columns_keep_their_sums_and_the_input_its_values(problem):
     H, other, U = problem
     H = H * [1.0, 2.0, 0.5, 3.0]
     before, V = H.copy(), other @ U
-    adapted, _ = adapt.adapt_basis(V, H)
+    adapted, _ = adapted_to(V, H)
     assert adapted.sum(axis=0) == pytest.approx(H.sum(axis=0), rel=1e-9)
     assert np.array_equal(H, before)
     assert adapted.dtype == H.dtype
     for gain in (1e-6, 1e6):
-        assert adapt.adapt_basis(gain * V, H)[0] == pytest.approx(adapted, rel=1e-6)
+        assert adapted_to(gain * V, H)[0] == pytest.approx(adapted, rel=1e-6)
 
 
 def test_auto_trusts_templates_as_far_as_the_recording_bears_them_out(problem):
     H, other, U = problem
     between = np.sqrt(H * other)
     between /= between.sum(axis=0)
-    strengths = [adapt.adapt_basis(basis @ U, H)[1] for basis in (H, between, other)]
+    strengths = [adapted_to(basis @ U, H)[1] for basis in (H, between, other)]
     assert strengths[0] > 100 * strengths[1]
     assert strengths[1] > 2 * strengths[2]
-    assert adapt.adapt_basis(H @ U, H)[0][:, :3] == pytest.approx(H[:, :3], rel=0.02)
+    assert adapted_to(H @ U, H)[0][:, :3] == pytest.approx(H[:, :3], rel=0.02)
 
 
 def test_every_sweep_lowers_the_objective(problem, monkeypatch):
@@ -80,7 +132,7 @@ def test_every_sweep_lowers_the_objective(problem, monkeypatch):
     costs = []
     for n in range(1, 8):
         monkeypatch.setattr(adapt, "N_SWEEPS", n)
-        adapted, _ = adapt.adapt_basis(V, H, S)
+        adapted, _ = adapted_to(V, H, S)
         best = utils.nmf(V, adapted, 2000, loss="kullback-leibler")[0]  # so that only the basis tells
         costs.append(kl(V, adapted @ best) - np.sum(prior * np.log(adapted)))
     assert (np.diff(costs) < 1e-6 * abs(costs[0])).all()
@@ -89,14 +141,14 @@ def test_every_sweep_lowers_the_objective(problem, monkeypatch):
 def test_blocks_change_nothing_but_rounding(problem, monkeypatch):
     H, other, U = problem
     V = other @ U
-    whole = adapt.adapt_basis(V, H, 1.0)[0]
+    whole = adapted_to(V, H, 1.0)[0]
     monkeypatch.setattr(utils, "NMF_BLOCK", 7)
-    assert adapt.adapt_basis(V, H, 1.0)[0] == pytest.approx(whole, rel=1e-6)
+    assert adapted_to(V, H, 1.0)[0] == pytest.approx(whole, rel=1e-6)
 
 
 def test_silence_leaves_the_basis(problem):
     H, *_ = problem
-    adapted, strength = adapt.adapt_basis(np.zeros((20, 5)), H)
+    adapted, strength = adapted_to(np.zeros((20, 5)), H)
     assert np.array_equal(adapted, H)
     assert strength == adapt.FIRMEST
 
@@ -109,7 +161,7 @@ def test_a_basis_is_adapted_by_sweeps_of_the_paper_whatever_its_columns_sum_to(p
     expected, prior = H, strength * V.sum() / (10 * H.shape[1]) * H
     for _ in range(adapt.N_SWEEPS):
         expected, U = oracle.adaptation_sweep(V, expected, U, prior)
-    adapted, _ = adapt.adapt_basis(V, H * level, strength)
+    adapted, _ = adapted_to(V, H * level, strength)
     np.testing.assert_allclose(adapted, expected * level, rtol=1e-6)
 
 
@@ -123,5 +175,84 @@ def test_the_strength_is_one_over_the_divergence_averaged_by_loudness(problem):
     V = other @ U + 1e-6
     U, _ = utils.nmf(V, H, adapt.N_SWEEPS, loss="kullback-leibler")
     N = H * ((V / (H @ U)) @ U.T)
-    _, strength = adapt.adapt_basis(V, H)
+    _, strength = adapted_to(V, H)
     assert strength == pytest.approx(1 / np.average(entropy(N, H), weights=N.sum(axis=0)), rel=1e-6)
+
+
+# --- Another piano than the templates' ------------------------------------------------------------------
+
+
+def test_the_tuning_of_every_key_is_found_to_a_cent(rng, played):
+    H, cents = spectra(), rng.uniform(-12, 12, len(KEYS))
+    U, _ = played
+    N = spectra(cents) * U.sum(axis=1)
+    assert adapt.tuning(N, H, described(H)) == pytest.approx(cents, abs=1)
+
+
+def test_a_piano_tuned_otherwise_is_found_with_its_rotations(played):
+    U, notes = played
+    H = spectra()
+    turn = np.exp(2j * np.pi * HOP / SR * F)[:, None] * np.ones(len(KEYS))
+    basis = Basis(**{**vars(described(H)), "rotation": turn.astype(np.complex64)})
+    adapted, *_ = adapt.adapt_basis((spectra(9.0) @ U).astype(np.float32), basis, "auto", notes)
+    fits = [adapt.divergence(spectra(9.0), np.maximum(found, 1e-9)) for found in (H, adapted.H)]
+    assert fits[1] < 0.1 * fits[0]
+    ratio = 2 ** (9 / 1200)
+    for l, midi in enumerate(KEYS):  # a bin has the template's turn, and what its partials, now higher, turn more
+        k = round(440 * 2 ** ((midi - 69) / 12) * ratio * N_FFT / SR)
+        expected = np.exp(2j * np.pi * HOP / SR * F[k])
+        assert abs(np.angle(adapted.rotation[k, l] / expected)) < 0.4
+
+
+def test_a_gain_common_to_all_notes_is_found_to_half_a_decibel(played):
+    U, notes = played
+
+    def gain(n, f):
+        return 0.8 * np.sin(np.log2(f / 100))
+
+    true = spectra(log_gain=gain)
+    adapted, *_ = adapt.adapt_basis((true @ U).astype(np.float32), described(spectra()), "auto", notes)
+    for (found, _), (expected, _) in zip(partial_levels(adapted.H), partial_levels(true), strict=True):
+        sounds = expected > expected.max() - 25
+        assert found[sounds] == pytest.approx(expected[sounds], abs=0.5)
+
+
+def test_one_partial_that_is_louder_is_found(played):
+    U, notes = played
+    true = spectra(log_gain=lambda n, f: np.log(3.0) if n == 4 else 0.0)
+    adapted, *_ = adapt.adapt_basis((true @ U).astype(np.float32), described(spectra()), "auto", notes)
+    for (found, _), (expected, _) in zip(partial_levels(adapted.H), partial_levels(true), strict=True):
+        assert found[3] - found[2] == pytest.approx(expected[3] - expected[2], abs=0.5)
+
+
+@pytest.mark.parametrize("missed", [2, 4])
+def test_a_note_that_the_list_misses_is_kept_out_of_the_others(played, missed):
+    U, notes = played
+    basis = described(spectra())
+    V, own = (basis.H @ U).astype(np.float32), np.outer(basis.H[:, missed], U[missed])
+
+    def kept(notes):  # share of its energy that a Wiener filter leaves it
+        adapted, _, prior = adapt.adapt_basis(V, basis, "auto", notes)
+        A = adapted.H[:, None] * utils.nmf(V, adapted.H, 200, loss="kullback-leibler", prior=prior)[0].T
+        mask = A[:, :, missed] ** 2 / np.maximum(np.sum(A**2, axis=2), 1e-30)
+        return 1 - np.sum(((1 - mask) * own) ** 2) / np.sum(own**2)
+
+    assert kept([note for note in notes if note.midi != KEYS[missed]]) > 0.9
+
+
+def test_what_a_list_rules_out_costs_more_the_quieter_it_is():
+    gamma, U = np.array([0.0, 0.5, 1.0], np.float32), np.array([0.0, 0.02, 2.0], np.float32)
+    assert adapt.eased(gamma[:, None], U, 0.02) == pytest.approx(np.outer(gamma, [1, 1 / 2, 1 / 101]))
+
+
+def test_the_rate_of_the_prior_is_as_the_list_is_sure():
+    basis = described(spectra())
+    note = Note("C3", 48, 0.0, 2.0, 3.0, -6.0, 0.75)
+    rate = adapt.listed_rate([note, note._replace(midi=49), note._replace(onset=2.5, confidence=1.0)], basis, 60)
+    t = np.arange(60) * HOP / SR
+    sure = (t >= 2.5 - adapt.BEFORE_S) & (t <= 3 + adapt.AFTER_S)
+    less = (t >= 2 - adapt.BEFORE_S) & (t < 2.4)
+    assert (rate[0, sure] == 0).all()
+    assert rate[0, less] == pytest.approx(adapt.UNLISTED / 4)
+    assert rate[0, t < 1.8] == pytest.approx(adapt.UNLISTED)
+    assert rate[1:] == pytest.approx(adapt.UNLISTED)

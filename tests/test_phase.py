@@ -185,7 +185,7 @@ def test_a_rotation_is_measured_from_the_loudest_frame_down_to_a_hundredth_of_it
     assert abs(r[1]) == pytest.approx(np.sqrt(x[:-1] * x[1:]).sum() / np.sqrt(x.sum() * x[:-1].sum()), rel=1e-5)
 
 
-@pytest.mark.parametrize("strength", [1e-9, 10.0, 1e9])
+@pytest.mark.parametrize("strength", [1e-9, phase.TRUSTED, 1e9])
 def test_another_pianos_rotation_is_between_what_its_notes_show_and_the_templates(rng, strength):
     K, M = 9, 40
     omega, template = rng.uniform(-3, 3, (K, 2)), 0.9 * np.exp(1j * rng.uniform(-3, 3, (K, 2)))
@@ -195,10 +195,40 @@ def test_another_pianos_rotation_is_between_what_its_notes_show_and_the_template
     U[:] = 0.9 ** np.arange(M)
     Y = 1e-3 * (H @ U) * np.exp(1j * omega[:, None] * np.arange(M))
     found = phase.adapted_rotation(Y, Basis(H, rotation=np.stack([template] * 2, axis=1)), U, strength)
-    share = strength / (10 + strength)  # at a strength of 10, templates and recording count the same
+    share = strength**2 / (phase.TRUSTED**2 + strength**2)
     expected = (1 - share) * np.exp(1j * omega) + share * template
     assert found[:K, 0] == pytest.approx(expected[:K], abs=1e-5)
     assert found[K:, 1] == pytest.approx(expected[K:], abs=1e-5)
+
+
+@pytest.mark.parametrize("strength", [3.0, 300.0])
+def test_where_phases_do_not_go_on_the_smoother_is_the_wiener_filter(rng, strength):
+    K, M, N = 1024, 120, 3
+    H, U = rng.random((K, N)) ** 3 + 1e-3, 0.95 ** np.arange(M) * rng.uniform(0.5, 1, (N, 1))
+    notes = [H[:, [n]] * U[n] * np.exp(2j * np.pi * rng.random((K, M))) for n in range(N)]
+    Y = sum(notes).astype(np.complex64)
+    steady = 0.97 * np.exp(2j * np.pi * rng.random((K, N)))
+    basis = Basis(H, rotation=steady.astype(np.complex64))
+    rotation = phase.adapted_rotation(Y, basis, U, strength)
+    smoothed = phase.smoothed_notes(Y, H, U, rotation, np.arange(N))
+    A = H.T[:, :, None] ** 2 * U[:, None] ** 2
+    masked = A / A.sum(axis=0) * Y
+
+    def sdr(X):
+        return [
+            10 * np.log10(np.sum(np.abs(s) ** 2) / np.sum(np.abs(s - x) ** 2)) for s, x in zip(notes, X, strict=True)
+        ]
+
+    assert sdr(smoothed) == pytest.approx(sdr(masked), abs=0.05)
+
+
+def test_the_coherent_part_is_all_of_phases_that_go_on_and_none_of_others(rng):
+    x = rng.random((64, 30))
+    P1, P2 = x.sum(axis=1) ** 2, (x**2).sum(axis=1)
+    assert phase.coherent_part(P1, P1, P2) == pytest.approx(1)
+    assert phase.coherent_part(P2, P1, P2) == pytest.approx(0, abs=1e-12)
+    assert (phase.coherent_part(0 * P1, P1, P2) == 0).all()
+    assert (phase.coherent_part(0 * P1, 0 * P1, 0 * P2) == 0).all()
 
 
 def held_sweep(Y, H, U, P, weight, p):

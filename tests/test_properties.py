@@ -100,7 +100,8 @@ def test_smoothed_notes(problem, level, seed):
 def test_adapted_basis(problem, strength):
     Y, H = problem
     before = Y.tobytes(), H.tobytes()
-    adapted, found = adapt.adapt_basis(Y, H, strength)
+    basis, found, _ = adapt.adapt_basis(Y, Basis(H), strength)
+    adapted = basis.H
     assert adapted.shape == H.shape
     assert adapted.dtype == H.dtype
     assert np.isfinite(adapted).all()
