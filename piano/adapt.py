@@ -45,6 +45,7 @@ OCTAVES, KEYS = 0.2, 4.0  # that the common gain, and a partial's factors, are s
 LEVEL = 2.0  # standard deviation of a gain of the whole note, which U takes up
 OBSERVED = 300.0  # counts that the average note is worth to g
 HEARD = 3e-3  # of the most counts of a note: what has less says nothing of g
+CONVERGED = 0.01  # nepers, a tenth of a decibel: another round follows
 N_NEWTON = 12  # steps of Newton's method at most
 
 
@@ -278,8 +279,11 @@ def _with_factors(fit, T0, N, basis):
     """Templates with the factors of their partials, and N after sweeps with those."""
     partial_of = partials(basis)
     T, g = T0, np.zeros((len(basis.notes), N_PARTIALS))
+    listed = np.ones(len(basis.notes), bool)
+    if fit.rate is not None:
+        listed = np.array([fit.rate[l].min() < UNLISTED for l in basis.notes.values()])
     for _ in range(N_ROUNDS):
-        g = factors(N, T0 * fit.U.sum(axis=1, dtype=np.float64), partial_of, basis, g)
+        g = factors(N, T0 * fit.U.sum(axis=1, dtype=np.float64), partial_of, basis, g, listed)
         T = T0.copy()
         for j, l in enumerate(basis.notes.values()):
             T[:, l] *= np.exp(g[j, partial_of[:, j]])[:, None]
@@ -300,7 +304,7 @@ def partials(basis):
     return np.stack([np.searchsorted((p[1:] + p[:-1]) / 2, f) for p in partial_frequencies(basis)], axis=1)
 
 
-def factors(N, expected, partial_of, basis, start):
+def factors(N, expected, partial_of, basis, start, listed):
     """Log factors g of the partials [shape=(notes, N_PARTIALS)], by Newton's method, see the top of this module.
 
     Parameters
@@ -312,15 +316,15 @@ def factors(N, expected, partial_of, basis, start):
     basis : Basis
     start : np.ndarray [shape=(notes, N_PARTIALS)]
         Where the method starts.
+    listed : np.ndarray [shape=(notes,), bool]
+        Notes that are played as far as is known; the others only follow.
     """
-    from scipy.linalg import cho_factor, cho_solve
-
     def by_partial(counts):
         columns = zip(partial_of.T, basis.notes.values(), strict=True)
         return np.stack([np.bincount(p, counts[:, l].sum(axis=1), N_PARTIALS) for p, l in columns])
 
     N, D = by_partial(N), by_partial(expected)
-    heard = N.sum(axis=1) > HEARD * N.sum(axis=1).max()
+    heard = listed & (N.sum(axis=1) > HEARD * N.sum(axis=1).max())
     unit = OBSERVED * heard.sum() / N.sum()
     f = partial_frequencies(basis)
     exists = f < basis.sr / 2
@@ -340,10 +344,11 @@ def factors(N, expected, partial_of, basis, start):
         mean = D * np.exp(g)
         root = np.sqrt(mean)
         b = mean * g + N - mean
-        a = b - root * cho_solve(cho_factor(np.eye(len(g)) + root[:, None] * K * root), root * (K @ b))
+        B = np.eye(len(g)) + root[:, None] * K * root
+        a = b - root * np.linalg.solve(B, root * (K @ b))  # of numpy, whose BLAS has one thread here
         step = np.clip(K @ a - g, -1, 1)
         g += step
-        if np.abs(step).max() < 1e-3:
+        if np.abs(step).max() < CONVERGED:
             break
     found = np.zeros(exists.shape)
     found[exists] = covariance @ a
