@@ -20,6 +20,8 @@ test: $(VENV)/dev
 	$(RUN) -m ruff format --check .
 	$(RUN) $(PYTEST) -rs
 	$(RUN) tests/other_processor.py
+	@command -v chromium >/dev/null \
+		|| echo "Left out: listen.html in a browser. There is no chromium here (on Debian: apt install chromium)."
 
 test-lowest: $(LOWEST)/dev
 	$(LOWEST)/bin/python $(PYTEST)

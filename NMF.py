@@ -4,7 +4,8 @@
     python NMF.py song.mp3 200 fixed_basis.npy --loss kullback-leibler --stems -o song
 
 Writes basis_calc.npy (K, L), activation_calc.npy (L, M), cost.npy (one value an iteration),
-learning_curve_NMF.png, activation.png and run.json; for a sound notes.csv, notes.mid and spectrogram.png as well.
+learning_curve_NMF.png, activation.png and run.json; for a sound notes.csv, notes.mid,
+notes.wav and spectrogram.png as well; with --stems and --listen stems/ and listen.html.
 """
 
 import functools
@@ -78,10 +79,7 @@ def decompose(path, out_dir, *, templates, args, map):
                 cli.write_page(folder, U, piano, listed, writer, args)
             ending = {"iterations": len(cost), "stopped_by": reason, "normalised_error": float(error[-1])}
             cli.write_record(folder, recording, piano, args, adapted_with=strength, **ending)
-    cli.report(f"{len(cost)} iterations, stopped by the {reason}; normalised error {error[-1]:.4g}", args.quiet)
-    cli.say_where(out_dir, cli.PAGE if args.listen else "activation.png", args.quiet)
-    if args.show:
-        figures.show(out_dir / name for name in ("learning_curve_NMF.png", "activation.png"))
+    cli.say_how_it_ended(out_dir, args, **ending)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ Each note starts from a harmonic Gaussian mixture at its fundamental frequency a
 recording by NMF. The fundamental is that of the note name or MIDI number in the file's name (036_C2.wav,
 C#4.flac, piano-60.wav), otherwise it is measured. Columns are ordered by pitch.
 
-Writes fixed_basis.npy (K, L), fixed_basis.json, fixed_basis_spectrogram.png and run.json.
+Writes fixed_basis.npy (K, L), fixed_basis_rotation.npy (K, L), fixed_basis_patterns.npy, fixed_basis.json,
+fixed_basis_spectrogram.png and run.json.
 """
 
 import argparse

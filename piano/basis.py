@@ -15,7 +15,6 @@ from piano.outputs import check_handed_over
 from piano.pitch import NOTE, midi_of_name
 from utils import InputError
 
-PATTERNS = "fixed_basis_patterns.npy"
 HIGHEST_SR = 10**6  # Hz; a file that asks for more would fill the disk
 
 

@@ -12,14 +12,13 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from piano import notes, outputs, pitch, stems
-from piano.basis import PATTERNS
+from piano import figures, notes, outputs, pitch, stems
+from piano.basis import patterns_path
 from piano.recording import is_audio, sound_at, with_sound
 from utils import InputError, one_blas_thread
 
 STEMS = "listed", "all"
 SUBTYPES = {"wav": "FLOAT", "flac": "PCM_24"}  # of each format of stems, the one that loses least
-PAGE = "listen.html"
 EXACT_DB = -400.0  # what a difference is below that is none: rounding stays above
 LARGEST = 2**31 - 1  # of whole numbers; numpy refuses far larger ones with a traceback
 
@@ -35,7 +34,7 @@ def parser(doc, file):
 
 
 def parse(parser, argv):
-    """Parse ``argv``; ``command`` holds the script's name and the arguments, but for those that change no result."""
+    """Parse ``argv``. ``command`` holds the arguments of ``script`` without those that change no result."""
     argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args([_with_its_default(*words) for words in itertools.pairwise([*argv, ""])])
     silent = argparse.ArgumentParser(add_help=False)
@@ -46,7 +45,7 @@ def parse(parser, argv):
 
 
 def _with_its_default(word, following):
-    """``--stems`` as argparse takes it where no value follows, but perhaps a recording."""
+    """``--stems`` with the value it has when none follows; argparse would take a recording after it for one."""
     return "--stems=listed" if word == "--stems" and following not in STEMS else word
 
 
@@ -275,8 +274,8 @@ def reserved_folder(out_dir, path, basis, args, own):
     """:func:`outputs.reserved_folder` for all that a run writes: ``own``, its script's, and what is asked for."""
     names = ["basis_calc.npy", "activation_calc.npy", "cost.npy", "activation.png", outputs.RECORD, *own]
     if args.notes or is_audio(path):
-        names += ["spectrogram.png", *(["notes.csv", "notes.mid", "notes.wav"] if basis.columns else [])]
-    names += [PAGE] if args.listen else []
+        names += ["spectrogram.png", *(outputs.NOTES if basis.columns else [])]
+    names += [outputs.PAGE] if args.listen else []
     names += [outputs.STEMS] if args.stems else []
     inputs = [*args.inputs, *basis.files, *([args.score] if args.score else [])]
     return outputs.reserved_folder(out_dir, names, script=args.script, inputs=inputs, overwrite=args.overwrite)
@@ -296,18 +295,18 @@ def adapted_basis(recording, basis, args, map):
 
 def listed_notes(recording, basis, args, map):
     """Notes of a sound by the event model, or as ``--score`` has them; None where only activations can tell."""
-    score = read_score(args.score, basis) if args.score else None
+    score, patterns = read_score(args.score, basis) if args.score else None, patterns_path(args.basis).name
     if recording.y is None or basis.patterns is None:
         if score is not None:
-            raise InputError(f"--score: got no sound with patterns of notes, expected a sound and {PATTERNS}")
+            raise InputError(f"--score: got no sound with patterns of notes, expected a sound and {patterns}")
         if recording.y is not None and basis.columns:
             report(
-                f"notes are listed by activations alone; for a better list make_init_H.py learns {PATTERNS}", args.quiet
+                f"notes are listed by activations alone; for a better list make_init_H.py learns {patterns}", args.quiet
             )
         return None
     if not args.quiet:
         announce_compilation()
-    progress = progress_bar("s", args.quiet)
+    progress = progress_bar("sample", args.quiet)
     found = notes.listed(sound_at(recording, notes.EVENT_SR), basis, score, progress=progress, map=map)
     if score is not None:
         report(f"{len(found)} of the {len(score)} notes of {args.score} were heard", args.quiet)
@@ -329,14 +328,17 @@ def read_score(path, basis):
 
 def possible_stems(basis, listed, args):
     """Keys of ``basis.notes`` that may get a stem, as far as can be told before the activations are known."""
-    return list(basis.notes) if listed is None or args.stems == "all" else sorted({note.midi for note in listed})
+    return sorted({note.midi for note in listed}) if _follows_list(listed, args) else list(basis.notes)
 
 
 def notes_with_stems(U, basis, listed, args):
     """Keys of ``basis.notes`` that get a stem: the listed pitches, or all that are loud enough."""
-    if listed is None or args.stems == "all":
-        return stems.sounding_notes(U, basis, args.top_db)
-    return possible_stems(basis, listed, args)
+    possible = possible_stems(basis, listed, args)
+    return possible if _follows_list(listed, args) else stems.sounding_notes(U, basis, args.top_db)
+
+
+def _follows_list(listed, args):
+    return listed is not None and args.stems != "all"
 
 
 def stem_writer(folder, recording, basis, notes, args):
@@ -372,13 +374,11 @@ def write_page(folder, U, basis, listed, writer, args):
     recording = writer.recording
     rows, _ = notes.sum_states(U, basis)
     page = listen.write_page(
-        folder / PAGE,
-        recording.y,
-        recording.y_sr,
+        folder / outputs.PAGE,
+        listen.Sound(Path(recording.path).name, recording.y, recording.y_sr),
         [note for note in listed if note.midi in writer.names],
         {note: writer.folder / name for note, name in writer.names.items()},
         listen.Roll(rows, list(basis.notes), basis.hop / basis.sr),
-        title=Path(recording.path).name,
         span=args.listen_range,
     )
     report(listen.in_words(page), args.quiet)
@@ -387,8 +387,16 @@ def write_page(folder, U, basis, listed, writer, args):
 def write_record(folder, recording, basis, args, **ending):
     """Write ``run.json`` for a recording, see :func:`outputs.write_record`."""
     ending = {name: value for name, value in ending.items() if value is not None}
-    inputs = [recording.path, *basis.files]
+    inputs = [recording.path, *basis.files, *([args.score] if args.score else [])]
     outputs.write_record(folder, args.script, args.command, inputs, seed=args.seed, stft=basis.stft, **ending)
+
+
+def say_how_it_ended(out_dir, args, *, iterations, stopped_by, normalised_error):
+    """Say how a decomposition ended and where its results are, and show its pictures if that is asked for."""
+    report(f"{iterations} iterations, stopped by the {stopped_by}; normalised error {normalised_error:.4g}", args.quiet)
+    say_where(out_dir, outputs.PAGE if args.listen else "activation.png", args.quiet)
+    if args.show:
+        figures.show(out_dir / name for name in (f"learning_curve_{Path(args.script).stem}.png", "activation.png"))
 
 
 def say_where(out_dir, first, quiet):
@@ -415,6 +423,7 @@ def _advance(bar, n, total):
         bar.close()
 
 
+@functools.cache
 def announce_compilation():
     """Say on stderr when code is being compiled: that takes some seconds, once on each machine."""
     from numba.core import event

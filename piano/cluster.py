@@ -26,7 +26,14 @@ import numpy as np
 import utils
 from utils import InputError
 
-PACKAGES = ("numpy", "numba", "llvmlite", "threadpoolctl", "distributed")  # must have the same version on every machine
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "numba",
+    "llvmlite",
+    "threadpoolctl",
+    "distributed",
+)  # the same versions everywhere
 RECORDINGS = 8  # in hand at once, at most; each has a working copy on this machine's disk
 SECONDS = 10  # to wait for a scheduler, and for its first worker
 
@@ -267,17 +274,17 @@ def _portable(item, shared):
     if not (shared and isinstance(Y, np.memmap)):
         return functools.partial(np.asarray, block)
     order = "F" if Y.flags.f_contiguous else "C"
-    path = os.path.abspath(Y.filename)
-    return functools.partial(read_shared, path, Y.dtype, Y.offset, Y.shape, order, frames, _digest(block))
+    mapped = os.path.abspath(Y.filename), Y.dtype, "r", Y.offset, Y.shape, order
+    return functools.partial(read_shared, mapped, frames, _digest(block))
 
 
-def read_shared(path, dtype, offset, shape, order, frames, digest):
-    """Read a slice of frames from an array in a file; raise :class:`_UnseenError` if its SHA-256 is another.
+def read_shared(mapped, frames, digest):
+    """Read a slice of frames from ``np.memmap(*mapped)``; raise :class:`_UnseenError` if its SHA-256 is another.
 
     The hash is that of the frames, not of the file, so a worker reads only what it works on.
     """
     try:
-        block = utils.read_frames(np.memmap(path, dtype, "r", offset, shape, order), frames)
+        block = utils.read_frames(np.memmap(*mapped), frames)
     except (OSError, ValueError):
         raise _UnseenError from None
     if _digest(block) != digest:

@@ -1,4 +1,4 @@
-"""The notes of a piano recording: NMF whose components are whole struck notes.
+"""The notes of a piano recording: NMF whose components are whole struck notes [2]_.
 
     S(m, k) = B(m) w(k) + sum_e c_e(t) P_l(e)(t, k),   t = m - m0_e
 
@@ -39,18 +39,19 @@ ADAPTED_SEGMENTS = 8  # at most, spread over the recording: a piano is known aft
 FLOOR = 1e-30  # of denominators
 TINY = 1e-7  # of the mean feature: the background is never less, so that no model is zero
 SAME_S = 0.048  # s; two segments' onsets of one note differ by less
-DELAY_S = 0.007  # s, by which a template reaches -20 dB of its RMS after its key is struck; median over ten pieces
-
+DELAY_S = 0.007  # s from the strike of a key until :func:`find_onset` sees it; median over ten pieces
 
 # Candidates and fit.
-CANDIDATE_ITERATIONS = 30
-COUNTED_LEVEL, ADAPT_STEPS = 0.12, 8
-COUNT_PRUNING = (3, 0.01), (4, 0.03)  # PRUNING, where only the loud notes are wanted
+CANDIDATE_ITERATIONS = 30  # of the KL-NMF that tells where notes rise
+CANDIDATE_LEVEL = 0.02  # of the robust maximum of all rises
+PRUNING = (3, 0.005), (3, 0.01), (5, 0.02)  # EM steps, and what is dropped then, relative to :func:`tenth`
+COUNTED_LEVEL, COUNT_PRUNING = 0.12, ((3, 0.01), (4, 0.03))  # both, where only the loud notes are wanted
+ADAPT_STEPS = 8  # EM steps, the patterns adapted after each
+SPECTRUM = slice(LEAD, LEAD + 32)  # frames whose mean is a pattern's spectrum
+LOUD_AT = LEAD + 4  # frame of an event at which it is held against all that sounds
 SMOOTHED = 17  # groups of bins that the gain of the room is smoothed over
 INAUDIBLE = 0.003  # of the mean frame; an event is zero where it is softer
 CUT = 0.01  # of an event's beginning; its tail ends below that
-PRUNING = (3, 0.005), (3, 0.01), (5, 0.02)  # EM steps, and what is dropped then, relative to :func:`tenth`
-CANDIDATE_LEVEL = 0.02  # of the robust maximum of all rises
 MOVES = 2  # of every event, between steps
 SCORE_S = 0.2  # s, by which the notes of a score may be moved
 SEARCH_S = 5.0  # s, by which a score as a whole may be moved
@@ -63,6 +64,8 @@ LEAST_GIVEN = 0.04  # of :func:`tenth`: level of a note of a score that is heard
 GIVEN_SAVED = 0.05  # of its mass, that a note of a score must explain better than the rest does
 UNSURE = 0.7  # confidence of a note of a score that explains more than that, but less than LEAST_SAVED, at most
 LEAST_SAVED = 0.1  # of their mass, that half of all notes must explain better than the rest does: noise .07, pianos .19
+LISTED = 0.5  # confidence from which a note is listed, or heard
+DOUBT = 0.4  # what is left of a confidence where an event explains next to nothing
 LEAST_SHARE = 0.03  # of all that sounds; the share of softer events tells no more
 CENTS = np.arange(-40, 41, 10)  # by which a recording may be out of tune with the patterns
 TUNED_FRAMES = 8  # one frame of so many is enough to hear that
@@ -77,7 +80,7 @@ class Event(NamedTuple):
     onset: float  # s
     offset: float  # s
     level_db: float  # of its loudest frame, relative to the loudest event
-    confidence: float  # 0 to 1; below 1/2 the note is not listed, or not heard
+    confidence: float  # 0 to 1; from LISTED on the note is listed, or heard
 
 
 class Struck(NamedTuple):
@@ -208,7 +211,7 @@ def rises(V, P):
     np.ndarray [shape=(L, M), float32, >= 0]
         Mean activation over frames m + 1 to m + 6 minus that over m - 3 to m - 1, in units of the features.
     """
-    W = P[:, LEAD : LEAD + 32].mean(axis=1)
+    W = P[:, SPECTRUM].mean(axis=1)
     n = V.shape[1] - V.shape[1] % 2
     V, W = V[:, 0:n:2] + V[:, 1:n:2], W[:, 0:n:2] + W[:, 1:n:2]
     W /= np.maximum(W.sum(axis=1, keepdims=True), np.float32(FLOOR))
@@ -601,7 +604,7 @@ def tune_segment(part, patterns):
     if V is None:
         return left
     V = V[::TUNED_FRAMES]
-    spectra = patterns[:, LEAD : LEAD + 32].astype(np.float32).mean(axis=1)
+    spectra = patterns[:, SPECTRUM].astype(np.float32).mean(axis=1)
     tiny = np.float32(TINY)
     for i, cents in enumerate(CENTS):
         W = warped(spectra, cents)
@@ -764,7 +767,7 @@ def describe(V, B, P, struck, fraction):
     dropped[:, :HEAD] = False
     t = np.where(dropped.any(axis=1), np.argmax(dropped, axis=1), LONGEST)
     offset = (struck.first + np.minimum(t, struck.length)) * HOP / SR - DAMPER_S
-    whole = V.sum(axis=1, dtype=np.float64)[np.clip(struck.first + LEAD + 4, 0, len(V) - 1)]
+    whole = V.sum(axis=1, dtype=np.float64)[np.clip(struck.first + LOUD_AT, 0, len(V) - 1)]
     offset = np.maximum(offset, onset + HOP / SR)
     return Found(struck.note, onset, offset, A, saved / np.maximum(mass, FLOOR), A / np.maximum(whole, FLOOR), 0)
 
@@ -806,7 +809,7 @@ def find_events(y, patterns, midi, *, map=map, progress=None):
     midi : np.ndarray [shape=(L,), int]
         MIDI number of each pattern.
     map : callable
-        What stands in for the builtin: lazy, in order; its function can be pickled.
+        The builtin, or a stand-in for it: lazy, in order. The function and its jobs can be pickled.
     progress : callable, optional
         Called with the number of samples done and of those to do, after each segment.
 
@@ -820,7 +823,7 @@ def find_events(y, patterns, midi, *, map=map, progress=None):
     heard = fit(y, cuts, patterns, midi, None, map, progress)
     heard = join(heard, midi)
     confidence = confidences(heard, midi)
-    listed = confidence >= 0.5
+    listed = confidence >= LISTED
     return events(ended(pick(heard, listed), midi), confidence[listed], midi)
 
 
@@ -864,11 +867,12 @@ def join(heard, midi):
 
 
 def confidences(heard, midi):
-    """How sure it is that each event is a note, 0 to 1, (E,); a note is listed from 1/2 on.
+    """How sure it is that each event is a note, 0 to 1, (E,).
 
     A logistic function of what tells notes from remains: the event's level against that of the recording's loud notes
-    and of the loudest within a second, what sounds below it at the same time, its share of
-    all that sounds, and what it explains better than the rest does.
+    and of the loudest within a second, what sounds below it at the same time with a partial there, its share of all
+    that sounds, what it explains better than the rest does, and its key. Where the median listed event explains less
+    than ``LEAST_SAVED``, as in noise, all are worth ``DOUBT`` of that.
     """
     if not len(heard.level):
         return np.zeros(0)
@@ -895,9 +899,9 @@ def confidences(heard, midi):
         ]
     )
     sure = 1 / (1 + np.exp(-np.array(WEIGHTS) @ x))
-    loud = heard.saved[sure >= 0.5]
+    loud = heard.saved[sure >= LISTED]
     if len(loud) and np.median(loud) < LEAST_SAVED:  # noise is taken apart into many events that each say little
-        sure *= 0.4
+        sure *= DOUBT
     return sure
 
 
@@ -957,7 +961,7 @@ def align_score(y, patterns, midi, score_midi, score_onset, *, map=map, progress
         i = heard.pattern[e]
         sure = heard.level[e] / (heard.level[e] + least + 1e-30)
         if heard.saved[e] <= LEAST_SAVED:
-            sure *= UNSURE if heard.saved[e] > GIVEN_SAVED else 0.4
+            sure *= UNSURE if heard.saved[e] > GIVEN_SAVED else DOUBT
         at = float(np.clip(heard.onset[e], given.onset[i] - SCORE_S, given.onset[i] + SCORE_S))
         rows[i] = Event(
             int(given.midi[i]),

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 
 import utils
-from piano.notes import sum_states
+from piano.notes import DOUBTFUL, sum_states
 
 DB_RANGE = 60  # dB below the loudest that a picture of spectra shows
 LOWEST_HZ = 27.5  # A0, where a log-frequency axis begins
@@ -20,7 +20,6 @@ PIXELS = 240, 700  # rows, and columns at most, of a panel of spectrograms, whic
 ROLL_DB_RANGE = 40  # below it lies what leaks between notes
 LOUD_DB = -12  # a row that gets there is shown although no note of it is listed; noise of hammers stays below
 BESIDE = 2  # semitones shown beside the lowest and the highest that matter
-DOUBTFUL = 0.5  # confidence below which an outline is dashed
 DARKEST = 0.5  # of the colour map: the loudest is still bright enough for a black outline
 LISTED = {"facecolor": "none", "edgecolor": "black", "linewidth": 0.9}
 DOUBTED = LISTED | {"linestyle": (0, (1.6, 1.6))}  # dashes and gaps, in line widths
@@ -208,7 +207,7 @@ def outlines(notes, basis):
     notes = [note for note in notes if note.midi in row]
     edges = np.array([(note.onset, note.offset, row[note.midi] - 0.5, row[note.midi] + 0.5) for note in notes])
     boxes = edges.reshape(-1, 4)[:, [[0, 2], [0, 3], [1, 3], [1, 2]]]
-    return boxes, np.array([getattr(note, "confidence", 1.0) < DOUBTFUL for note in notes], bool)
+    return boxes, np.array([note.confidence < DOUBTFUL for note in notes], bool)
 
 
 def shown_keys(loudest, boxes):

@@ -1,8 +1,8 @@
 """A page to listen to: the recording, each note from its own stem, the rest and the transcription, in one file.
 
-The page works offline: its sounds are coded inside it. Stems are silent most of the time, so that only clips of them
-go in, and what no clip holds belongs to the residual. No residual is coded: the page takes the clips, as it decodes
-them, off the recording, as it decodes it. So their sum is the recording to rounding, whatever the code has lost.
+The page works offline: its sounds are coded inside it. Stems are silent most of the time, so only clips of them are
+coded. The residual is not coded: the page subtracts the decoded clips from the decoded recording. So clips and residual
+add up to the recording to rounding, whatever the coding has lost.
 """
 
 import base64
@@ -31,7 +31,6 @@ READ_BLOCKS = 2**10  # of a stem at a time
 FLOOR_DB = -60.0  # below the peak of the recording; a stem that is softer is not heard beside it
 GAP_S = 0.3  # clips that are nearer to one another are one
 MOST_COLUMNS = 2**14  # of the picture; browsers refuse larger ones
-DOUBTFUL = 0.5  # confidence below which a note is drawn as doubtful
 TEMPLATE, SCRIPT = (Path(__file__).with_suffix(suffix) for suffix in (".html", ".js"))
 CODES = {
     "FLAC": {"format": "FLAC", "subtype": "PCM_16"},
@@ -42,6 +41,14 @@ CODES = {
         "compression_level": MP3_COMPRESSION,
     },
 }
+
+
+class Sound(NamedTuple):
+    """A recording, as the page plays it."""
+
+    title: str
+    y: np.ndarray  # [shape=(n,), float], mono; may be mapped from a file
+    sr: int  # Hz
 
 
 class Roll(NamedTuple):
@@ -61,26 +68,22 @@ class Page(NamedTuple):
     longest: float  # s; how much of a recording like this one page holds
 
 
-def write_page(path, y, sr, notes, stems, roll, *, title, span=None):
+def write_page(path, sound, notes, stems, roll, *, span=None):
     """Write the page to listen to; the same input gives the same bytes.
 
     Parameters
     ----------
     path : str or Path
         Of the HTML file.
-    y : np.ndarray [shape=(n,), float]
-        The recording; may be mapped from a file.
-    sr : int
-        Its sampling rate in Hz.
+    sound : Sound
+        The recording.
     notes : list of Note
-        The notes that were heard, see :func:`notes.find_notes`; times from the start of ``y``. One whose ``doubtful``
-        is true, or whose ``confidence`` is below ``DOUBTFUL``, is drawn dashed; both fields are optional.
+        The notes that were heard, see :func:`notes.find_notes`; times from its start. One whose
+        ``confidence`` is below ``notes.DOUBTFUL`` is drawn dashed.
     stems : dict of int to (np.ndarray [shape=(n,), float] or str or Path)
-        The sound of each listed pitch, by its MIDI number: an array, or a mono file of the rate and length of ``y``.
+        The sound of each listed pitch, by its MIDI number: an array, or a mono file of its rate and length.
     roll : Roll
         Drawn behind the notes.
-    title : str
-        Name of the recording.
     span : (float, float), optional
         The part of the recording to show, in s; all of it by default.
 
@@ -95,6 +98,7 @@ def write_page(path, y, sr, notes, stems, roll, *, title, span=None):
     ValueError
         If a listed pitch has no stem, or one of another rate or length.
     """
+    title, y, sr = sound
     first, last = _samples(span, len(y), sr)
     start, stop = first / sr, last / sr
     listed = [note for note in notes if note.offset > start and note.onset < stop]
@@ -281,7 +285,7 @@ def _tone():
 
 def _note(note, start, stop):
     """A note as the page reads it; times from the page's beginning, in s."""
-    doubtful = bool(getattr(note, "doubtful", getattr(note, "confidence", 1.0) < DOUBTFUL))
+    doubtful = note.confidence < notes.DOUBTFUL
     return {
         "name": note.note,
         "midi": note.midi,

@@ -1,4 +1,4 @@
-"""From activations to a list of notes. Writes the list as a table and as a MIDI file."""
+"""The list of notes: by the event model, by activations, or from a score. A table, MIDI and sound, out and in."""
 
 import csv
 import math
@@ -15,9 +15,9 @@ from utils import InputError
 THRESHOLD_DB = -20.0  # relative to the loudest activation; below it, more notes are false than soft
 ATTACK_DB = 6.0  # a rise by this within one STFT window is a new note; partials that beat rise more slowly
 SHORTEST_S = 0.1  # of a note; the knock of a hammer, seen through an STFT window, is no longer
+DOUBTFUL = 0.75  # confidence below which a listed note is shown as doubtful: up to four in ten are then wrong
 DRUMS = 9  # MIDI channel without pitches
 EVENT_SR = events.SR  # Hz
-HEARD = 0.5  # confidence of a note of a score that is heard
 LEAST_HEARD = 0.3  # of a score, for sure; of the score of another piece, up to 0.2 is by chance
 MIDI_BEAT_MS = 500  # length of a beat, 120 a minute, and its number of ticks: nothing is known of the metre
 PARTIALS, TIMBRE = 4, 0.5  # of a note that is made audible: enough to tell it from a beep
@@ -35,7 +35,7 @@ class Note(NamedTuple):
     onset: float  # s
     offset: float  # s
     level_db: float  # of the peak, relative to the loudest note
-    confidence: float = 1.0  # 0 to 1; 0.5 is the least that a note needs to be listed without doubt
+    confidence: float = 1.0  # 0 to 1; of activations always 1
 
 
 def sum_states(U, basis):
@@ -56,7 +56,7 @@ def listed(y, basis, score=None, *, progress=None, map=map):
     score : list of Note, optional
         Notes that are known to be played; they are aligned with the sound, and those that are not heard left out.
     progress, map
-        As for :func:`utils.nmf`.
+        As for :func:`events.find_events`.
 
     Returns
     -------
@@ -66,15 +66,18 @@ def listed(y, basis, score=None, *, progress=None, map=map):
     Raises
     ------
     InputError
-        If nothing of the score is heard.
+        If the basis has no patterns, or little of the score is heard.
     """
+    if basis.patterns is None:
+        raise InputError("basis: got no patterns of struck notes, expected the ..._patterns.npy beside it")
     midi = np.array(basis.templates)
     if score is None:
         found = events.find_events(y, basis.patterns, midi, map=map, progress=progress)
     else:
         known = [note.midi for note in score], [note.onset for note in score]
         rows, _ = events.align_score(y, basis.patterns, midi, *known, map=map, progress=progress)
-        found = sorted((row for row in rows if row and row.confidence >= HEARD), key=lambda row: (row.onset, row.midi))
+        heard = [row for row in rows if row and row.confidence >= events.LISTED]
+        found = sorted(heard, key=lambda row: (row.onset, row.midi))
         sure = sum(row.confidence > events.UNSURE for row in found)
         if sure < LEAST_HEARD * len(score):
             raise InputError(
@@ -212,22 +215,24 @@ def write_midi(path, notes):
     """
     import mido
 
-    def tick(seconds):
-        return round(1000 * seconds)
-
-    events = []  # at one tick, a note ends before the next begins
+    messages = []  # at one tick, a note ends before the next begins
     for note in notes:
         if 0 <= note.midi <= 127:
             velocity = min(max(round(127 * 10 ** (note.level_db / 40)), 1), 127)
-            events.append((tick(note.offset), 0, "note_off", note.midi, 64))
-            events.append((tick(note.onset), 1, "note_on", note.midi, velocity))
+            messages.append((_tick(note.offset), 0, "note_off", note.midi, 64))
+            messages.append((_tick(note.onset), 1, "note_on", note.midi, velocity))
     tempo = mido.MetaMessage("set_tempo", tempo=1000 * MIDI_BEAT_MS)
-    track = mido.MidiTrack([tempo, mido.Message("program_change", program=0)])
+    told = mido.MetaMessage("text", text="120 beats a minute are a convention: the tempo of the recording is not known")
+    track = mido.MidiTrack([told, tempo, mido.Message("program_change", program=0)])
     now = 0
-    for time, _, kind, midi, velocity in sorted(events):
+    for time, _, kind, midi, velocity in sorted(messages):
         track.append(mido.Message(kind, note=midi, velocity=velocity, time=time - now))
         now = time
     mido.MidiFile(type=0, ticks_per_beat=MIDI_BEAT_MS, tracks=[track]).save(path)
+
+
+def _tick(seconds):
+    return round(1000 * seconds)
 
 
 # --- Lists that come in ------------------------------------------------------------------------------

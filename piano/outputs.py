@@ -1,9 +1,9 @@
 """Where results go: all of them or none, from one run at a time, beside a record of what made them.
 
-A run works in a hidden folder, ``.part-...``, inside the folder that its results are for. When all are complete, that
-part of it which holds them is renamed to ``.done-...``, and from there they take their places one by one; ``run.json``
-is taken away first and comes last. A run that is killed in between leaves ``.done-...``, and no ``run.json``; the next
-one into this folder ends what it began. ``.part-...`` of a run that is no longer alive is deleted.
+A run works in a hidden folder, ``.part-...``, inside the folder that its results are for. When all are complete, they
+are moved together into ``.done-...``, and from there to their places one by one: the old ``run.json`` goes first,
+the new one comes last. A run that is killed while it moves them leaves ``.done-...`` and no ``run.json``; the next run
+into this folder moves the rest. A run that is killed earlier leaves ``.part-...``, which the next run deletes.
 
 Nothing of the user's goes. A run takes the place of a file, or deletes it, only where ``run.json`` lists it and it is
 byte for byte as that run left it; anything else is refused, unless the user says ``--overwrite``. An input of the run
@@ -28,11 +28,13 @@ from utils import InputError
 VERSION = "1.0.0"
 LIBRARIES = ("numpy", "scipy", "librosa", "numba", "soundfile", "soxr", "matplotlib", "mido", "threadpoolctl")
 RECORD = "run.json"
+NOTES = "notes.csv", "notes.mid", "notes.wav"
+PAGE = "listen.html"
 STEMS = "stems"  # the only output that is a folder
 GOES = ".goes.json"  # what :func:`_going` found when these results were complete
 HEX = "[0-9a-f]" * 16
 # What a run writes or not, as it is told; where it does not, that of the same script's run before it goes.
-OPTIONAL = {"phase_calc.npy", "notes.csv", "notes.mid", "notes.wav", "spectrogram.png", "listen.html", STEMS}
+OPTIONAL = {"phase_calc.npy", *NOTES, "spectrogram.png", PAGE, STEMS}
 NOBODYS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # that looking at a folder leaves in it
 
 

@@ -804,8 +804,7 @@ def test_the_mean_of_other_channels_is_taken(tmp_path, rng, capsys, channels):
 def test_stems_of_nothing_do_not_say_how_well_they_add_up(folder, rng, capsys, script, name, prepare):
     prepare(folder, rng)
     script.main([name, *RUN[1:], "--stems"])
-    line, *_ = capsys.readouterr().err.splitlines()
-    assert line.endswith("and a residual. They are silent, as the recording is.")
+    assert "and a residual. They are silent, as the recording is.\n" in capsys.readouterr().err
 
 
 ATHERIS = """

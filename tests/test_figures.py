@@ -185,7 +185,7 @@ def grey(colour):
 def test_listed_notes_are_outlined_where_their_energy_is():
     U = np.zeros((len(KEYS), 500))
     U[60 - 36, 100:150] = 1
-    listed = [Listed(60, 99.5 * FRAME, 149.5 * FRAME), Listed(64, 3.0, 4.0, 0.4), Listed(67, 5.0, 6.0, 0.5)]
+    listed = [Listed(60, 99.5 * FRAME, 149.5 * FRAME), Listed(64, 3.0, 4.0, 0.7), Listed(67, 5.0, 6.0, 0.75)]
     _, (axes,) = figures.activation_figure(U, PIANO, listed)
     np.testing.assert_allclose(outlined(axes), [(1.99, 2.99, 60, 0), (3, 4, 64, 1), (5, 6, 67, 0)])
     dB, times, midi = energy(axes)

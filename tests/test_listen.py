@@ -59,6 +59,11 @@ class Example(NamedTuple):
     roll: listen.Roll
 
 
+def write(path, example, title="a recording", span=None):
+    sound = listen.Sound(title, example.y, example.sr)
+    return listen.write_page(path, sound, example.notes, example.stems, example.roll, span=span)
+
+
 def an_example(notes, seconds=SECONDS):
     """A recording whose stems are known: the notes, and noise that belongs to none of them."""
     n = seconds * SR
@@ -89,7 +94,7 @@ def example():
 @pytest.fixture(scope="module")
 def written(example, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "listen.html"
-    listen.write_page(path, *example, title="a recording")
+    write(path, example, title="a recording")
     return path
 
 
@@ -113,7 +118,7 @@ def level(error, reference):
 
 
 def test_same_input_gives_the_same_bytes(example, written, tmp_path):
-    listen.write_page(tmp_path / "again.html", *example, title="a recording")
+    write(tmp_path / "again.html", example, title="a recording")
     assert (tmp_path / "again.html").read_bytes() == written.read_bytes()
 
 
@@ -121,7 +126,7 @@ def test_stems_may_be_files(example, written, tmp_path):
     paths = {midi: tmp_path / f"{midi}.wav" for midi in example.stems}
     for midi, stem in example.stems.items():
         soundfile.write(paths[midi], stem, SR, subtype="FLOAT")
-    listen.write_page(tmp_path / "files.html", *example._replace(stems=paths), title="a recording")
+    write(tmp_path / "files.html", example._replace(stems=paths), title="a recording")
     assert (tmp_path / "files.html").read_bytes() == written.read_bytes()
 
 
@@ -179,7 +184,7 @@ def test_most_of_a_stem_is_in_its_clips(example, written):
 
 def test_large_pages_are_mp3(example, tmp_path, monkeypatch):
     monkeypatch.setattr(listen, "FLAC_LIMIT", 1000)
-    page = listen.write_page(tmp_path / "listen.html", *example, title="a recording")
+    page = write(tmp_path / "listen.html", example, title="a recording")
     assert (page.code, page.n_notes) == ("MP3", len(NOTES))
     assert page.n_bytes == (tmp_path / "listen.html").stat().st_size
     data = data_of(tmp_path / "listen.html")
@@ -195,13 +200,13 @@ def test_large_pages_are_mp3(example, tmp_path, monkeypatch):
 def test_too_long_a_recording_is_told_how_long_a_page_can_be(limit, example, tmp_path, monkeypatch):
     monkeypatch.setattr(listen, limit, 100_000)
     with pytest.raises(utils.InputError, match=r"got 4 s, expected at most \d s .* shorter range"):
-        listen.write_page(tmp_path / "listen.html", *example, title="a recording")
+        write(tmp_path / "listen.html", example, title="a recording")
     assert not (tmp_path / "listen.html").exists()
 
 
 def test_span_shows_a_part(example, tmp_path):
     path = tmp_path / "part.html"
-    listen.write_page(path, *example, title="a part", span=(2.0, 3.0))
+    write(path, example, title="a part", span=(2.0, 3.0))
     page = data_of(path)
     assert (page["offset"], page["length"]) == (2, SR)
     heard = [(note["name"], note["onset"], note["offset"]) for note in page["notes"]]
@@ -213,26 +218,26 @@ def test_span_shows_a_part(example, tmp_path):
 @pytest.mark.parametrize("span", [(-1, 2), (2, 2), (3, 1), (4, 5), (float("nan"), 2)])
 def test_span_outside_the_recording_is_refused(span, example, tmp_path):
     with pytest.raises(utils.InputError, match=r"range: got .* expected a part of the recording's 0 to 4.0 s"):
-        listen.write_page(tmp_path / "listen.html", *example, title="a recording", span=span)
+        write(tmp_path / "listen.html", example, title="a recording", span=span)
 
 
 def test_listed_pitch_needs_its_stem(example, tmp_path):
     short = {**example.stems, 64: example.stems[64][:-1]}
     with pytest.raises(ValueError, match="stem of E4: got "):
-        listen.write_page(tmp_path / "listen.html", *example._replace(stems=short), title="a recording")
+        write(tmp_path / "listen.html", example._replace(stems=short), title="a recording")
     del short[64]
     with pytest.raises(ValueError, match="stems: got none of E4"):
-        listen.write_page(tmp_path / "listen.html", *example._replace(stems=short), title="a recording")
+        write(tmp_path / "listen.html", example._replace(stems=short), title="a recording")
 
 
 def test_a_plain_note_is_not_doubtful(example, tmp_path):
     plain = [Note(*note[:-1]) for note in NOTES]
-    listen.write_page(tmp_path / "listen.html", *example._replace(notes=plain), title="a recording")
+    write(tmp_path / "listen.html", example._replace(notes=plain), title="a recording")
     assert not any(note["doubtful"] for note in data_of(tmp_path / "listen.html")["notes"])
 
 
 def test_text_cannot_leave_its_element(example, tmp_path):
-    listen.write_page(tmp_path / "listen.html", *example, title=HOSTILE)
+    write(tmp_path / "listen.html", example, title=HOSTILE)
     text = (tmp_path / "listen.html").read_text(encoding="utf-8")
     assert text.count("<img") == 0
     assert text.count("</script>") == 2
@@ -361,7 +366,7 @@ def test_notes_and_residual_add_up_to_the_recording(page, example):
 
 def test_mp3_page_adds_up_too(opened, example, tmp_path, monkeypatch):
     monkeypatch.setattr(listen, "FLAC_LIMIT", 1000)
-    listen.write_page(tmp_path / "listen.html", *example, title="a recording")
+    write(tmp_path / "listen.html", example, title="a recording")
     page = opened(tmp_path / "listen.html")
     recording, notes, residual = (heard(page, mode=mode) for mode in ("recording", "notes", "residual"))
     assert level(notes + residual - recording, recording) < -100
@@ -523,7 +528,7 @@ def test_hover_tells_what_lies_there(page):
 
 
 def test_hostile_name_stays_text(opened, example, tmp_path):
-    listen.write_page(tmp_path / "listen.html", *example, title=HOSTILE)
+    write(tmp_path / "listen.html", example, title=HOSTILE)
     page = opened(tmp_path / "listen.html")
     assert page.locator("#title").text_content() == HOSTILE
     assert page.locator("img").count() == 0
@@ -531,7 +536,7 @@ def test_hostile_name_stays_text(opened, example, tmp_path):
 
 
 def test_recording_without_notes(opened, example, tmp_path):
-    listen.write_page(tmp_path / "listen.html", *example._replace(notes=[], stems={}), title="noise")
+    write(tmp_path / "listen.html", example._replace(notes=[], stems={}), title="noise")
     page = opened(tmp_path / "listen.html")
     assert "no notes" in page.locator("#summary").text_content()
     assert [button.is_enabled() for button in page.locator("#modes button").all()] == [True, False, True, False]
@@ -541,7 +546,7 @@ def test_recording_without_notes(opened, example, tmp_path):
 
 def test_silence(opened, tmp_path):
     silent = Example(np.zeros(100, np.float32), SR, [], {}, listen.Roll(np.zeros((3, 1)), [60, 61, 62], 0.02))
-    listen.write_page(tmp_path / "listen.html", *silent, title="nothing")
+    write(tmp_path / "listen.html", silent, title="nothing")
     assert not heard(opened(tmp_path / "listen.html")).any()
 
 
@@ -602,7 +607,7 @@ def test_three_minutes_of_sixty_pitches_load(opened, tmp_path):
     stems = {36 + i: played[period - i * period // 60 :][:n] for i in range(60)}
     notes = [a_note(36 + i % 60, 0.3 * i, min(0.3 * i + 1.8, 180)) for i in range(600)]
     roll = listen.Roll(np.random.default_rng(1).random((60, n // 512)), list(range(36, 96)), 512 / SR)
-    listen.write_page(tmp_path / "listen.html", sum(stems.values()), SR, notes, stems, roll, title="long")
+    listen.write_page(tmp_path / "listen.html", listen.Sound("long", sum(stems.values()), SR), notes, stems, roll)
     page = opened(tmp_path / "listen.html")
     assert page.locator("#play").is_enabled()
     assert page.locator("#keyboard button").count() == 60

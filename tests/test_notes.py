@@ -203,7 +203,7 @@ def test_the_notes_of_the_chorale_are_found(root, learnt, example, loss, least):
 
 SCALE = [
     notes.Note("C4", 60, 261.62, 0.0, 0.5004, 0.0),
-    notes.Note("D#4", 63, 311.1266, 0.25, 1.0, -6.04),
+    notes.Note("D#4", 63, 311.1266, 0.25, 1.0, -6.04, 0.62),
     notes.Note("C4", 60, 261.62, 0.5004, 1.25, -20.0),
 ]
 
@@ -211,16 +211,16 @@ SCALE = [
 def test_notes_are_listed_in_a_table(tmp_path):
     notes.write_notes_csv(tmp_path / "notes.csv", SCALE)
     assert (tmp_path / "notes.csv").read_bytes().decode() == (
-        "note,midi,f0,onset,offset,level_db\n"
-        "C4,60,261.620,0.000,0.500,0.0\n"
-        "D#4,63,311.127,0.250,1.000,-6.0\n"
-        "C4,60,261.620,0.500,1.250,-20.0\n"
+        "note,midi,f0,onset,offset,level_db,confidence\n"
+        "C4,60,261.620,0.000,0.500,0.0,1.00\n"
+        "D#4,63,311.127,0.250,1.000,-6.0,0.62\n"
+        "C4,60,261.620,0.500,1.250,-20.0,1.00\n"
     )
 
 
 def test_a_table_of_no_notes_is_its_header(tmp_path):
     notes.write_notes_csv(tmp_path / "notes.csv", [])
-    assert (tmp_path / "notes.csv").read_text() == "note,midi,f0,onset,offset,level_db\n"
+    assert (tmp_path / "notes.csv").read_text() == "note,midi,f0,onset,offset,level_db,confidence\n"
 
 
 def read_midi(path):
@@ -253,6 +253,8 @@ def test_a_midi_file_is_a_standard_one_and_always_the_same(tmp_path):
     for name in ("a.mid", "b.mid"):
         notes.write_midi(tmp_path / name, SCALE)
     assert (tmp_path / "a.mid").read_bytes() == (tmp_path / "b.mid").read_bytes()
+    texts = [message.text for message in mido.MidiFile(tmp_path / "a.mid") if message.type == "text"]
+    assert texts == ["120 beats a minute are a convention: the tempo of the recording is not known"]
     assert (tmp_path / "a.mid").read_bytes()[:14] == b"MThd\0\0\0\6\0\0\0\1" + (500).to_bytes(2, "big")
 
 

@@ -14,7 +14,7 @@ def readme(root):
 
 
 def test_the_python_block_runs(readme, root, learnt, tmp_path, monkeypatch):
-    for name in ("fixed_basis.npy", "fixed_basis.json"):
+    for name in ("fixed_basis.npy", "fixed_basis.json", "fixed_basis_patterns.npy"):
         shutil.copy(learnt / name, tmp_path)
     shutil.copy(root / "examples" / "chorale" / "matched" / "mixture.flac", tmp_path)
     monkeypatch.chdir(tmp_path)

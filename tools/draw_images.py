@@ -9,8 +9,9 @@ Learns the basis, takes the chorale apart with the three commands at their defau
     fixed_basis_spectrogram.png  as make_init_H.py draws it
     learning_curve_NMF.png       as NMF.py draws it
     learning_curve_CNMF.png      as CNMF.py draws it
+    listen.png                   listen.html of the chorale, as Chromium shows it
 
-The same input gives the same bytes. images/ changes only when all five are drawn.
+The same input gives the same bytes. images/ changes only when all six are drawn.
 """
 
 import argparse
@@ -54,6 +55,28 @@ def main(argv=None):
         draw_start_and_learnt(images / "gmm_and_learnt.png", piano, NOTE)
         for name in ("fixed_basis_spectrogram", "learning_curve_NMF", "learning_curve_CNMF"):
             shutil.copy(folder / f"{name}.png", images)
+        NMF.main([str(CHORALE / "matched" / "mixture.flac"), N_ITER, str(path), "--listen", "-o", str(folder / "page")])
+        photograph(folder / "page" / "listen.html", images / "listen.png")
+
+
+def photograph(page, path):
+    """Save what a browser shows of a page to listen to, the pointer on one of its notes."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        window = browser.new_page(viewport={"width": 1280, "height": 905})
+        window.goto(page.as_uri())
+        window.evaluate("listen.ready")
+        left, top = window.evaluate(
+            """() => {
+                const note = listen.page.notes[20], box = document.getElementById("picture").getBoundingClientRect();
+                return [box.left + listen.xOf((note.onset + note.offset) / 2), box.top + listen.rowTop(note.midi) + 5];
+            }"""
+        )
+        window.mouse.move(left, top)
+        window.screenshot(path=path)
+        browser.close()
 
 
 def draw_piano_roll(path, U, basis, played):
