@@ -319,6 +319,7 @@ def factors(N, expected, partial_of, basis, start, listed):
     listed : np.ndarray [shape=(notes,), bool]
         Notes that are played as far as is known; the others only follow.
     """
+
     def by_partial(counts):
         columns = zip(partial_of.T, basis.notes.values(), strict=True)
         return np.stack([np.bincount(p, counts[:, l].sum(axis=1), N_PARTIALS) for p, l in columns])
