@@ -118,7 +118,7 @@ def chorale(n_frames, n_components=60):
 
     y = recording.load(ROOT / "examples" / "chorale" / "matched" / "mixture.flac", separation.SR)
     Y = recording.stft(np.resize(y, 512 * (n_frames - 1)))
-    H = separation.learn_basis(2048, 1)[0]
+    H = separation.learn_basis(2048, 1).H
     more = np.roll(H[:, : n_components - 60], 3, axis=0)
     return Y, np.concatenate([H, more], axis=1)
 
