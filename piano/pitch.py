@@ -107,8 +107,13 @@ def stretch(midi):
 
 def nearest_midi(f0, c3=C3_HZ):
     """MIDI number of the key of a piano, in its stretched tuning, whose first partial is nearest to ``f0`` Hz."""
+    return nearest_key(semitones(f0, c3))
+
+
+def nearest_key(pitch):
+    """MIDI number of the key of a piano that ``pitch``, in semitones of equal temperament, is nearest to."""
     keys = np.array(PIANO)
-    return int(keys[np.argmin(np.abs(semitones(f0, c3) - keys - stretch(keys)))])
+    return int(keys[np.argmin(np.abs(pitch - keys - stretch(keys)))])
 
 
 def semitones(f0, c3=C3_HZ):
@@ -435,10 +440,9 @@ def in_steps(pitches):
     from the others. Neighbours that are off by the same are no error but a jump, and nothing is forced where
     the steps are uneven.
     """
-    keys = np.array(PIANO)
     known = np.isfinite(pitches)
     midis = np.zeros(len(pitches), int)
-    midis[known] = [keys[np.argmin(np.abs(pitch - keys - stretch(keys)))] for pitch in pitches[known]]
+    midis[known] = [nearest_key(pitch) for pitch in pitches[known]]
     line = even_steps(midis, known) if len(pitches) > FEW else None
     if line is None:
         return [int(midi) if heard else None for midi, heard in zip(midis, known, strict=True)]
