@@ -25,6 +25,10 @@ References
        acoustic signals", ICASSP 2009.
 .. [3] C. Fevotte and J. Idier, "Algorithms for nonnegative matrix factorization with the beta-divergence",
        Neural Computation 23(9), 2011.
+.. [4] A. Cichocki and A.-H. Phan, "Fast local algorithms for large scale nonnegative matrix and tensor
+       factorizations", IEICE Transactions on Fundamentals E92-A(3), 2009.
+.. [5] C.-J. Hsieh and I. S. Dhillon, "Fast coordinate descent methods with variable selection for non-negative
+       matrix factorization", KDD 2011.
 """
 
 from __future__ import annotations
@@ -168,12 +172,26 @@ def learn_spectra(Y, H, n_iter):
 # --- NMF --------------------------------------------------------------------------------------------
 
 
-def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, prior=None, thr=None, tol=None, progress=None, map=map):
+def nmf(
+    Y,
+    H,
+    n_iter,
+    *,
+    loss="frobenius",
+    solver="mu",
+    seed=0,
+    start=None,
+    prior=None,
+    thr=None,
+    tol=None,
+    progress=None,
+    map=map,
+):
     """Fit activations to a magnitude spectrogram with ``H`` held fixed.
 
-    Minimises D(|Y|, H U) by multiplicative updates that never raise it [1]_ [3]_, from a start of ``|N(0, 1)|``
-    scaled to the loudness of each frame. Works in the precision of Y, block by block. With ``thr`` or ``tol``,
-    which look at the whole file, an early stop costs the iterations up to it once more.
+    Minimises D(|Y|, H U) by multiplicative updates [1]_ [3]_ or by coordinate descent [4]_ [5]_, which never raise it,
+    from a start of ``|N(0, 1)|`` scaled to the loudness of each frame. Works in the precision of Y, block by block.
+    With ``thr`` or ``tol``, which look at the whole file, an early stop costs the iterations up to it once more.
 
     Parameters
     ----------
@@ -187,11 +205,17 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, prior=None, thr=None, tol=Non
     loss : {"frobenius", "kullback-leibler", "itakura-saito"}
         Divergence D, in scikit-learn's words; ``frobenius`` is ``1/2 ||Y - H U||^2``. ``itakura-saito``, which
         is infinite for silence, adds ``IS_FLOOR`` of the loudest bin to |Y| and to H U.
+    solver : {"mu", "cd"}
+        Multiplicative updates, or coordinate descent, in scikit-learn's words. ``cd`` comes far closer to the
+        minimum in the same time, and leaves a frame alone once it is there; not for ``itakura-saito``.
     seed : int
         Of the random start.
-    prior : np.ndarray [shape=(L, M), float, >= 0], optional
-        Rate gamma of an exponential prior of the activations, for ``kullback-leibler`` alone: adds
-        ``sum_lm gamma_lm U_lm sum_k H_kl`` to D, so that a note must explain 1 + gamma times what it adds.
+    start : np.ndarray [shape=(L, M), float, >= 0], optional
+        Activations to start from in place of the random ones.
+    prior : tuple, optional
+        ``gamma, quiet``, np.ndarray [shape=(L, M), float, >= 0] and float, for ``kullback-leibler`` alone: with
+        a_lm = U_lm sum_k H_kl, adds ``sum_lm gamma_lm quiet log(1 + a_lm / quiet)`` to D. So a note that is soft
+        beside ``quiet`` must explain 1 + gamma times what it adds, and a loud one hardly more than that.
     thr : float, optional
         Stop at the first iteration whose normalised error ``D / cost_scale(Y, loss)`` is below it.
     tol : float, optional
@@ -212,11 +236,16 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, prior=None, thr=None, tol=Non
     Raises
     ------
     InputError
-        If shapes disagree, or a value is negative, zero for a whole column, or not finite.
+        If shapes disagree, or a value is negative, zero for a whole column, or not finite; if the loss has no such
+        solver, or no prior.
     """
     check_basis(H)
     check_spectrogram(Y)
     check_bins(Y, H)
+    if (loss, solver) not in UPDATES:
+        raise InputError(f"solver: got {solver} with {loss}, expected mu")
+    if prior is not None and loss != "kullback-leibler":
+        raise InputError(f"prior: got one with {loss}, expected kullback-leibler")
     dtype = np.result_type(Y.real.dtype, np.float32)
     H, level = levelled(H, dtype)
     G = gram(H).astype(dtype)
@@ -229,11 +258,18 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, prior=None, thr=None, tol=Non
 
         def jobs():
             for frames in frame_slices(Y.shape[1], NMF_BLOCK):
-                start = rng.standard_normal((frames.stop - frames.start, H.shape[1]), dtype=np.float32)
-                rate = None if prior is None else prior[:, frames].astype(dtype)
-                yield functools.partial(read_frames, Y, frames), np.abs(start).T.astype(dtype), rate
+                if start is None:
+                    U = np.abs(rng.standard_normal((frames.stop - frames.start, H.shape[1]), dtype=np.float32)).T
+                else:
+                    U = start[:, frames] * (level / scale)
+                rate = None if prior is None else prior[0][:, frames].astype(dtype)
+                yield functools.partial(read_frames, Y, frames), U.astype(dtype), rate
 
-        work = functools.partial(_nmf_block, H=H, G=G, n_iter=n_iter, loss=loss, scale=scale)
+        updates = functools.partial(UPDATES[loss, solver], n_iter=n_iter)
+        quiet = None if prior is None else dtype.type(prior[1] / scale)
+        work = functools.partial(
+            _nmf_block, H=H, G=G, updates=updates, n_iter=n_iter, scale=scale, quiet=quiet, scaled=start is not None
+        )
         U = np.empty((H.shape[1], Y.shape[1]), dtype)
         cost = np.zeros(n_iter)
         for frames, (U_block, distance) in zip(frame_slices(Y.shape[1], NMF_BLOCK), map(work, jobs()), strict=True):
@@ -253,16 +289,18 @@ def nmf(Y, H, n_iter, *, loss="frobenius", seed=0, prior=None, thr=None, tol=Non
     return (U, cost) if n_done == n_iter else solve(n_done)
 
 
-def _nmf_block(job, *, H, G, n_iter, loss, scale):
-    """Fit one block: ``job`` is a function that reads it and the start, (L, M), whose loudness is not set yet.
+def _nmf_block(job, *, H, G, updates, n_iter, scale, quiet, scaled):
+    """Fit one block: ``job`` is a function that reads it, the start, (L, M), and the rate of the prior.
 
-    Its frames go to all cores, in parts whose size does not depend on their number; silent ones are zero and cost
-    nothing. Returns U in units of ``scale`` and the divergence of each part after each iteration, (n_iter, parts).
+    The start's loudness is set here, unless it is ``scaled``. Frames go to all cores, in parts whose size does not
+    depend on their number; silent ones are zero and cost nothing. Returns U in units of ``scale`` and the divergence
+    of each part after each iteration, (n_iter, parts).
     """
     read, start, rate = job
     Y = read()
     sounding = np.flatnonzero(Y.any(axis=0))
     U, stop = np.zeros(start.shape, H.dtype), np.zeros(1, bool)
+    euclidean = updates.func in (_euclidean_updates, _euclidean_descent)
 
     def part(frames):
         frames = sounding[frames]
@@ -270,17 +308,19 @@ def _nmf_block(job, *, H, G, n_iter, loss, scale):
         V /= H.dtype.type(scale)
         zero_below(V)
         u = start[:, frames]
-        u *= V.sum(axis=0) / (H.sum(axis=0) @ u)
-        if loss == "frobenius":
-            U[:, frames], divergence, _ = _euclidean_updates(V, H, G, u, n_iter, stop)
-        elif loss == "kullback-leibler":
-            of_frames = None if rate is None else rate[:, frames]
-            U[:, frames], divergence = _kullback_leibler_updates(V, H, u, n_iter, stop, of_frames)
+        if not scaled:
+            u *= V.sum(axis=0) / (H.sum(axis=0) @ u)
+        if euclidean:
+            U[:, frames], divergence, _ = updates(V, H, G, u, stop=stop)
+        elif rate is None:
+            U[:, frames], divergence = updates(V, H, u, stop=stop)
         else:
-            U[:, frames], divergence = _itakura_saito_updates(V, H, u, n_iter, stop)
+            U[:, frames], divergence = updates(V, H, u, stop=stop, prior=(rate[:, frames], quiet))
         return divergence
 
-    size = EUCLIDEAN_BLOCK if loss == "frobenius" else DIVERGENCE_BLOCK
+    if updates.func in DESCENTS:
+        _descent_kernel(updates.func, H.dtype)  # compiled here, and not by a thread
+    size = EUCLIDEAN_BLOCK if euclidean else DIVERGENCE_BLOCK
     with one_blas_thread():
         divergence = in_threads(part, frame_slices(len(sounding), size), stop)
     return U, np.hstack([np.zeros((n_iter, 1)), *divergence])
@@ -335,13 +375,67 @@ def _euclidean_updates(V, H, G, U, n_iter, stop, weight=0.0, p=1.0):
     U[floor >= U] = 0
     if not weight:  # Lee and Seung's theorem [1]_; of a step that changes nothing, rounding may say otherwise
         np.maximum(decrease, 0, out=decrease)
+    return U, _distances(V, H, U, decrease), penalty[:, None]
+
+
+def _distances(V, H, U, decrease):
+    """``1/2 sum (V - H U)^2`` after each iteration, (n_iter, 1): the last from the residual, and the decreases."""
     residual = H @ U
     residual -= V
     residual = residual.astype(np.float64, copy=False)
     if np.vdot(residual, residual) < CLOSE_FIT * np.vdot(V, V):  # a small difference of large single-precision numbers
         residual = V - H.astype(np.float64) @ U
     distance = np.vdot(residual, residual) / 2 + np.append(np.cumsum(decrease[:0:-1])[::-1], 0)
-    return U, distance[:, None], penalty[:, None]
+    return distance[:, None]
+
+
+def _euclidean_descent(V, H, G, U, n_iter, stop):
+    """Coordinate descent of one block, in place of :func:`_euclidean_updates`, whose results it has.
+
+    Each activation in turn goes to its minimum, ``U_l <- max(0, U_l + E_l / G_ll)`` with ``E = H^T V - G U`` [4]_.
+    """
+    A = np.ascontiguousarray((H.T @ V).T)  # (M, L)
+    U = np.array(U.T, order="C")
+    decrease = np.zeros(n_iter)
+    kernel = _descent_kernel(_euclidean_descent, U.dtype)
+    kernel(A, np.ascontiguousarray(G, U.dtype), U, decrease, U.dtype.type(floor_of(U.dtype)), AT_REST, stop)
+    U = U.T
+    return U, _distances(V, H, U, decrease), np.zeros((n_iter, 1))
+
+
+GRAM_TYPES = "void({real}[:, ::1], {real}[:, ::1], {real}[:, ::1], float64[::1], {real}, float64, boolean[::1])"
+
+
+def _descend_gram(A, G, U, decrease, floor, at_rest, stop):
+    """Carry every frame through its sweeps; numba compiles this. A, U (M, L); G (L, L).
+
+    U is written in place. To ``decrease`` is added by how much each sweep lowers 1/2 |V - H U|^2. A frame is left
+    where no activation moves by ``at_rest`` of the largest.
+    """
+    E = np.empty(U.shape[1], U.dtype)
+    for m in range(len(U)):
+        if stop[0]:
+            return
+        E[:] = A[m]
+        for l in range(len(E)):
+            if U[m, l] > 0:
+                for j in range(len(E)):
+                    E[j] -= G[l, j] * U[m, l]
+        for i in range(len(decrease)):
+            moved, largest = 0.0, 0.0
+            for l in range(len(E)):
+                u = U[m, l] + E[l] / G[l, l]
+                if u < floor:
+                    u = U.dtype.type(0)
+                step = u - U[m, l]
+                if step != 0:
+                    decrease[i] += max(0.0, np.float64(step) * (E[l] - step * G[l, l] / 2))
+                    for j in range(len(E)):
+                        E[j] -= G[l, j] * step
+                    U[m, l] = u
+                moved, largest = max(moved, abs(step)), max(largest, u)
+            if moved <= at_rest * largest:
+                break
 
 
 def one_blas_thread():
@@ -364,11 +458,12 @@ def _on_floor(H, U, floor):
     )
 
 
-def _kullback_leibler_updates(V, H, U, n_iter, stop, rate=None):
+def _kullback_leibler_updates(V, H, U, n_iter, stop, prior=None):
     """Updates of one block that lower the Kullback-Leibler divergence of V from S = H U: ``sum V log(V/S) - V + S``.
 
-    ``U <- U * (H^T (V / S)) / (H^T 1)`` [1]_, with ``rate``, gamma, over 1 + gamma. Returns U and the divergence after
-    each iteration, shape (n_iter, 1). Once ``stop[0]`` is set, it soon returns.
+    ``U <- U * (H^T (V / S)) / (H^T 1)`` [1]_, with ``prior`` over ``1 + gamma / (1 + a / quiet)`` besides, see
+    :func:`nmf`. Returns U and the divergence after each iteration, shape (n_iter, 1). Once ``stop[0]`` is set, it soon
+    returns.
     """
     floor = floor_of(V.dtype)
     column_sums = H.sum(axis=0)
@@ -382,17 +477,110 @@ def _kullback_leibler_updates(V, H, U, n_iter, stop, rate=None):
     for i in until(stop, n_iter):
         np.matmul(H_normalised, ratio, out=factor)
         U *= factor
-        if rate is not None:
-            U /= 1 + rate
+        if prior is not None:
+            U /= 1 + prior[0] / (1 + U * (column_sums / prior[1])[:, None])
         zero_below(U)
         np.matmul(H_floor, U_floor, out=S)
         np.divide(V, S, out=ratio)
         np.log(S, out=S)
         log_likelihood = np.einsum("km,km->k", V, S).sum(dtype=np.float64)  # every row in single precision
         divergence[i] = of_V - log_likelihood + column_sums @ U.sum(axis=1, dtype=np.float64)
-        if rate is not None:
-            divergence[i] += column_sums @ np.sum(rate * U, axis=1, dtype=np.float64)
+        if prior is not None:
+            divergence[i] += _penalty(U, column_sums, *prior).sum()
     return U, divergence
+
+
+def _penalty(U, column_sums, rate, quiet):
+    """The prior's part of the divergence, of each frame, see :func:`nmf`."""
+    return np.sum(quiet * rate * np.log1p(U * (column_sums / quiet)[:, None]), axis=0, dtype=np.float64)
+
+
+def _kullback_leibler_descent(V, H, U, n_iter, stop, prior=None):
+    """Coordinate descent of one block, in place of :func:`_kullback_leibler_updates`, whose results it has.
+
+    With b = sum_k H V / S, c = sum_k H^2 V / S^2 and a = sum_k H, the divergence has the slope a - b along U_l. It is
+    taken for ``a - b / (1 + x c / b)`` at U_l + x, which agrees in value and slope, and has its zero at::
+
+        U <- max(0, U + (b / a - 1) b / c)
+
+    That is Newton's step [5]_, times b / a; and the multiplicative update, which has U in place of b / c >= U. With a
+    prior, a grows by ``gamma a / (1 + a U / quiet)``. After ``ALL_AT_FIRST`` sweeps, activations that are zero are
+    left out until the others are at rest, and a frame is left once all of them are.
+    """
+    floor, column_sums = V.dtype.type(floor_of(V.dtype)), H.sum(axis=0)
+    rate, quiet = (np.zeros_like(U), V.dtype.type(1)) if prior is None else prior
+    V, Ht, U, rate = (np.array(array.T, order="C") for array in (V, H, U, rate))  # frame first
+    of_V = np.sum(V * np.log(np.maximum(V, floor)) - V, axis=1, dtype=np.float64)
+    kernel = _descent_kernel(_kullback_leibler_descent, V.dtype)
+    S, divergence, curve = np.empty_like(V), np.zeros(len(V)), np.zeros((n_iter, 1))
+    state = np.full(len(V), ALL, np.int64)
+    for i in until(stop, n_iter):
+        before = state.copy()
+        kernel(V, Ht, column_sums, rate, quiet, S, U, state, floor, AT_REST)
+        m = np.flatnonzero(before != DONE)
+        log_likelihood = np.sum(V[m] * np.log(S[m]), axis=1, dtype=np.float64)
+        divergence[m] = of_V[m] - log_likelihood + U[m].astype(np.float64) @ column_sums
+        if prior is not None:
+            divergence[m] += _penalty(U[m].T, column_sums, rate[m].T, quiet)
+        curve[i:] = divergence.sum()
+        state[(state == DONE) & (before == NONZERO)] = ALL
+        state[(state != DONE) & (i + 1 >= ALL_AT_FIRST) & (before == ALL)] = NONZERO
+        if not state.any():
+            break
+    return U.T, curve
+
+
+DONE, NONZERO, ALL = range(3)  # state of a frame in coordinate descent: which of its activations are updated next
+ALL_AT_FIRST = 6  # sweeps; most of what stays zero is zero after them
+AT_REST = 1e-5  # of the largest activation of a frame: by no more than that the others move where it is done
+BINS_TYPES = (
+    "void({real}[:, ::1], {real}[:, ::1], {real}[::1], {real}[:, ::1], {real}, {real}[:, ::1], {real}[:, ::1], "
+    "int64[::1], {real}, float64)"
+)
+
+
+def _descend_bins(V, H, column_sums, rate, quiet, S, U, state, floor, at_rest):
+    """One sweep of every frame; numba compiles this. V, S (M, K); H (L, K); U, rate (M, L); state (M,).
+
+    U, its S = H U + floor and ``state`` are written in place; a frame whose activations move less than ``at_rest`` of
+    the largest becomes ``DONE``.
+    """
+    zero, one = H.dtype.type(0), H.dtype.type(1)
+    for m in range(len(V)):
+        if state[m] == 0:
+            continue
+        v, s = V[m], S[m]
+        s[:] = floor
+        for l in range(len(H)):
+            h, u = H[l], U[m, l]
+            if u > zero:
+                for k in range(len(h)):
+                    s[k] += h[k] * u
+        moved, largest = 0.0, 0.0
+        for l in range(len(H)):
+            u = U[m, l]
+            if u == zero and state[m] == 1:
+                continue
+            h, b, c = H[l], zero, zero
+            for k in range(len(h)):
+                of_model = h[k] / s[k]
+                of_sound = of_model * v[k]
+                b += of_sound
+                c += of_sound * of_model
+            if c > zero:
+                a = column_sums[l] * (one + rate[m, l] / (one + u * column_sums[l] / quiet))
+                new = u + (b / a - one) * b / c
+                if new < floor:
+                    new = zero
+                step = new - u
+                if step != zero:
+                    U[m, l] = new
+                    for k in range(len(h)):
+                        s[k] += h[k] * step
+                moved = max(moved, abs(step) * column_sums[l])
+                largest = max(largest, new * column_sums[l])
+        if moved <= at_rest * largest:
+            state[m] = 0
 
 
 def _itakura_saito_updates(V, H, U, n_iter, stop):
@@ -434,6 +622,23 @@ def _sum_log(x):
     product *= x[2 * n : 3 * n]
     product *= x[3 * n : 4 * n]
     return np.log(product, out=product).sum(dtype=np.float64) + np.log(x[4 * n :]).sum(dtype=np.float64)
+
+
+DESCENTS = {_euclidean_descent: (_descend_gram, GRAM_TYPES), _kullback_leibler_descent: (_descend_bins, BINS_TYPES)}
+
+
+def _descent_kernel(descent, dtype):
+    kernel, types = DESCENTS[descent]
+    return compiled(kernel, types.format(real="float32" if dtype == np.float32 else "float64"))
+
+
+UPDATES = {
+    ("frobenius", "mu"): _euclidean_updates,
+    ("frobenius", "cd"): _euclidean_descent,
+    ("kullback-leibler", "mu"): _kullback_leibler_updates,
+    ("kullback-leibler", "cd"): _kullback_leibler_descent,
+    ("itakura-saito", "mu"): _itakura_saito_updates,
+}
 
 
 # --- Complex NMF ------------------------------------------------------------------------------------

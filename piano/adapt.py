@@ -24,6 +24,7 @@ than it costs. But what is loud costs little, for lists miss notes.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,11 +32,17 @@ import numpy as np
 import utils
 from piano import pitch
 
-N_SWEEPS = 40  # with the basis fixed at first, and with it free at last; more are no better, see benchmarks/README.md
+N_STARTED = 12  # of coordinate descent, with the templates as they are
+N_TUNED = 20  # sweeps after each tuning
+N_SWEEPS = 40  # with the basis free at last; more are no better, see benchmarks/README.md
 N_ROUNDS, N_BETWEEN = 8, 8  # of estimating the factors, and sweeps after each
+FRAMES = 512  # at most, spread over the recording: a piano is known after so many
+AUDIBLE = 1e-3  # of the loudest frame; what is softer says nothing
+BLOCK = 32  # frames of one core
+REVIVED = 0.01  # of what is quiet: the least activation of what may sound
 FIRMEST = 1e12  # the largest strength: the templates then stay as they are, to rounding
 UNLISTED = 1.0  # gamma where a note is not listed
-QUIET = 0.02  # of the mean frame: what is as loud as that is held back half as much
+QUIET = 0.02  # of the mean frame that is heard: what is as loud as that is held back half as much
 BEFORE_S, AFTER_S = 0.1, 0.5  # of a listed note that may sound too: half a window, and strings that die away
 CENTS = np.arange(-24.0, 25, 2)
 TUNED_WITH = 1.0  # semitones that a key's tuning is shared over
@@ -69,8 +76,8 @@ def listed_rate(notes, basis, n_frames):
     return rate
 
 
-def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None, map=map):
-    """Fit a basis to a recording, a sweep over the whole of it at a time.
+def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None):
+    """Fit a basis to a recording, or to ``FRAMES`` frames that are spread over it.
 
     ``auto`` lets the recording choose: S = 1 / D, where D is the Kullback-Leibler divergence of ``N / sum_k N`` from
     T, averaged over the columns by how much they sound. Dirichlet's prior
@@ -87,8 +94,10 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None,
         S > 0; above ``FIRMEST`` it is taken for that.
     notes : list, optional
         What is played, see :func:`listed_rate`.
-    seed, progress, map
-        As for :func:`utils.nmf`.
+    seed : int
+        Of the random start.
+    progress : callable, optional
+        Called with the number of frames just swept, and of all that will be.
 
     Returns
     -------
@@ -96,34 +105,36 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None,
         Adapted, its rotations tuned along; columns sum to what they summed to.
     strength : float
         S.
-    prior : np.ndarray [shape=(L, M), float32] or None
-        Rate of the prior of the activations as it has turned out, for :func:`utils.nmf`; None without ``notes``.
+    prior : tuple or None
+        Of the activations, for :func:`utils.nmf`; None without ``notes``.
 
     Raises
     ------
     InputError
         As from :func:`utils.nmf`.
     """
+    utils.check_basis(basis.H)
+    utils.check_spectrogram(Y)
+    utils.check_bins(Y, basis.H)
     H, level = basis.H, basis.H.sum(axis=0)
     described = basis.columns and basis.sr
-    n_sweeps = 2 * N_SWEEPS + (2 * N_SWEEPS + N_ROUNDS * N_BETWEEN if described else 0)
+    n_sweeps = 1 + N_SWEEPS + (2 * N_TUNED + N_ROUNDS * N_BETWEEN if described else 0)
     strength = strength if strength == "auto" else float(min(strength, FIRMEST))
-
-    def count(n, _=None):
-        if progress:
-            progress(n, n_sweeps * Y.shape[1])
-
+    loudness = np.concatenate(
+        [np.abs(block).sum(axis=0, dtype=np.float64) for _, block in utils.frame_blocks(Y, utils.EUCLIDEAN_BLOCK)]
+    )
+    heard = np.flatnonzero(loudness > AUDIBLE * loudness.max())
+    quiet = QUIET * float(loudness[heard].sum()) / max(len(heard), 1)
     rate = listed_rate(notes, basis, Y.shape[1]) if notes else None
-    U, _ = utils.nmf(Y, H, N_SWEEPS, loss="kullback-leibler", seed=seed, progress=count, map=map)
-    if not U.any():
-        return basis, FIRMEST if strength == "auto" else strength, rate
-    scale = utils.power_of_two(U.max())
-    U *= (level / scale).astype(U.dtype)[:, None]
-    utils.zero_below(U)
-    quiet = QUIET * float(U.sum(axis=0).mean())
-    fit = _Fit(Y, U, rate, scale, quiet, count, map)
+    prior = None if rate is None else (rate, quiet)
+    if not len(heard):
+        return basis, FIRMEST if strength == "auto" else strength, None
+
+    frames = heard[np.linspace(0, len(heard) - 1, min(len(heard), FRAMES)).round().astype(int)]
     T = H.astype(np.float64) / level
-    N = fit.counts(T)
+    fit = _started(Y, T, frames, rate, quiet, seed)
+    fit.count = functools.partial(progress, len(frames), n_sweeps * len(frames)) if progress else lambda: None
+    N = fit.sweep(T)
     if described:
         cents, T, N = _tuned(fit, T, N, basis)
         T, N = _with_factors(fit, T, N, basis)
@@ -134,76 +145,68 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None,
     adapted = T
     for _ in range(N_SWEEPS):
         adapted = normalised(fit.sweep(adapted) + pseudo_counts)
-    prior = None if rate is None else eased(rate, fit.U, quiet)
     return replace(basis, H=(adapted * level).astype(H.dtype)), strength, prior
 
 
 @dataclass
 class _Fit:
-    """A recording and its activations, in units of ``scale``, which sweeps update; their prior; what to call."""
+    """Magnitudes of a recording (K, M), and activations, which sweeps update; their prior; what to call."""
 
-    Y: np.ndarray
+    V: np.ndarray
     U: np.ndarray
     rate: np.ndarray | None
-    scale: float
     quiet: float
-    count: object
-    map: object
+    count: Callable = None
 
-    def counts(self, H, *, fixed=True):
-        """N [shape=(K, L)]; where the activations are not ``fixed``, they have been updated before."""
-        H = utils.zero_below(H.astype(self.U.dtype))
-        blocks = list(utils.frame_slices(self.Y.shape[1], utils.NMF_BLOCK))
-        work = functools.partial(_sweep_block, H=H, scale=self.scale, fixed=fixed, quiet=self.quiet)
-        N = 0.0
-        for frames, (U, N_block) in zip(blocks, self.map(work, map(self._job, blocks)), strict=True):
-            self.U[:, frames] = U
-            N = N + N_block.astype(np.float64)
-            if not fixed:
-                self.count(frames.stop - frames.start)
-        return N
+    def sweep(self, T, n=1):
+        """Update the activations ``n`` times; N [shape=(K, L)] is what the last update finds.
 
-    def _job(self, frames):
-        rate = None if self.rate is None else self.rate[:, frames]
-        return functools.partial(utils.read_frames, self.Y, frames), self.U[:, frames], rate
+        In each block of frames only the columns that sound there take part.
+        """
+        rows = utils.zero_below(np.ascontiguousarray(T.T, self.U.dtype))  # (L, K)
+        floor = utils.floor_of(rows.dtype)
 
-    def sweep(self, H, n=1):
-        """N after ``n`` updates of the activations."""
+        def part(frames):
+            l = np.flatnonzero(self.U[:, frames].any(axis=1))
+            V, u, t = np.ascontiguousarray(self.V[:, frames]), self.U[l, frames], rows[l]
+            rate = None if self.rate is None else self.rate[l, frames]
+            for _ in range(n):
+                R = t.T @ u
+                R += floor
+                np.divide(V, R, out=R)
+                before = u
+                u = u * (t @ R)
+                if rate is not None:
+                    u /= 1 + eased(rate, before, self.quiet)
+                utils.zero_below(u)
+            self.U[l, frames] = u
+            return l, before @ R.T
+
+        with utils.one_blas_thread():
+            parts = utils.in_threads(part, utils.frame_slices(self.V.shape[1], BLOCK))
+        N = np.zeros(rows.shape)
+        for l, found in parts:
+            N[l] += found
+        N *= rows
         for _ in range(n):
-            N = self.counts(H, fixed=False)
-        return N
+            self.count()
+        return N.T
 
 
-def _sweep_block(job, *, H, scale, fixed, quiet):
-    """U, updated unless ``fixed``, and N of one block; ``job`` is a function that reads it, its U, and its rates.
-
-    Silent frames, whose activations are zero, cost nothing.
-    """
-    read, U, rate = job
-    Y, U, floor = read(), U.copy(), utils.floor_of(H.dtype)
-    sounding = np.flatnonzero(Y.any(axis=0))
-
-    def ratio(V, u):
-        S = H @ u
-        S += floor
-        return np.divide(V, S, out=S)
-
-    def part(frames):
-        frames = sounding[frames]
-        V = np.ascontiguousarray(np.abs(Y[:, frames]), H.dtype)  # in the order of H U, or dividing takes far longer
-        V /= H.dtype.type(scale)
-        utils.zero_below(V)
-        u = U[:, frames]
-        if not fixed:
-            u *= H.T @ ratio(V, u)
-            if rate is not None:
-                u /= 1 + eased(rate[:, frames], u, quiet)
-            U[:, frames] = utils.zero_below(u)
-        return ratio(V, u) @ u.T
-
-    with utils.one_blas_thread():
-        N = utils.in_threads(part, utils.frame_slices(len(sounding), utils.DIVERGENCE_BLOCK))
-    return U, H * sum(N)
+def _started(Y, T, frames, rate, quiet, seed):
+    """The :class:`_Fit` of some frames; NMF of them tells what sounds."""
+    V = np.abs(utils.read_frames(Y, frames))
+    V = V.astype(np.result_type(V, np.float32), order="C")
+    scale = utils.power_of_two(V.max())
+    V /= V.dtype.type(scale)
+    utils.zero_below(V)
+    U, _ = utils.nmf(V, T.astype(V.dtype), N_STARTED, loss="kullback-leibler", solver="cd", seed=seed)
+    quiet /= scale
+    if rate is not None:
+        rate = rate[:, frames]
+    may_sound = 1 if rate is None else rate < UNLISTED
+    U = np.maximum(U, U.dtype.type(REVIVED * quiet) * may_sound)  # what is zero would stay so
+    return _Fit(V, U.astype(V.dtype), rate, quiet)
 
 
 def eased(rate, U, quiet):
@@ -224,7 +227,7 @@ def _tuned(fit, H0, N, basis):
     for _ in range(2):
         cents = tuning(N, H0, basis)
         T = warped(H0, cents, basis)
-        N = fit.sweep(T, N_SWEEPS)
+        N = fit.sweep(T, N_TUNED)
     return cents, T, N
 
 
@@ -234,11 +237,12 @@ def tuning(N, H0, basis):
     Maximises ``sum_k N_kl log H0_l(k / 2^(c / 1200))`` on a grid, and by a parabola between, for each note together
     with its neighbours, weighted by ``exp(-(d / TUNED_WITH)^2 / 2)`` at d semitones.
     """
-    notes = list(basis.notes.values())
-    likelihood = np.empty((len(notes), len(CENTS)))
+    notes, total = list(basis.notes.values()), N.sum(axis=0)
+    l = np.flatnonzero(total > HEARD * total.max())  # columns that say something
+    of_columns, likelihood = np.zeros(H0.shape[1]), np.empty((len(notes), len(CENTS)))
     for j, cents in enumerate(CENTS):
-        T = warped(H0, np.full(len(notes), cents), basis)
-        of_columns = np.sum(N * np.log(np.maximum(T, np.finfo(np.float32).tiny)), axis=0)
+        T = normalised(np.maximum(_stretched(H0[:, l], cents), np.finfo(np.float32).tiny))
+        of_columns[l] = np.sum(N[:, l] * np.log(T), axis=0)
         likelihood[:, j] = [of_columns[l].sum() for l in notes]
     distance = np.subtract.outer(list(basis.notes), list(basis.notes))
     likelihood = np.exp(-((distance / TUNED_WITH) ** 2) / 2) @ likelihood
@@ -265,11 +269,18 @@ def turned(basis, cents):
 
 
 def _moved(columns, cents, basis):
-    bins, moved = np.arange(len(columns)), np.empty(columns.shape, np.result_type(columns, np.float64))
-    for c, columns_of_note in zip(cents, basis.notes.values(), strict=True):
-        for l in columns_of_note:
-            moved[:, l] = np.interp(bins / 2 ** (c / 1200), bins, columns[:, l])
+    moved = np.empty(columns.shape, np.result_type(columns, np.float64))
+    for c, l in zip(cents, basis.notes.values(), strict=True):
+        moved[:, l] = _stretched(columns[:, l], c)
     return moved
+
+
+def _stretched(columns, cents):
+    """Columns at k / 2^(cents / 1200), linear between bins; beyond the last bin they are as there."""
+    place = np.minimum(np.arange(len(columns)) / 2 ** (cents / 1200), len(columns) - 1)
+    k = np.minimum(place.astype(int), len(columns) - 2)
+    part = (place - k)[:, None]
+    return columns[k] * (1 - part) + columns[k + 1] * part
 
 
 # --- Factors of partials ------------------------------------------------------------------------------
@@ -278,12 +289,15 @@ def _moved(columns, cents, basis):
 def _with_factors(fit, T0, N, basis):
     """Templates with the factors of their partials, and N after sweeps with those."""
     partial_of = partials(basis)
-    T, g = T0, np.zeros((len(basis.notes), N_PARTIALS))
-    listed = np.ones(len(basis.notes), bool)
+    heard = by_partial(N, partial_of, basis).sum(axis=1)
+    heard = heard > HEARD * heard.max()
     if fit.rate is not None:
-        listed = np.array([fit.rate[l].min() < UNLISTED for l in basis.notes.values()])
+        heard &= [fit.rate[l].min() < UNLISTED for l in basis.notes.values()]
+    C = covariance(basis, heard)
+    g = np.zeros((len(basis.notes), N_PARTIALS))
     for _ in range(N_ROUNDS):
-        g = factors(N, T0 * fit.U.sum(axis=1, dtype=np.float64), partial_of, basis, g, listed)
+        counts = (by_partial(each, partial_of, basis) for each in (N, T0 * fit.U.sum(axis=1, dtype=np.float64)))
+        g = factors(*counts, basis, heard, C, g)
         T = T0.copy()
         for j, l in enumerate(basis.notes.values()):
             T[:, l] *= np.exp(g[j, partial_of[:, j]])[:, None]
@@ -304,43 +318,46 @@ def partials(basis):
     return np.stack([np.searchsorted((p[1:] + p[:-1]) / 2, f) for p in partial_frequencies(basis)], axis=1)
 
 
-def factors(N, expected, partial_of, basis, start, listed):
-    """Log factors g of the partials [shape=(notes, N_PARTIALS)], by Newton's method, see the top of this module.
+def by_partial(counts, partial_of, basis):
+    """Sums of counts [shape=(K, L)] over the bins of each partial and the states of each note."""
+    columns = zip(partial_of.T, basis.notes.values(), strict=True)
+    return np.stack([np.bincount(p, counts[:, l].sum(axis=1), N_PARTIALS) for p, l in columns])
 
-    Parameters
-    ----------
-    N, expected : np.ndarray [shape=(K, L)]
-        Counts, and what they would be with g = 0.
-    partial_of : np.ndarray [shape=(K, notes), int]
-        From :func:`partials`.
-    basis : Basis
-    start : np.ndarray [shape=(notes, N_PARTIALS)]
-        Where the method starts.
-    listed : np.ndarray [shape=(notes,), bool]
-        Notes that are played as far as is known; the others only follow.
-    """
 
-    def by_partial(counts):
-        columns = zip(partial_of.T, basis.notes.values(), strict=True)
-        return np.stack([np.bincount(p, counts[:, l].sum(axis=1), N_PARTIALS) for p, l in columns])
-
-    N, D = by_partial(N), by_partial(expected)
-    heard = listed & (N.sum(axis=1) > HEARD * N.sum(axis=1).max())
-    unit = OBSERVED * heard.sum() / N.sum()
+def covariance(basis, heard):
+    """Covariance K, see the top: of all partials that exist with those of the notes that are heard, note by note."""
     f = partial_frequencies(basis)
-    exists = f < basis.sr / 2
-    note, n = np.nonzero(exists)
-    octave, key = np.log2(f[exists]), np.array(list(basis.notes))[note]
-    told = heard[note]
-    N, D = unit * N[exists][told], unit * D[exists][told]
+    note, n = np.nonzero(f < basis.sr / 2)
+    octave, key, told = np.log2(f[note, n]), np.array(list(basis.notes))[note], heard[note]
 
     def likeness(x, width):
         return np.exp(-((np.subtract.outer(x, x[told]) / width) ** 2) / 2)
 
     same_note, same_partial = (np.equal.outer(x, x[told]) for x in (note, n))
-    covariance = COMMON**2 * likeness(octave, OCTAVES) + SHARED**2 * same_partial * likeness(key, KEYS)
-    covariance += OWN**2 * (same_note & same_partial) + LEVEL**2 * same_note
-    K, g = covariance[told], start[exists][told]
+    C = COMMON**2 * likeness(octave, OCTAVES) + SHARED**2 * same_partial * likeness(key, KEYS)
+    return C + OWN**2 * (same_note & same_partial) + LEVEL**2 * same_note
+
+
+def factors(N, D, basis, heard, C, start):
+    """Log factors g of the partials [shape=(notes, N_PARTIALS)], by Newton's method, see the top of this module.
+
+    Parameters
+    ----------
+    N, D : np.ndarray [shape=(notes, N_PARTIALS)]
+        Counts, and what they would be with g = 0.
+    basis : Basis
+    heard : np.ndarray [shape=(notes,), bool]
+        Notes that are played as far as is known; the others only follow.
+    C : np.ndarray
+        From :func:`covariance`.
+    start : np.ndarray [shape=(notes, N_PARTIALS)]
+        Where the method starts.
+    """
+    exists = partial_frequencies(basis) < basis.sr / 2
+    told = heard[np.nonzero(exists)[0]]
+    unit = OBSERVED * heard.sum() / N.sum()
+    N, D, g = unit * N[exists][told], unit * D[exists][told], start[exists][told]
+    K = C[told]
     for _ in range(N_NEWTON):  # Rasmussen and Williams, Gaussian Processes for Machine Learning, algorithm 3.1
         mean = D * np.exp(g)
         root = np.sqrt(mean)
@@ -352,7 +369,7 @@ def factors(N, expected, partial_of, basis, start, listed):
         if np.abs(step).max() < CONVERGED:
             break
     found = np.zeros(exists.shape)
-    found[exists] = covariance @ a
+    found[exists] = C @ a
     return found
 
 

@@ -1,5 +1,6 @@
 """Basis: the spectra of a piano's notes, and their description, as one value. Reads and writes it."""
 
+import functools
 import itertools
 import json
 import math
@@ -47,7 +48,7 @@ class Basis:
     patterns: np.ndarray | None = None
     files: tuple = ()
 
-    @property
+    @functools.cached_property
     def notes(self):
         """Columns of each note: a dict from MIDI number to a list, in order of pitch.
 

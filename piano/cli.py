@@ -286,7 +286,7 @@ def adapted_basis(recording, basis, listed, args, map):
         return basis, None, None
     from piano import adapt
 
-    options = {"seed": args.seed, "progress": progress_bar("frame", args.quiet), "map": map}
+    options = {"seed": args.seed, "progress": progress_bar("frame", args.quiet)}
     adapted, strength, prior = adapt.adapt_basis(recording.Y, basis, args.adapt, listed, **options)
     report(f"basis adapted with S = {strength:.3g}", args.quiet)
     return adapted, strength, prior

@@ -226,7 +226,8 @@ def sinusoidal_blocks(
         return utils.curves_so_far(slices, map(work, jobs), n_iter, weight, count)
 
     def blocks():
-        U, _ = utils.nmf(Y, H, n_iter, loss="kullback-leibler", seed=seed, prior=prior, progress=count, map=map)
+        options = {"loss": "kullback-leibler", "solver": "cd", "seed": seed, "prior": prior}
+        U, _ = utils.nmf(Y, H, n_iter, **options, progress=count, map=map)
         turn = basis.rotation if strength is None else adapted_rotation(Y, basis, U, strength, map=map)
         n_done = n_iter if passes == 1 else utils.last_sweep(run(U, turn, n_iter, "curves"), E, thr, tol)
         for frames, (U_block, F, X), error, cost in run(U, turn, n_done, "model"):

@@ -20,10 +20,10 @@ def itakura_saito_update(V, H, U, floor):
 
 
 def adaptation_sweep(V, H, U, prior):
-    """Kullback-Leibler update of U, then ``H <- normalise(N + prior)`` with ``N = H * ((V / HU) U^T)``."""
-    U = U * (H.T @ (V / (H @ U)))
-    H = H * ((V / (H @ U)) @ U.T) + prior
-    return H / H.sum(axis=0), U
+    """Both M-steps of one E-step V / HU: U, and ``H <- normalise(N + prior)`` with ``N = H * ((V / HU) U^T)``."""
+    R = V / (H @ U)
+    adapted = H * (R @ U.T) + prior
+    return adapted / adapted.sum(axis=0), U * (H.T @ R)
 
 
 def distance(Y, H, U):

@@ -73,6 +73,13 @@ def partial_levels(H):
     return found
 
 
+def started(V, H):
+    """Frames that adaptation looks at, and the activations it starts from without a list of notes."""
+    heard = V[:, V.sum(axis=0) > adapt.AUDIBLE * V.sum(axis=0).max()]
+    U, _ = utils.nmf(heard, H, adapt.N_STARTED, loss="kullback-leibler", solver="cd")
+    return heard, np.maximum(U, adapt.REVIVED * adapt.QUIET * heard.sum() / heard.shape[1])
+
+
 def kl(V, S):
     return np.sum(V * np.log(V / S) - V + S)
 
@@ -142,7 +149,7 @@ def test_blocks_change_nothing_but_rounding(problem, monkeypatch):
     H, other, U = problem
     V = other @ U
     whole = adapted_to(V, H, 1.0)[0]
-    monkeypatch.setattr(utils, "NMF_BLOCK", 7)
+    monkeypatch.setattr(adapt, "BLOCK", 7)
     assert adapted_to(V, H, 1.0)[0] == pytest.approx(whole, rel=1e-6)
 
 
@@ -156,11 +163,12 @@ def test_silence_leaves_the_basis(problem):
 def test_a_basis_is_adapted_by_sweeps_of_the_paper_whatever_its_columns_sum_to(problem):
     H, other, U = problem
     V, level, strength = other @ U + 1e-6, np.array([1.0, 2.0, 0.5, 3.0]), 0.3
-    U, _ = utils.nmf(V, H * level, adapt.N_SWEEPS, loss="kullback-leibler")
-    U = U * level[:, None] + 1e-300  # of a note at zero, no quotient of zeros
-    expected, prior = H, strength * V.sum() / (10 * H.shape[1]) * H
+    V_heard, U = started(V, H)
+    _, U_swept = oracle.adaptation_sweep(V_heard, H, U, 0 * H)
+    N = H * ((V_heard / (H @ U)) @ U.T)
+    expected, prior, U = H, strength * N.sum() / (10 * H.shape[1]) * H, U_swept
     for _ in range(adapt.N_SWEEPS):
-        expected, U = oracle.adaptation_sweep(V, expected, U, prior)
+        expected, U = oracle.adaptation_sweep(V_heard, expected, U, prior)
     adapted, _ = adapted_to(V, H * level, strength)
     np.testing.assert_allclose(adapted, expected * level, rtol=1e-6)
 
@@ -173,8 +181,8 @@ def test_the_strength_is_one_over_the_divergence_averaged_by_loudness(problem):
     assert adapt.divergence(N, H) == pytest.approx(expected, rel=1e-12)
 
     V = other @ U + 1e-6
-    U, _ = utils.nmf(V, H, adapt.N_SWEEPS, loss="kullback-leibler")
-    N = H * ((V / (H @ U)) @ U.T)
+    V_heard, U = started(V, H)
+    N = H * ((V_heard / (H @ U)) @ U.T)
     _, strength = adapted_to(V, H)
     assert strength == pytest.approx(1 / np.average(entropy(N, H), weights=N.sum(axis=0)), rel=1e-6)
 
@@ -238,6 +246,17 @@ def test_a_note_that_the_list_misses_is_kept_out_of_the_others(played, missed):
         return 1 - np.sum(((1 - mask) * own) ** 2) / np.sum(own**2)
 
     assert kept([note for note in notes if note.midi != KEYS[missed]]) > 0.9
+
+
+def test_a_long_recording_is_known_by_frames_spread_over_it(problem):
+    H, other, U = problem
+    V = np.tile(other @ U, (1, 1 + adapt.FRAMES // U.shape[1]))  # over and over again, so fewer frames tell the same
+    few, strength = adapted_to(other @ U, H, "auto")
+    many, strength_of_many = adapted_to(V, H, "auto")
+    assert strength_of_many == pytest.approx(strength, rel=0.1)
+    assert adapt.divergence(few[:, :3], np.maximum(many[:, :3], 1e-9)) < 0.01 * adapt.divergence(few[:, :3], H[:, :3])
+    silent = np.concatenate([np.zeros_like(V), V], axis=1)  # silence is not counted
+    assert adapted_to(silent, H, "auto")[0] == pytest.approx(many, rel=1e-6)
 
 
 def test_what_a_list_rules_out_costs_more_the_quieter_it_is():
