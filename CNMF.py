@@ -1,14 +1,17 @@
 """Decompose a complex spectrogram, or a sound, with a basis that is held fixed, by Kameoka's complex NMF.
 
     python CNMF.py spec.npy 200 fixed_basis.npy -thr 1e-4
-    python CNMF.py song.flac 200 fixed_basis.npy --phase-init sinusoidal --adapt auto --no-phase --stems -o song
+    python CNMF.py song.flac 200 fixed_basis.npy --stems --listen -o song
 
 Writes basis_calc.npy (K, L), activation_calc.npy (L, M), phase_calc.npy (L, K, M), reconst.npy (K, M),
 cost.npy (one value an iteration), learning_curve_CNMF.png, activation.png and run.json; for a sound notes.csv,
-notes.mid, notes.wav and spectrogram.png as well; with --stems and --listen stems/ and listen.html.
+notes.mid, notes.wav and spectrogram.png as well; with --stems and --listen stems/ and listen.html. With either,
+what separates best is the default: --phase-init sinusoidal --adapt auto --no-phase.
 """
 
+import argparse
 import functools
+import os
 import signal
 import sys
 from contextlib import ExitStack
@@ -22,15 +25,17 @@ import utils
 from piano import basis, cli, figures, notes, outputs, phase, stems
 from piano.recording import open_recording
 
+DEFAULTS = {"phase_init": "mixture", "adapt": "none", "phase": True}
+SEPARATING = {"phase_init": "sinusoidal", "adapt": "auto", "phase": False}  # with stems or a page: what is best there
+
 
 def parse_args(parser, argv):
     cli.add_decomposition(parser)
     parser.add_argument(
         "--phase-init",
         choices=("mixture", "random", "sinusoidal"),
-        default="mixture",
         help="start of the phases: the mixture's, where they stay; uniformly random; or those of notes that are "
-        "smoothed through time, which are held (default: %(default)s)",
+        "smoothed through time, which are held (default: mixture; with --stems or --listen: sinusoidal)",
     )
     parser.add_argument(
         "--sparsity",
@@ -39,8 +44,25 @@ def parse_args(parser, argv):
         metavar="S",
         help="weight of the sparsity penalty, free of gain and length (default: %(default)s)",
     )
-    parser.add_argument("--no-phase", action="store_true", help="do not write phase_calc.npy, L x K x M numbers")
-    return cli.parse(parser, argv)
+    parser.add_argument(
+        "--phase",
+        action=argparse.BooleanOptionalAction,
+        help="write phase_calc.npy, L x K x M numbers, or leave it out (default: write it; with --stems or --listen: "
+        "leave it out)",
+    )
+    return set_defaults(cli.parse(parser, argv))
+
+
+def set_defaults(args):
+    """Set what the user left open. ``missing`` is the file without which another start of the phases was taken."""
+    defaults, args.missing = (SEPARATING if cli.sounds_wanted(args) else DEFAULTS), None
+    rotation = basis.rotation_path(args.basis)
+    if args.phase_init is None and defaults["phase_init"] == "sinusoidal" and not os.path.exists(rotation):
+        args.phase_init, args.missing = "mixture", rotation.name
+    for name, default in defaults.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+    return args
 
 
 def main(argv=None):
@@ -58,13 +80,15 @@ def main(argv=None):
 
 def decompose(path, out_dir, *, templates, args, map):
     """Take one recording apart, and write the results into ``out_dir``."""
-    own = ["learning_curve_CNMF.png", "reconst.npy", *([] if args.no_phase else ["phase_calc.npy"])]
+    own = ["learning_curve_CNMF.png", "reconst.npy", *(["phase_calc.npy"] if args.phase else [])]
     with cli.reserved_folder(out_dir, path, templates, args, own) as workspace:
         recording = open_recording(path, templates, workspace)
         utils.check_complex(recording.Y, path)
-        n_tensors = 1 if args.no_phase else 1 + templates.H.shape[1]
+        n_tensors = 1 + templates.H.shape[1] if args.phase else 1
         n_bytes = n_tensors * recording.Y.size * recording.Y.itemsize
         outputs.check_space(out_dir, n_bytes, "--no-phase leaves out the largest file")
+        if args.missing:
+            cli.report(f"no {args.missing}: notes get the phases of the recording (--phase-init mixture)", args.quiet)
         listed = cli.listed_notes(recording, templates, args, map)
         piano, strength, prior = cli.adapted_basis(recording, templates, listed, args, map)
         wanted = cli.possible_stems(piano, listed, args)
@@ -91,7 +115,8 @@ def decompose(path, out_dir, *, templates, args, map):
             if args.listen:
                 cli.write_page(folder, U, piano, listed, writer, args)
             ending = {"iterations": len(cost), "stopped_by": reason, "normalised_error": float(error[-1])}
-            cli.write_record(folder, recording, piano, args, adapted_with=strength, **ending)
+            start = args.phase_init if cli.sounds_wanted(args) else None  # otherwise the command tells
+            cli.write_record(folder, recording, piano, args, adapted_with=strength, phase_init=start, **ending)
     cli.say_how_it_ended(out_dir, args, **ending)
 
 
@@ -101,10 +126,10 @@ def component_blocks(Y, piano, held, wanted, args, map):
     options["progress"] = cli.progress_bar("frame", args.quiet)
     if args.phase_init == "sinusoidal":
         for *model, X in phase.sinusoidal_blocks(Y, piano, args.n_iter, **held, **options):
-            P = None if args.no_phase else phase.phases(X, piano, Y.dtype)
+            P = phase.phases(X, piano, Y.dtype) if args.phase else None
             yield *model, P, [x for note, x in zip(piano.notes, X, strict=True) if note in wanted]
         return
-    options |= {"phase_init": args.phase_init, "with_phase": not args.no_phase or cli.sounds_wanted(args)}
+    options |= {"phase_init": args.phase_init, "with_phase": args.phase or cli.sounds_wanted(args)}
     for frames, U, P, F, error, cost in utils.complex_nmf_blocks(Y, piano.H, args.n_iter, **options):
         X = None
         if cli.sounds_wanted(args):
@@ -122,7 +147,7 @@ def write_components(folder, blocks, recording, piano, wanted, args):
     writer = None
     with ExitStack() as files:
         write_F = files.enter_context(utils.frame_writer(folder / "reconst.npy", Y.shape, dtype))
-        if not args.no_phase:
+        if args.phase:
             write_P = files.enter_context(utils.frame_writer(folder / "phase_calc.npy", (len(U), *Y.shape), dtype))
         if cli.sounds_wanted(args):
             writer = files.enter_context(cli.stem_writer(folder, recording, piano, wanted, args))
@@ -130,7 +155,7 @@ def write_components(folder, blocks, recording, piano, wanted, args):
             frames, U_block, F, error, cost, P, X = block
             U[:, frames] = U_block
             write_F(F)
-            if not args.no_phase:
+            if args.phase:
                 write_P(P)
             if writer:
                 writer.write(X)

@@ -11,9 +11,9 @@ PYTEST := -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 # A recording of your own: make demo SOUND=my.mp3
 demo: SOUND ?= examples/chorale/matched/mixture.flac
 demo: $(VENV)/user
-	$(RUN) make_init_H.py basis_wav_piano --states 2 --n-fft 8192 --hop-length 2048 -o demo/basis
-	name=$$(basename "$(SOUND)") && $(RUN) CNMF.py "$(SOUND)" 200 demo/basis/fixed_basis.npy --phase-init sinusoidal \
-		--adapt auto --no-phase --stems --listen -o "demo/$${name%.*}"
+	$(RUN) make_init_H.py basis_wav_piano --states 2 --n-fft 8192 -o demo/long
+	name=$$(basename "$(SOUND)") && $(RUN) CNMF.py "$(SOUND)" 200 demo/long/fixed_basis.npy --stems --listen \
+		-o "demo/$${name%.*}"
 
 test: $(VENV)/dev
 	$(RUN) -m ruff check .

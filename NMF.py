@@ -52,6 +52,8 @@ def decompose(path, out_dir, *, templates, args, map):
             utils.check_complex(recording.Y, path)
         listed = cli.listed_notes(recording, templates, args, map)
         piano, strength, prior = cli.adapted_basis(recording, templates, listed, args, map)
+        if args.loss != "kullback-leibler":  # the prior is known for that loss alone
+            prior = None
         options = {"loss": args.loss, "seed": args.seed, "prior": prior, "thr": args.thr, "tol": args.tol}
         progress = cli.progress_bar("frame", args.quiet)
         U, cost = utils.nmf(recording.Y, piano.H, args.n_iter, **options, progress=progress, map=map)

@@ -41,7 +41,7 @@ def parse_args(parser, argv):
     for name, kind, default, text in (
         ("--sr", count, 22050, "sampling rate in Hz; other rates are resampled"),
         ("--n-fft", count, 2048, "STFT length in samples"),
-        ("--hop-length", count, 512, "samples between frames"),
+        ("--hop-length", count, None, "samples between frames (default: a quarter of --n-fft)"),
         ("--n-iter", count, 50, "NMF iterations for each note"),
         ("--states", count, 1, "columns for each note, attack to decay"),
         ("--c3", number, utils.C3_HZ, "frequency of C3 in Hz"),
@@ -49,7 +49,8 @@ def parse_args(parser, argv):
         ("--damping", number, 0.9, "weight of a harmonic relative to the one below"),
         ("--variance", number, 1.0, "variance of each harmonic's peak in Hz^2"),
     ):
-        parser.add_argument(name, type=kind, default=default, metavar="X", help=f"{text} (default: %(default)s)")
+        text = text if default is None else f"{text} (default: %(default)s)"
+        parser.add_argument(name, type=kind, default=default, metavar="X", help=text)
     parser.add_argument(
         "--keys",
         nargs=2,
@@ -65,6 +66,7 @@ def parse_args(parser, argv):
         parser.error(f"--sr: got {args.sr}, expected {LOWEST_SR} to {basis.HIGHEST_SR} Hz")
     if args.n_fft % 2 or args.n_fft > LARGEST_N_FFT:
         parser.error(f"--n-fft: got {args.n_fft}, expected an even number, at most {LARGEST_N_FFT}")
+    args.hop_length = args.hop_length or basis.default_hop(args.n_fft)
     if args.hop_length > args.n_fft:
         parser.error(f"--hop-length: got {args.hop_length}, expected at most --n-fft, {args.n_fft}")
     return args

@@ -82,7 +82,7 @@ def load(path, sr=None, *, with_rotation=False):
         Of ``fixed_basis.npy``.
     sr : int, optional
         Sampling rate in Hz that the user named, for a basis without a description. Then n_fft follows from K, and
-        the hop length is a quarter of it, librosa's default.
+        the hop length from n_fft, see :func:`default_hop`.
     with_rotation : bool
         Whether the rotations are needed.
 
@@ -105,7 +105,7 @@ def load(path, sr=None, *, with_rotation=False):
         raise InputError(f"--sr: got {sr} Hz, expected at most {HIGHEST_SR} Hz")
     else:
         n_fft = 2 * (len(H) - 1)
-        info = {"sr": sr, "n_fft": n_fft, "hop": max(n_fft // 4, 1), "columns": None}
+        info = {"sr": sr, "n_fft": n_fft, "hop": default_hop(n_fft), "columns": None}
     rotation = None
     if with_rotation:
         rotation = load_rotation(path, H.shape)
@@ -115,6 +115,11 @@ def load(path, sr=None, *, with_rotation=False):
         basis = replace(basis, patterns=load_patterns(path, len(basis.templates)))
         files.append(patterns_path(path))
     return replace(basis, files=tuple(files))
+
+
+def default_hop(n_fft):
+    """Hop length in samples where none is named: a quarter of ``n_fft``, as in librosa."""
+    return max(n_fft // 4, 1)
 
 
 def save(folder, basis):
@@ -134,7 +139,7 @@ def description_path(path):
 
 def rotation_path(path):
     """Path of the rotations of a basis: ``fixed_basis_rotation.npy`` for ``fixed_basis.npy``."""
-    return Path(path).with_name(f"{Path(path).stem}_rotation.npy")
+    return Path(path).parent / f"{Path(path).stem}_rotation.npy"  # of any path, even of one that names no file
 
 
 def patterns_path(path):

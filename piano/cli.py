@@ -68,7 +68,7 @@ def add_output(parser):
 
 
 def add_decomposition(parser):
-    """Add the options of NMF.py and CNMF.py: input, iterations, basis, when to stop, and what to write."""
+    """Add the options of NMF.py and CNMF.py: input, iterations, basis, when to stop, what is known of the recording."""
     parser.add_argument(
         "inputs",
         metavar="SPEC",
@@ -94,19 +94,38 @@ def add_decomposition(parser):
         "--adapt",
         type=strength,
         metavar="S",
-        help="adapt the basis to the recording first; S > 0 is how firmly its templates hold it back, auto "
-        "chooses it (default: the basis stays as it is)",
-    )
-    parser.add_argument(
-        "--notes",
-        action="store_true",
-        help="write notes.csv, notes.mid, notes.wav and spectrogram.png as well, which a sound always gets",
+        help="adapt the basis to the recording first; S > 0 is how firmly its templates hold it back, auto chooses it, "
+        "none leaves the basis as it is (default: none; of CNMF.py with --stems or --listen: auto)",
     )
     parser.add_argument(
         "--score",
         metavar="FILE",
         help="list of the notes that are played, MIDI (.mid) or a table like notes.csv: they are not searched for, but "
         "aligned with the sound",
+    )
+    parser.add_argument(
+        "--sr",
+        type=positive(int),
+        metavar="HZ",
+        help="sampling rate of the basis, where no .json beside it tells",
+    )
+    parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="have the work done by the workers of the Dask scheduler at ADDRESS, such as tcp://host:8786, or by one "
+        "on each core of this machine (local)",
+    )
+    parser.add_argument("--seed", type=seed, default=0, help="of the random start (default: %(default)s)")
+    add_results(parser)
+    add_output(parser)
+
+
+def add_results(parser):
+    """Add the options of what NMF.py and CNMF.py write: the notes, their stems, and the page."""
+    parser.add_argument(
+        "--notes",
+        action="store_true",
+        help="write notes.csv, notes.mid, notes.wav and spectrogram.png as well, which a sound always gets",
     )
     parser.add_argument(
         "--stems",
@@ -134,6 +153,9 @@ def add_decomposition(parser):
         + ")",
     )
     parser.add_argument(
+        "--native-sr", action="store_true", help="write stems at the input's sampling rate, not at the basis'"
+    )
+    parser.add_argument(
         "--listen",
         action="store_true",
         help="write listen.html, a page that plays the recording, each listed note and the residual",
@@ -145,23 +167,6 @@ def add_decomposition(parser):
         metavar=("A", "B"),
         help="part of the recording that listen.html holds, in s (default: all of it)",
     )
-    parser.add_argument(
-        "--native-sr", action="store_true", help="write stems at the input's sampling rate, not at the basis'"
-    )
-    parser.add_argument(
-        "--sr",
-        type=positive(int),
-        metavar="HZ",
-        help="sampling rate of the basis, where no .json beside it tells",
-    )
-    parser.add_argument(
-        "--dask",
-        metavar="ADDRESS",
-        help="have the work done by the workers of the Dask scheduler at ADDRESS, such as tcp://host:8786, or by one "
-        "on each core of this machine (local)",
-    )
-    parser.add_argument("--seed", type=seed, default=0, help="of the random start (default: %(default)s)")
-    add_output(parser)
 
 
 def positive(kind):
@@ -187,8 +192,8 @@ def not_negative(text):
 
 
 def strength(text):
-    """An argparse type for the strength of a prior: "auto" or a finite number above zero."""
-    return text if text == "auto" else positive(float)(text)
+    """An argparse type for the strength of a prior: "auto", "none" or a finite number above zero."""
+    return text if text in ("auto", "none") else positive(float)(text)
 
 
 def seed(text):
@@ -282,7 +287,7 @@ def reserved_folder(out_dir, path, basis, args, own):
 
 def adapted_basis(recording, basis, listed, args, map):
     """The basis, adapted if ``--adapt`` says so, the strength that held it back, and the prior of the activations."""
-    if args.adapt is None:
+    if args.adapt in (None, "none"):
         return basis, None, None
     from piano import adapt
 

@@ -143,15 +143,16 @@ RUNS = {
     "kullback-leibler": ("NMF.py", "spec.npy", "10", "basis.npy", "--loss", "kullback-leibler"),
     "itakura-saito": ("NMF.py", "spec.npy", "10", "basis.npy", "--loss", "itakura-saito", "--seed", "5"),
     "mixture phase": ("CNMF.py", "spec.npy", "20", "basis.npy", "-thr", "0.01", "--no-phase"),
-    "mixture phase, stems": ("CNMF.py", "spec.npy", "5", "few.npy", "--stems", "--sr", "22050"),
+    "mixture phase, stems": (
+        *("CNMF.py", "spec.npy", "5", "few.npy", "--stems", "--sr", "22050"),
+        *("--phase-init", "mixture", "--adapt", "none", "--phase"),
+    ),
     "random phases": ("CNMF.py", "short.npy", "3", "basis.npy", "--phase-init", "random"),
     "random phases, stems": (
         *("CNMF.py", "short.npy", "3", "few.npy", "--stems", "--sr", "22050"),
-        *("--phase-init", "random", "--no-phase"),
+        *("--phase-init", "random", "--adapt", "none"),
     ),
-    "sinusoidal phases of an adapted basis": (
-        *("CNMF.py", "spec.npy", "3", "few.npy", "--phase-init", "sinusoidal", "--adapt", "auto", "--no-phase"),
-    ),
+    "sinusoidal phases of an adapted basis": ("CNMF.py", "spec.npy", "3", "few.npy", "--stems", "--sr", "22050"),
     "a sound and its notes": ("NMF.py", "sound.flac", "5", "fixed_basis.npy", "--stems"),
     "a file that the workers do not see": ("NMF.py", "/proc/self/cwd/spec.npy", "5", "basis.npy"),
 }

@@ -268,6 +268,120 @@ def test_cnmf_without_phases(files):
         assert (files / "without" / name).read_bytes() == (files / "with" / name).read_bytes(), name
 
 
+def contents(folder):
+    """Bytes of each file of a run but run.json, which names the command."""
+    paths = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in paths.items() if name != "run.json"}
+
+
+def record(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+WANTED = [["--stems"], ["--listen"], ["--stems", "all", "--listen"]]
+
+
+@pytest.mark.parametrize("wanted", WANTED, ids=" ".join)
+def test_with_stems_or_a_page_what_separates_best_is_the_default(files, rng, capsys, wanted):
+    write_rotation(rng)
+    command = ["spec.npy", "5", "fixed_basis.npy", *wanted]
+    CNMF.main([*command, "-o", "short"])
+    assert "basis adapted with S = " in capsys.readouterr().err
+    CNMF.main([*command, "-o", "long", "--phase-init", "sinusoidal", "--adapt", "auto", "--no-phase"])
+    assert contents(files / "short") == contents(files / "long")
+    assert "phase_calc.npy" not in written(files / "short")
+    for folder in (files / "short", files / "long"):
+        assert record(folder)["phase_init"] == "sinusoidal"
+        assert record(folder)["adapted_with"] > 0
+        assert "fixed_basis_rotation.npy" in [entry["file"] for entry in record(folder)["inputs"]]
+    assert record(files / "short")["command"] == ["CNMF.py", *command]
+    CNMF.main([*command, "-o", "mixture", "--phase-init", "mixture"])  # so the start of the phases tells
+    assert contents(files / "mixture")["reconst.npy"] != contents(files / "short")["reconst.npy"]
+
+
+def test_without_stems_and_page_phases_are_the_mixtures_and_the_basis_stays(files, rng):
+    write_rotation(rng)
+    CNMF.main(["spec.npy", "5", "fixed_basis.npy", "--notes", "-o", "out"])
+    Y, P = np.load("spec.npy"), array(files / "out", "phase_calc")
+    np.testing.assert_allclose(P, np.tile(Y / np.abs(Y), (L, 1, 1)), atol=1e-6)
+    assert (files / "out" / "basis_calc.npy").read_bytes() == (files / "fixed_basis.npy").read_bytes()
+    assert {"phase_init", "adapted_with"}.isdisjoint(record(files / "out"))
+
+
+@pytest.mark.parametrize("phase_init", ["mixture", "random", "sinusoidal"])
+def test_what_is_asked_for_wins_over_the_defaults_of_stems(files, rng, phase_init):
+    write_rotation(rng)
+    command = ["spec.npy", "5", "fixed_basis.npy", "--phase-init", phase_init, "--adapt", "none"]
+    CNMF.main([*command, "-o", "plain"])
+    CNMF.main([*command, "--stems", "--phase", "-o", "stems"])
+    plain, with_stems = contents(files / "plain"), contents(files / "stems")
+    assert "phase_calc.npy" in plain
+    assert with_stems["basis_calc.npy"] == (files / "fixed_basis.npy").read_bytes()
+    assert {name: with_stems[name] for name in plain} == plain  # stems take nothing else apart
+    assert record(files / "stems")["phase_init"] == phase_init
+    assert "adapted_with" not in record(files / "stems")
+
+
+def test_a_strength_that_is_asked_for_wins_over_the_default_of_stems(files):
+    CNMF.main(["spec.npy", "5", "fixed_basis.npy", "--stems", "--adapt", "3", "-o", "out"])
+    assert record(files / "out")["adapted_with"] == 3
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_without_rotations_notes_get_the_phases_of_the_recording(files, capsys, described):
+    if not described:
+        (files / "fixed_basis.json").unlink()
+    command = ["spec.npy", "5", "fixed_basis.npy", "--stems", "--phase", "--sr", "8000"]
+    CNMF.main([*command, "-o", "out"])
+    first, *rest = capsys.readouterr().err.splitlines()
+    remark = "no fixed_basis_rotation.npy: notes get the phases of the recording (--phase-init mixture)"
+    assert first == remark
+    assert remark not in rest
+    Y, P = np.load("spec.npy"), array(files / "out", "phase_calc")
+    np.testing.assert_allclose(P, np.tile(Y / np.abs(Y), (L, 1, 1)), atol=1e-6)
+    assert record(files / "out")["phase_init"] == "mixture"
+    assert record(files / "out")["adapted_with"] > 0
+    CNMF.main([*command, "-o", "asked", "--phase-init", "mixture"])
+    assert remark not in capsys.readouterr().err
+    assert contents(files / "asked") == contents(files / "out")
+    with pytest.raises(SystemExit) as end:
+        CNMF.main([*command, "-o", "asked", "--phase-init", "sinusoidal"])
+    assert end.value.code == 2
+    assert "fixed_basis_rotation.npy: no such file, expected the rotations" in capsys.readouterr().err
+
+
+def test_a_basis_without_description_has_the_same_defaults(files, rng):
+    write_rotation(rng)
+    (files / "fixed_basis.json").unlink()
+    H = array(files, "fixed_basis")
+    duller = H * np.linspace(1, 0.2, K, dtype=np.float32)[:, None]
+    duller /= duller.sum(axis=0)
+    np.save("fixed_basis.npy", duller)
+    CNMF.main(["spec.npy", "5", "fixed_basis.npy", "--stems", "--sr", "8000", "-o", "out"])
+    assert record(files / "out")["phase_init"] == "sinusoidal"
+    adapted = array(files / "out", "basis_calc")
+    np.testing.assert_allclose(adapted.sum(axis=0), 1, rtol=1e-5)
+    assert np.abs(adapted - H).sum() < 0.8 * np.abs(duller - H).sum()  # the recording was made with H
+    assert len(written(files / "out" / "stems")) == L + 1
+
+
+@pytest.mark.parametrize("options", [[], ["--adapt", "none"]])
+def test_nmf_adapts_only_where_it_is_asked_to(files, options):
+    NMF.main(["spec.npy", "5", "fixed_basis.npy", "--stems", "-o", "out", *options])
+    assert (files / "out" / "basis_calc.npy").read_bytes() == (files / "fixed_basis.npy").read_bytes()
+    assert "adapted_with" not in record(files / "out")
+
+
+@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler", "itakura-saito"])
+def test_the_list_has_a_say_in_the_losses_that_know_a_prior(files, monkeypatch, loss):
+    priors, nmf, prior = [], utils.nmf, np.ones((L, M), np.float32)
+    monkeypatch.setattr(cli, "adapted_basis", lambda recording, basis, *_: (basis, 1.0, prior))
+    monkeypatch.setattr(utils, "nmf", lambda *args, **options: priors.append(options["prior"]) or nmf(*args, **options))
+    NMF.main(["spec.npy", "2", "fixed_basis.npy", "--adapt", "1", "--loss", loss])
+    assert len(priors) == 1
+    assert priors[0] is (prior if loss == "kullback-leibler" else None)
+
+
 def test_the_sparsity_option_is_the_weight_of_the_penalty(files):
     for s in ("0", "0.01", "1"):
         CNMF.main(["spec.npy", "60", "fixed_basis.npy", "-o", s, "--sparsity", s])

@@ -26,7 +26,7 @@ def files(tmp_path, monkeypatch, rng):
     monkeypatch.chdir(tmp_path)
     np.save("basis.npy", rng.random((K, L)))
     np.save("spec.npy", rng.standard_normal((K, M)) + 1j * rng.standard_normal((K, M)))
-    CNMF.main(["spec.npy", "2", "basis.npy", "--sr", "8000", "-o", "out", "--stems"])
+    CNMF.main(["spec.npy", "2", "basis.npy", "--sr", "8000", "-o", "out", "--stems", "--phase"])
     return tmp_path
 
 

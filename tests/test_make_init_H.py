@@ -5,11 +5,12 @@ import shutil
 
 import librosa
 import numpy as np
+import pytest
 import soundfile
 
 import make_init_H
 import utils
-from piano import basis, recording
+from piano import basis, cli, recording
 
 SR, N_FFT = 22050, 2048
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
@@ -91,6 +92,18 @@ def test_basis_at_another_rate_and_window_length(templates, tmp_path):
     assert H.shape == (2049, 1)
     assert strongest_series(H[:, 0], 16000, 4096) == 60
     assert (info["sr"], info["n_fft"], info["hop"]) == (16000, 4096, 256)
+
+
+@pytest.mark.parametrize(("n_fft", "hop"), [("2048", 512), ("8192", 2048), ("1022", 255), ("200", 50)])
+def test_frames_are_a_quarter_of_the_window_apart(templates, tmp_path, n_fft, hop):
+    shutil.copyfile(templates[60 - 36], tmp_path / "C4.wav")
+    make_init_H.main([str(tmp_path), "--n-fft", n_fft, "--n-iter", "1", "-o", str(tmp_path), "--quiet"])
+    info = json.loads((tmp_path / "fixed_basis.json").read_text())
+    assert (info["n_fft"], info["hop"]) == (int(n_fft), hop)
+
+
+def test_the_shortest_window_moves_by_a_sample():
+    assert make_init_H.parse_args(cli.parser("", "x.py"), ["notes", "--n-fft", "2"]).hop_length == 1
 
 
 def test_three_states_of_a_note_stand_side_by_side_from_attack_to_decay(templates, tmp_path):

@@ -56,13 +56,15 @@ COMMANDS = {
     "ratio": (NMF, ["--mask", "ratio"]),
     "kullback-leibler": (NMF, ["--loss", "kullback-leibler"]),
     "itakura-saito": (NMF, ["--loss", "itakura-saito"]),
-    "mixture phase": (CNMF, ["--no-phase"]),
-    "random phase": (CNMF, ["--no-phase", "--phase-init", "random"]),
+    "mixture phase": (CNMF, ["--phase-init", "mixture", "--adapt", "none"]),
+    "random phase": (CNMF, ["--phase-init", "random", "--adapt", "none"]),
+    "sinusoidal phase of an adapted basis": (CNMF, []),
 }
 
 
 @pytest.mark.parametrize(("script", "options"), COMMANDS.values(), ids=COMMANDS)
-def test_stems_and_residual_sum_to_the_sound(folder, chord, capsys, script, options):
+def test_stems_and_residual_sum_to_the_sound(folder, learnt, chord, capsys, script, options):
+    shutil.copyfile(learnt / "fixed_basis_rotation.npy", folder / "fixed_basis_rotation.npy")
     script.main(["chord.wav", "10", "fixed_basis.npy", "--stems", "all", *options])
     stems, sr = read_stems(folder / "stems")
     assert sr == SR
@@ -104,8 +106,7 @@ def test_states_of_a_note_are_one_stem(folder, chord, script):
     info["columns"] = [column for column in info["columns"] for _ in range(2)]
     np.save("two.npy", H)
     (folder / "two.json").write_text(json.dumps(info))
-    options = ["--no-phase"] if script is CNMF else []
-    script.main(["chord.wav", "5", "two.npy", "--stems", "all", "--top-db", "300", *options])
+    script.main(["chord.wav", "5", "two.npy", "--stems", "all", "--top-db", "300"])
     stems, _ = read_stems(folder / "stems")
     assert len(stems) <= 61
     assert null(chord.astype(np.float64), stems) < -120
@@ -276,7 +277,7 @@ def listed_pitches(folder):
         return {int(row["midi"]) for row in csv.DictReader(file)}
 
 
-@pytest.mark.parametrize(("script", "options"), [(NMF, []), (CNMF, ["--no-phase"]), (CNMF, ["--phase-init", "random"])])
+@pytest.mark.parametrize(("script", "options"), [(NMF, []), (CNMF, []), (CNMF, ["--phase-init", "random"])])
 def test_stems_are_the_listed_notes_and_the_rest_is_residual(with_patterns, chord, script, options):
     script.main(["chord.wav", "5", "fixed_basis.npy", "--stems", "--quiet", *options])
     stems, _ = read_stems(with_patterns / "stems")
