@@ -576,7 +576,7 @@ def _descend_bins(V, H, column_sums, rate, quiet, S, U, state, floor, at_rest):
                 if step != zero:
                     U[m, l] = new
                     for k in range(len(h)):
-                        s[k] += h[k] * step
+                        s[k] = max(s[k] + h[k] * step, floor)  # rounding could make it negative
                 moved = max(moved, abs(step) * column_sums[l])
                 largest = max(largest, new * column_sums[l])
         if moved <= at_rest * largest:

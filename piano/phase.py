@@ -28,6 +28,7 @@ import numpy as np
 import utils
 
 BLOCK, CONTEXT = 64, 16  # frames smoothed at a time, and frames before and after that they are smoothed with
+ROTATION_BLOCKS = 12  # at most, spread over the recording, that rotations are measured in
 N_TRACKED = 6  # notes of a bin, the strongest of a block, that keep a phase there; the rest are Wiener-filtered
 COHERENCE = 0.985  # the largest rho: a template is steadier than the same note in a recording
 SILENT = 1e-4  # of the loudest activation in a frame, 80 dB below it: where phases are held, what is less is zero
@@ -102,10 +103,9 @@ def adapted_rotation(Y, basis, U, strength, *, map=map):
     U = U / (U.max() or 1)
     notes = list(basis.notes.values())
     work = functools.partial(_correlations_block, H=basis.H, columns=notes)
-    jobs = (
-        (functools.partial(utils.read_frames, Y, frames), U[:, frames])
-        for frames in utils.frame_slices(Y.shape[1], BLOCK)
-    )
+    blocks = list(utils.frame_slices(Y.shape[1], BLOCK))
+    spread = np.unique(np.linspace(0, len(blocks) - 1, ROTATION_BLOCKS).round().astype(int))
+    jobs = ((functools.partial(utils.read_frames, Y, blocks[i]), U[:, blocks[i]]) for i in spread)
     total = sum(map(work, jobs))
     trust = (min(strength, STRONGEST) / TRUSTED) ** 2
     adapted = np.empty(basis.rotation.shape, np.complex64)
@@ -138,27 +138,31 @@ def coherent_part(found, most, chance):
 def _correlations_block(job, *, H, columns):
     read, U = job
     Y = read()
-    if not Y.any():
-        return np.zeros((5, len(columns), len(H)), np.complex128)
+    result = np.zeros((5, len(columns), len(H)), np.complex128)
+    sounding = [n for n, l in enumerate(columns) if U[l].any()]
+    if not Y.any() or not sounding:
+        return result
     scale = utils.power_of_two(np.abs(Y).max())
     Y = np.ascontiguousarray(Y / Y.real.dtype.type(scale))  # in the order of H U, or what follows takes far longer
     turn, power = Y[:, 1:] * Y[:, :-1].conj(), np.abs(Y) ** 2
     size = np.abs(turn)
     with utils.one_blas_thread():
-        A = utils.in_threads(lambda l: utils.zero_below(H[:, l] @ U[l]) ** 2, columns)
+        A = utils.in_threads(lambda n: utils.zero_below(H[:, columns[n]] @ U[columns[n]]) ** 2, sounding)
     total = np.maximum(sum(A), np.finfo(U.dtype).tiny)
 
     def correlations(a):  # of the note a / total * Y, whose mask is real
         mask = utils.zero_below(a / total)
-        energy, both, falls = mask**2 * power, mask[:, 1:] * mask[:, :-1], a[:, 1:] <= a[:, :-1]
+        falls = a[:, 1:] <= a[:, :-1]
+        both, energy = falls * mask[:, 1:] * mask[:, :-1], mask**2 * power
         sizes = both * size
         return [
-            np.sum(values, axis=1, where=falls)
-            for values in (both * turn, energy[:, 1:], energy[:, :-1], sizes, sizes**2)
+            np.sum(values, axis=1)
+            for values in (both * turn, falls * energy[:, 1:], falls * energy[:, :-1], sizes, sizes**2)
         ]
 
     unit = np.array([2, 2, 2, 2, 4]).reshape(-1, 1, 1)
-    return np.stack(utils.in_threads(correlations, A), axis=1).astype(np.complex128) * float(scale) ** unit
+    result[:, sounding] = np.stack(utils.in_threads(correlations, A), axis=1) * float(scale) ** unit
+    return result
 
 
 def sinusoidal_blocks(
@@ -345,7 +349,10 @@ def smoothed_notes(Y, H, U, rotation, note_of):
     np.ndarray [shape=(N, K, M), complex64]
         They sum to Y.
     """
-    X = np.empty((rotation.shape[1], *Y.shape), np.complex64)
+    X = np.zeros((rotation.shape[1], *Y.shape), np.complex64)
+    columns = np.flatnonzero(U.any(axis=1)) if U.any() else np.arange(len(U))  # the others would only take their time
+    notes, note_of = np.unique(note_of[columns], return_inverse=True)
+    H, U, rotation = H[:, columns], U[columns], rotation[:, notes]
     size = np.abs(rotation).astype(np.float64)
     rotation = rotation * (np.minimum(size, COHERENCE) / np.maximum(size, np.finfo(np.float64).tiny))
     Y, H, rotation = (np.array(array, np.result_type(array, np.float64), order="C") for array in (Y, H, rotation))
@@ -353,25 +360,25 @@ def smoothed_notes(Y, H, U, rotation, note_of):
     kernel = utils.compiled(_smooth_bins, SMOOTH_TYPES)
 
     def smooth(bins):
-        kernel(Y[bins], H[bins], U, rotation[bins], note_of, N_TRACKED, X[:, bins])
+        kernel(Y[bins], H[bins], U, rotation[bins], note_of, notes, N_TRACKED, X[:, bins])
 
     utils.in_threads(smooth, utils.frame_slices(len(Y), 32))
     return X
 
 
 SMOOTH_TYPES = (
-    "void(complex128[:, ::1], float64[:, ::1], float64[:, ::1], complex128[:, ::1], int64[::1], int64, "
+    "void(complex128[:, ::1], float64[:, ::1], float64[:, ::1], complex128[:, ::1], int64[::1], int64[::1], int64, "
     "complex64[:, :, :])"
 )
 
 
-def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, X):
-    """Smooth all notes in some bins; numba compiles this. X is written in place, the rest is as above.
+def _smooth_bins(Y, H, U, rotation, note_of, notes, n_tracked, X):
+    """Smooth ``notes``, those that sound, in some bins; numba compiles this. Their rows of X are written in place.
 
     x is the state, the strongest notes, and V its covariance. An innovation e of variance s moves x by g e with
     g = V 1 / s; back in time, z = (sum_n C_n)^(-1) Y comes from them, and X_n = C_n z from its sums ahead and behind.
     """
-    n_notes, n_bins, n_frames = X.shape
+    n_notes, (_, n_bins, n_frames) = len(notes), X.shape
     n = min(n_tracked, n_notes)
     r, g, ahead = np.zeros((3, n_frames, n), np.complex128)
     innovation, z = np.zeros((2, n_frames), np.complex128)
@@ -380,7 +387,6 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, X):
     s_before = 0.0
     for k in range(n_bins):
         if not Y[k].any():
-            X[:, k] = 0
             continue
         variance[:] = 0.0
         for m in range(n_frames):
@@ -443,6 +449,6 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, X):
                 left -= ahead[m, i]
             left /= total[m]  # the noise's part, and rounding, shared out, so that the notes sum to Y
             for note in range(n_notes):
-                X[note, k, m] = variance[m, note] * (z[m] + left)
+                X[notes[note], k, m] = variance[m, note] * (z[m] + left)
             for i in range(n):
-                X[tracked[i], k, m] = ahead[m, i] + variance[m, tracked[i]] * left
+                X[notes[tracked[i]], k, m] = ahead[m, i] + variance[m, tracked[i]] * left

@@ -166,16 +166,16 @@ def stft_blocks(y, *, n_fft=2048, hop=512):
     np.ndarray [shape=(n_fft // 2 + 1, frames), complex64]
         ``1 + n // hop`` frames in all, at most ``FRAMES`` at a time.
     """
-    import librosa
+    from scipy.fft import rfft
 
-    n_frames = 1 + len(y) // hop
-    for start in range(0, n_frames, FRAMES):
-        stop = min(start + FRAMES, n_frames)
-        first, last = start * hop - n_fft // 2, (stop - 1) * hop + n_fft - n_fft // 2
+    n_frames, window = 1 + len(y) // hop, hann(n_fft)
+    for frames in utils.frame_slices(n_frames, FRAMES):
+        first, last = frames.start * hop - n_fft // 2, (frames.stop - 1) * hop + n_fft - n_fft // 2
         samples = utils.read_frames(y, slice(max(first, 0), last)).astype(np.float32, copy=False)
         before = max(-first, 0)
         samples = np.pad(samples, (before, last - first - before - len(samples)))
-        yield librosa.stft(samples, n_fft=n_fft, hop_length=hop, center=False)
+        cut = np.lib.stride_tricks.sliding_window_view(samples, n_fft)[::hop]
+        yield rfft(cut * window, axis=1, workers=utils.available_cores()).T
 
 
 def stft(y, *, n_fft=2048, hop=512):
@@ -272,7 +272,21 @@ def sound_at(recording, sr):
     """Mono sound of a recording of a sound file at ``sr`` Hz [shape=(n,), float32]; may be a memory map."""
     if sr == recording.y_sr:
         return recording.y
-    return load_mapped(recording.path, sr, recording.folder, told=True)
+    if sr > recording.y_sr:
+        return load_mapped(recording.path, sr, recording.folder, told=True)
+    return _lowered(recording, sr)
+
+
+def _lowered(recording, sr):
+    """The sound at a lower rate, resampled from what is there: no reading and decoding again."""
+    import soxr
+
+    resampler, copy = soxr.ResampleStream(recording.y_sr, sr, 1, dtype="float32"), Path(recording.folder) / f"{sr}.f32"
+    with open(copy, "wb") as file:
+        for samples in utils.frame_slices(len(recording.y), SAMPLES):
+            file.write(resampler.resample_chunk(utils.read_frames(recording.y, samples)).tobytes())
+        file.write(resampler.resample_chunk(np.zeros(0, np.float32), last=True).tobytes())
+    return np.memmap(copy, np.float32, "r") if copy.stat().st_size else np.zeros(0, np.float32)
 
 
 def _sound_of(recording):
@@ -281,24 +295,24 @@ def _sound_of(recording):
     copy = Path(recording.folder) / "sound.f32"
     with open(copy, "wb") as file:
         for _, block in utils.frame_blocks(Y, FRAMES):
-            file.write(inverse.add([block])[0].astype(np.float32).tobytes())
-        file.write(inverse.finish()[0].astype(np.float32).tobytes())
+            file.write(inverse.add(block).astype(np.float32).tobytes())
+        file.write(inverse.finish().astype(np.float32).tobytes())
     return np.memmap(copy, np.float32, "r") if copy.stat().st_size else np.zeros(0, np.float32)
 
 
 def istft(X, length, *, n_fft=2048, hop=512):
     """The signal of ``length`` samples whose :func:`stft` is closest to ``X``."""
     inverse = InverseSTFT(X.shape[1], length, n_fft=n_fft, hop=hop)
-    return np.concatenate([*inverse.add([X]), *inverse.finish()])
+    return np.concatenate([inverse.add(X), inverse.finish()])
 
 
 class InverseSTFT:
-    """Turns spectrograms into sound block by block, as ``librosa.istft`` does in one go.
+    """Turns a spectrogram into sound block by block, as ``librosa.istft`` does in one go.
 
     Parameters
     ----------
     n_frames, n_samples : int
-        Number of frames in all, and length of each sound.
+        Number of frames in all, and length of the sound.
     n_fft, hop : int
         Of the transform, in samples.
     """
@@ -306,49 +320,50 @@ class InverseSTFT:
     def __init__(self, n_frames, n_samples, *, n_fft, hop):
         self.n_frames, self.n_samples, self.n_fft, self.hop = n_frames, n_samples, n_fft, hop
         self.window = hann(n_fft)
-        self.carried, self.first = None, 0  # sums that later frames add to, and their first frame
+        self.n_hops = -(-n_fft // hop)  # that a frame reaches over
+        self.carried, self.first = (
+            np.zeros((self.n_hops, hop), np.float32),
+            0,
+        )  # hops that later frames add to, and the first of them
 
-    def add(self, spectra):
-        """The next samples of each sound, from the next block of its spectrogram.
-
-        Parameters
-        ----------
-        spectra : iterable of np.ndarray [shape=(K, frames), complex]
-            One for each sound.
+    def add(self, X):
+        """The next samples, from the next block of frames X [shape=(K, frames), complex]; silence takes no time.
 
         Returns
         -------
-        list of np.ndarray [shape=(n,), float]
-            All calls together, with :meth:`finish`, give ``n_samples`` of each sound.
+        np.ndarray [shape=(n,), float]
+            All calls together, with :meth:`finish`, give ``n_samples``.
         """
-        from scipy.fft import irfft
-
-        sums = []
-        for X in spectra:
-            frames = irfft(X, self.n_fft, axis=0)
-            total = np.zeros(self.n_fft + X.shape[1] * self.hop, frames.dtype)
-            for m, frame in enumerate(frames.T):
-                total[m * self.hop : m * self.hop + self.n_fft] += frame * self.window
-            sums.append(total)
-        for i, rest in enumerate(self.carried or ()):
-            sums[i][: self.n_fft] += rest
-        n = X.shape[1] * self.hop
-        samples = self._finished(sums, n)
-        self.carried, self.first = [total[n:] for total in sums], self.first + X.shape[1]
-        return samples
+        n_frames = X.shape[1]
+        total = np.zeros((n_frames + self.n_hops, self.hop), X.real.dtype)
+        if X.any():
+            for i, part in enumerate(self._by_hops(self._frames(X))):
+                total[i : i + n_frames] += part
+        total[: self.n_hops] += self.carried
+        self.carried = total[n_frames:].copy()
+        return self._finished(total[:n_frames])
 
     def finish(self):
-        """The last samples of each sound."""
-        return self._finished(self.carried, self.n_fft)
+        """The last samples."""
+        return self._finished(self.carried)
 
-    def _finished(self, sums, n):
-        """The next ``n`` samples, divided by the sum of the squared windows, cut to the length of the sound."""
-        position = self.first * self.hop + np.arange(n)  # from the start of the first frame, centred on sample 0
-        weight = np.zeros(n, np.float32)
-        for m in range(self.first - -(-self.n_fft // self.hop) + 1, self.first + -(-n // self.hop)):
-            inside = (position >= m * self.hop) & (position < m * self.hop + self.n_fft)
-            if 0 <= m < self.n_frames:
-                weight[inside] += self.window[position[inside] - m * self.hop] ** 2
-        sounding = (position >= self.n_fft // 2) & (position < self.n_fft // 2 + self.n_samples)
-        weight = np.maximum(weight, np.finfo(np.float32).tiny)
-        return [(total[:n] / weight)[sounding] for total in sums]
+    def _frames(self, X):
+        from scipy.fft import irfft
+
+        return irfft(np.ascontiguousarray(X.T), self.n_fft, axis=1) * self.window
+
+    def _by_hops(self, frames):
+        """Parts of frames, (n_hops, frames, hop)."""
+        padded = np.pad(frames, ((0, 0), (0, self.n_hops * self.hop - self.n_fft)))
+        return padded.reshape(len(frames), self.n_hops, self.hop).transpose(1, 0, 2)
+
+    def _finished(self, total):
+        """The next hops, divided by the sum of the squared windows, cut to the length of the sound."""
+        weight = np.zeros(total.shape, np.float32)
+        frame = self.first + np.arange(len(total))
+        for i, (squares,) in enumerate(self._by_hops(self.window[None] ** 2)):
+            weight[(frame >= i) & (frame - i < self.n_frames)] += squares
+        samples = (total / np.maximum(weight, np.finfo(np.float32).tiny)).ravel()
+        start = self.n_fft // 2 - self.first * self.hop  # of the sound
+        self.first += len(total)
+        return samples[max(0, start) : max(0, start + self.n_samples)]

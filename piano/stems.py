@@ -3,6 +3,7 @@
 Everything here works block by block, so memory does not grow with the length of the recording.
 """
 
+import functools
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -46,22 +47,29 @@ def masked_notes(Y, basis, U, wanted, *, mask="wiener"):
 
     Yields
     ------
-    iterator of np.ndarray [shape=(K, frames), complex]
+    list of np.ndarray [shape=(K, frames), complex]
         The wanted notes of one block of frames, in the order of ``basis.notes``.
     """
     U = U / (U.max() or 1)  # squares of very soft or loud models stay finite
     for frames, block in utils.frame_blocks(Y, FRAMES):
-        yield _shares(block, basis, U[:, frames], wanted, {"ratio": 1, "wiener": 2}[mask])
+        yield _shares(np.ascontiguousarray(block), basis, U[:, frames], wanted, {"ratio": 1, "wiener": 2}[mask])
 
 
 def _shares(Y, basis, U, wanted, power):
-    A = {note: (basis.H[:, l] @ U[l]) ** power for note, l in basis.notes.items()}
-    total = np.maximum(sum(A.values()), np.finfo(U.dtype).tiny)
-    return (a / total * Y for note, a in A.items() if note in wanted)
+    sounding = {note: l for note, l in basis.notes.items() if U[l].any()}
+    with utils.one_blas_thread():
+        A = utils.in_threads(lambda l: (basis.H[:, l] @ U[l]) ** power, sounding.values())
+    A = dict(zip(sounding, A, strict=True))
+    share = Y / np.maximum(sum(A.values(), np.zeros(Y.shape, U.dtype)), np.finfo(U.dtype).tiny)
+
+    def of_note(note):
+        return A[note] * share if note in A else np.zeros_like(share)
+
+    return utils.in_threads(of_note, [note for note in basis.notes if note in wanted])
 
 
 def component_notes(Y, basis, U, P, F, wanted):
-    """Yield notes of a complex NMF, ``sum_{l in n} X_l`` with ``X = H U P + beta (Y - F)``, of one block of frames.
+    """Notes of a complex NMF, ``sum_{l in n} X_l`` with ``X = H U P + beta (Y - F)``, of one block of frames.
 
     Parameters
     ----------
@@ -71,17 +79,20 @@ def component_notes(Y, basis, U, P, F, wanted):
     U, P, F : np.ndarray [shape=(L, frames)], [shape=(L, K, frames)], [shape=(K, frames)]
         Of the block, from :func:`utils.complex_nmf_blocks`.
     wanted : collection
-        Notes to yield, of the keys of ``basis.notes``.
+        Notes to give, of the keys of ``basis.notes``.
 
-    Yields
-    ------
-    np.ndarray [shape=(K, frames), complex]
+    Returns
+    -------
+    list of np.ndarray [shape=(K, frames), complex]
         In the order of ``basis.notes``; all notes add up to Y.
     """
     S, residual = np.maximum(basis.H @ U, np.finfo(U.dtype).tiny), Y - F
-    for note in (l for note, l in basis.notes.items() if note in wanted):
-        A = [np.outer(basis.H[:, l], U[l]) for l in note]
-        yield sum(a * P[l] + a / S * residual for l, a in zip(note, A, strict=True))  # a / S is never above one
+
+    def of_note(columns):
+        A = [np.outer(basis.H[:, l], U[l]) for l in columns]
+        return sum(a * P[l] + a / S * residual for l, a in zip(columns, A, strict=True))  # a / S is never above one
+
+    return utils.in_threads(of_note, [l for note, l in basis.notes.items() if note in wanted])
 
 
 class StemWriter:
@@ -114,29 +125,32 @@ class StemWriter:
         self.clipped, self.n_written = {}, {}  # by file name; a FLAC file that is being written does not tell
         n_samples = -(-len(recording.y) * recording.sr // recording.y_sr)  # of the sound at the transform's rate
         size = {"n_fft": recording.n_fft, "hop": recording.hop}
-        self.inverse = InverseSTFT(recording.Y.shape[1], n_samples, **size)
+        self.inverse = {note: InverseSTFT(recording.Y.shape[1], n_samples, **size) for note in names}
 
     def __enter__(self):
         import soxr
 
         self.folder.mkdir()
         with ExitStack() as stack, _disk_errors():
-            self.files = [stack.enter_context(self._create(name)) for name in self.names.values()]
+            self.files = {note: stack.enter_context(self._create(name)) for note, name in self.names.items()}
             self.stack = stack.pop_all()
         rates = self.recording.sr, self.recording.y_sr
         resampled = rates[0] != rates[1]
-        self.resamplers = [soxr.ResampleStream(*rates, 1, dtype="float32") for _ in self.names if resampled]
+        self.resamplers = {note: soxr.ResampleStream(*rates, 1, dtype="float32") for note in self.names if resampled}
         return self
 
     def write(self, spectra):
-        """Write the next block of frames: an iterable of np.ndarray [shape=(K, frames)], one for each name."""
-        if self.names:
-            self._write_samples(self.inverse.add(spectra), last=False)
+        """Write the next block of frames: np.ndarray [shape=(K, frames)], one for each name."""
+        self._in_threads(lambda note, X: self._write_samples(note, self.inverse[note].add(X)), spectra)
 
     def __exit__(self, kind, *_):
         with self.stack, _disk_errors():
-            if kind is None and self.names:
-                self._write_samples(self.inverse.finish(), last=True)
+            if kind is None:
+                self._in_threads(lambda note: self._write_samples(note, self.inverse[note].finish(), last=True))
+
+    def _in_threads(self, function, *arguments):
+        with _disk_errors():
+            utils.in_threads(lambda job: function(*job), zip(self.names, *arguments, strict=True))
 
     def add_residual(self, kept):
         """Delete all stems but those in ``kept``, write the residual, and check what they add up to.
@@ -159,12 +173,17 @@ class StemWriter:
         rest = self.folder / self.residual
         y = self.recording.y
         with _disk_errors():
-            with self._create(self.residual) as residual:
+            copy = self.recording.folder / "sum.f64"  # of the stems as they were written
+            with self._create(self.residual) as residual, open(copy, "wb") as sums:
                 for block, total in _totals(y, stems):
                     self._put(residual, (block - total).astype(np.float32))
+                    sums.write(total.tobytes())
             error = energy = 0.0
-            for block, total in _totals(y, [*stems, rest]):
-                error, energy = error + np.sum((block - total) ** 2), energy + np.sum(block**2)
+            with open(copy, "rb") as sums:
+                for block, total in _totals(y, [rest]):
+                    total += np.frombuffer(sums.read(total.nbytes))
+                    error, energy = error + np.sum((block - total) ** 2), energy + np.sum(block**2)
+            copy.unlink()
             for path in (*stems, rest):
                 erase_time(path)
         floor = np.finfo(np.float64).tiny
@@ -175,11 +194,11 @@ class StemWriter:
 
         return soundfile.SoundFile(self.folder / name, "w", self.recording.y_sr, 1, self.subtype)
 
-    def _write_samples(self, pieces, *, last):
-        with _disk_errors():
-            for i, piece in enumerate(pieces):
-                piece = piece.astype(np.float32)
-                self._put(self.files[i], self.resamplers[i].resample_chunk(piece, last) if self.resamplers else piece)
+    def _write_samples(self, note, samples, *, last=False):
+        samples = samples.astype(np.float32, copy=False)
+        if self.resamplers:
+            samples = self.resamplers[note].resample_chunk(samples, last)
+        self._put(self.files[note], samples)
 
     def _put(self, file, samples):
         name = Path(file.name).name
@@ -198,7 +217,8 @@ def _totals(y, paths):
         sounds = [stack.enter_context(soundfile.SoundFile(path)) for path in paths]
         for start in range(0, len(y), SAMPLES):
             block = utils.read_frames(y, slice(start, start + SAMPLES)).astype(np.float64)
-            yield block, sum((sound.read(len(block), fill_value=0) for sound in sounds), np.zeros(len(block)))
+            read = functools.partial(soundfile.SoundFile.read, frames=len(block), fill_value=0)
+            yield block, sum(utils.in_threads(read, sounds), np.zeros(len(block)))
 
 
 @contextmanager
