@@ -398,8 +398,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.pianos or args.examples or args.leave_out:
         cases = read_cases(args.pianos, args.examples)
-        text = left_out_table(over_cases(measure_left_out, cases)) if args.leave_out else pianos_tables(cases)
-        print(f"\n{text}")
+        measure, text = (measure_left_out, left_out_table) if args.leave_out else (measure_case, pianos_tables)
+        print(f"\n{text(over_cases(measure, cases))}")
         return
     if not args.draw:
         text = tables(measure_all())
@@ -534,14 +534,13 @@ def in_list(played, found):
     return f"{n_found} of {len(played)} found" + (f", {len(left)} false" if left else "")
 
 
-def pianos_tables(cases):
+def pianos_tables(results):
     """Tables of every piece, of the means over the pieces of each group, and of the worst stems."""
-    results = over_cases(measure_case, cases)
     header = [f"{name}: {figure}" for name in ON_PIANOS for figure in FIGURES[: 1 + (name in WITH_BSS_EVAL)]]
     values = {case.name: means_and_medians(scores) for case, (scores, _) in results}
     rows = [[name, *(f"{mean:.2f} / {median:.2f}" for mean, median in cells)] for name, cells in values.items()]
     summary = []
-    for group, members in by_group(cases).items():
+    for group, members in by_group([case for case, _ in results]).items():
         of_pieces = np.array([values[case.name] for case in members])  # (pieces, figures, 2)
         worst = [members[i].name for i in of_pieces[:, :, 0].argmin(axis=0)]
         cells = [

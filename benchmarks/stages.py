@@ -2,9 +2,9 @@
 
     python benchmarks/stages.py START RESULT SCRIPT ARGUMENT...
 
-START is time.monotonic() of when the process was started, so that the start of Python counts as well. RESULT is a file:
-seconds by stage, as JSON; they add up to the time from START until the command ended. One stage runs at a time: what a
-stage calls of another one, such as adaptation of NMF, or any of them of imports, counts for that one alone.
+START is time.monotonic() of when the process was started, so that the start of Python counts as well. RESULT is a
+file: seconds by stage, as JSON; they add up to the time from START until the command is done. One stage runs at a
+time: what a stage calls of another one, such as adaptation of NMF, or any of them of imports, counts for that alone.
 """
 
 import builtins
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-IMPORTS, REST = "imports", "rest"
+IMPORTS, REST, END = "imports", "rest", "end of Python"  # the last is for whoever waits for the process
 FUNCTIONS = {  # of each stage, besides
     "reading": ("piano.recording.load_mapped", "piano.basis.load"),
     "transform": ("piano.recording._mapped_stft",),
@@ -31,7 +31,7 @@ FUNCTIONS = {  # of each stage, besides
     "sound": ("piano.stems.masked_notes", "piano.stems:StemWriter.write", "piano.stems:StemWriter.add_residual"),
     "pictures": ("utils.plot_learning_curve", "piano.figures.plot_activation", "piano.figures.plot_spectrogram"),
 }
-STAGES = IMPORTS, *FUNCTIONS, REST
+STAGES = IMPORTS, *FUNCTIONS, REST, END
 SUITE = "piano", "utils", "NMF", "CNMF"  # modules that have names for these functions
 
 
