@@ -579,6 +579,10 @@ def without_tuning(N, H0, basis):
     return np.zeros(len(basis.notes))
 
 
+def without_factors(fit, T0, N, basis):
+    return T0, N
+
+
 def without_chance(found, most, chance):
     return np.ones(len(found))
 
@@ -600,7 +604,7 @@ def left_out():
         "the list of notes": (whole._replace(told="none"), {}),
         "the list, in the last decomposition": (whole, {(phase, "sinusoidal_blocks"): without_prior}),
         "tuning": (whole, {(adapt, "tuning"): without_tuning}),
-        "factors of partials": (whole, {(adapt, "N_ROUNDS"): 0}),
+        "factors of partials": (whole, {(adapt, "_with_factors"): without_factors}),
         "what factors of partials have in common": (whole, {(adapt, "COMMON"): 0.01, (adapt, "SHARED"): 0.01}),
         "each note's own deviation, and its rotation": (with_strength[adapt.FIRMEST], {}),
         "rotations of the recording": (whole, {(phase, "adapted_rotation"): templates_rotation}),
