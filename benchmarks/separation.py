@@ -2,15 +2,27 @@
 
     python benchmarks/separation.py
     python benchmarks/separation.py --draw    # measures nothing, draws the chart again from the tables
-    python benchmarks/separation.py --pianos FOLDER    # real pianos; prints a table, writes nothing
+    python benchmarks/separation.py --pianos FOLDER    # rendered and real pianos; prints tables, writes nothing
+    python benchmarks/separation.py --pianos FOLDER --leave-out    # the same, without each part of the method in turn
 
 Every setting takes every example of examples/ apart, on the piano of the templates (matched) and on another one
 (mismatched). Prints the tables, writes them into benchmarks/README.md between its markers, and draws
 images/separation.png from them. About twenty minutes on two cores.
 
-With --pianos the examples are played on each piano of FOLDER, which has recordings of its notes in a folder for each
-layer of velocity, see tools/play_notes.py. Its basis is the suite's, and then one of its own softest layer.
-Only what is recommended, what comes next and an oracle are measured. About ten minutes on one core for two pianos.
+With --pianos the examples are played on each piano of FOLDER, too, which has recordings of its notes in a folder for
+each layer of velocity, see tools/play_notes.py. Its basis is the suite's, and then one of its own softest layer.
+Only what is recommended, what comes next and an oracle are measured. A second table has means over the pieces of each
+group, and a third what is wrong with the worst stem, measured against the truth:
+
+in it      a = sum s s_hat / sum s^2, how much of the note is in its stem
+missing    share of the error's energy that is (1 - a) s, true sound that is not there
+most from  the note that most of the rest, a s - s_hat, is like, how many semitones away it is, and its share of the
+           error's energy: in every bin of the spectrogram the rest is shared out by the energies of the true sounds
+list       how many of the note's onsets the list has, within 0.1 s, and how many others
+
+With --leave-out, parts of the recommended setting are left out one at a time, and the tables say what each is worth:
+mean SDR, and the piece that loses most. Two processes, five minutes for the first and fifteen for the second, with two
+pianos on two cores. --examples adds pieces on other pianos, in a folder laid out as examples/ is.
 
 Only pitches that occur in a piece are scored, and four figures in dB tell of each, s being its true sound, s_hat
 what the setting gives and y the recording:
@@ -19,18 +31,22 @@ SDR   10 log10(sum s^2 / sum (s - s_hat)^2), which forgives nothing
 SDR*, SIR, SAR   BSS Eval (E. Vincent, R. Gribonval and C. Fevotte, IEEE TASLP 2006) by fast_bss_eval, of the pair
       s_hat, y - s_hat against the pair s, y - s: what a filter of 512 taps (23 ms) can make of s counts as the note,
       what such filters can make of y - s besides as interference, and the rest as artefacts; SDR* is the note
-      against both, SIR against interference, SAR the two of them against artefacts
+      against both, SIR against interference, SAR the two of them against artefacts; a silent stem has 0 dB, as of SDR
 """
 
 import argparse
+import contextlib
 import itertools
+import multiprocessing
 import re
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import soxr
@@ -53,6 +69,7 @@ N_ITER = 200
 PIANOS = "matched", "mismatched"
 MAIN_EXAMPLE = "chorale"  # the one with all four figures, and the one in the chart
 FIGURES = "SDR", "SDR*", "SIR", "SAR"
+SILENT = 1e-6  # energy of a stem, relative to that of its note
 SOLVER_ITERATIONS = 100  # medians are then within 0.1 dB of an exact solution, which NumPy 2 keeps fast_bss_eval from
 BEGIN, END = "<!-- separation: begin -->", "<!-- separation: end -->"  # around what this writes into a page
 FIGURES_HEADING = f"### The {MAIN_EXAMPLE}: median / mean over its notes, in dB"
@@ -69,7 +86,7 @@ class Setting(NamedTuple):
     separate: Callable  # from Y, a Basis, true spectrograms to blocks of spectrograms of those notes
     n_fft: int = N_FFT
     oracle: bool = False
-    told: str | None = None  # the list of notes that ``separate`` is given besides: "listed" by the suite, or "true"
+    told: str | None = None  # which list of notes ``separate`` is given besides: "listed" by the suite, or "true"
 
 
 # --- Ways of taking a recording apart -----------------------------------------------------------------
@@ -177,12 +194,21 @@ SETTINGS = [
 ]
 RECOMMENDED = "CNMF, sinusoidal, adapted, listed notes", 2, 8192  # name, states, n_fft
 RIVAL = "NMF, KL, Wiener mask"  # with the basis as it is, and the states and the n_fft that suit it best
-ON_PIANOS = {  # rows of the table of real pianos
+ON_PIANOS = {  # columns of the table of all pianos
+    "KL and Wiener mask": ("NMF, KL, Wiener mask", 2, 8192),
     "recommended": RECOMMENDED,
     "recommended, told the true notes": ("CNMF, sinusoidal, adapted, true notes", 2, 8192),
-    "runner-up: KL, Wiener mask": ("NMF, KL, Wiener mask", 2, 8192),
     "oracle: true Wiener mask": ("true Wiener mask", None, N_FFT),
 }
+WITH_BSS_EVAL = "recommended", "oracle: true Wiener mask"  # columns that come with SDR*, too
+GROUPS = {  # of pieces on pianos
+    "matched": "the templates' own piano",
+    "other": "other SoundFonts",
+    "real": "real pianos",
+    "own": "real pianos, basis of their own softest layer",
+}
+PROCESSES = 2
+TOLERANCE_S = 0.1  # between the onset of a note in the truth and in the list
 CHART = {  # bars of the chart, two for each: name, states and n_fft of a row of the table
     "CNMF.py, random phases": ("CNMF, random start: X", "1", "2048"),
     "complex NMF, plain model": (PLAIN.name, "1", "2048"),
@@ -217,12 +243,12 @@ def listed(y, basis):
     return notes.listed(soxr.resample(y, SR, notes.EVENT_SR), basis)
 
 
-def separate(setting, y, stems, basis, true_notes=None):
-    """What a setting takes the notes of ``stems`` for [shape=(notes, n)]."""
+def separate(setting, y, stems, basis, told=None):
+    """What a setting takes the notes of ``stems`` for [shape=(notes, n)]; ``told`` has lists of notes by name."""
     transform = {"n_fft": setting.n_fft, "hop": setting.n_fft // 4}
     Y, truth = recording.stft(y, **transform), {note: recording.stft(s, **transform) for note, s in stems.items()}
     inverse = recording.InverseSTFT(Y.shape[1], len(y), **transform)
-    played = [] if setting.told is None else [listed(y, basis) if setting.told == "listed" else true_notes]
+    played = [told[setting.told]] if setting.told else []
     pieces = [inverse.add(spectra) for spectra in setting.separate(Y, basis, truth, *played)]
     return np.concatenate([*pieces, inverse.finish()], axis=1)
 
@@ -237,30 +263,42 @@ def bss_eval(s, s_hat, y):
     """SDR*, SIR and SAR in dB of one note, the rest of the recording being the other source."""
     import fast_bss_eval
 
+    if np.sum(s_hat**2) < SILENT * np.sum(s**2):
+        return [0.0] * 3
     pairs = (np.stack([sound, y - sound]).astype(np.float64) for sound in (s, s_hat))
     scores = fast_bss_eval.bss_eval_sources(*pairs, compute_permutation=False, use_cg_iter=SOLVER_ITERATIONS)
     return [float(score[0]) for score in scores]
 
 
-def measure(setting, y, stems, basis, true_notes=None, *, with_bss_eval=False):
+def figures(stems, estimates, y, *, with_bss_eval=False):
     """Figures of every note [shape=(1 or 4, notes)], in dB."""
     rows = []
-    for s, s_hat in zip(stems.values(), separate(setting, y, stems, basis, true_notes), strict=True):
+    for s, s_hat in zip(stems.values(), estimates, strict=True):
         rows.append([sdr(s, s_hat), *(bss_eval(s, s_hat, y) if with_bss_eval else ())])
     return np.transpose(rows)
+
+
+def setting_of(row):
+    """The setting of that name, states and n_fft."""
+    return next(s for s in SETTINGS if (s.name, s.states, s.n_fft) == row)
 
 
 # --- What is written ----------------------------------------------------------------------------------
 
 
+def markdown(header, rows):
+    """A table."""
+    header, *lines = (f"| {' | '.join(row)} |" for row in (header, *rows))
+    return "\n".join([header, f"|{'---|' * (header.count(' | ') + 1)}", *lines])
+
+
 def table(header, cells):
-    """Markdown of a table with one row for each setting; ``cells(i)`` are those of setting i."""
-    rows = [["", "states", "n_fft", *header]]
+    """A table with one row for each setting; ``cells(i)`` are those of setting i."""
+    rows = []
     for i, setting in enumerate(SETTINGS):
         name = f"oracle: {setting.name}" if setting.oracle else setting.name
         rows.append([name, str(setting.states or ""), str(setting.n_fft), *cells(i)])
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])
+    return markdown(["", "states", "n_fft", *header], rows)
 
 
 def figures_table(scores):
@@ -284,9 +322,8 @@ def sdr_table(scores):
 
 def recommendation(scores):
     """What the recommended setting has on every example, in mean and median SDR, beside what else there is."""
-    chosen = next(i for i, s in enumerate(SETTINGS) if (s.name, s.states, s.n_fft) == RECOMMENDED)
-    plain = SETTINGS.index(PLAIN)
-    rows = [["", "recommended", "KL and Wiener mask, at its best", "plain model"]]
+    chosen, plain = SETTINGS.index(setting_of(RECOMMENDED)), SETTINGS.index(PLAIN)
+    rows = []
     for key, values in scores.items():
 
         def cell(i, values=values):
@@ -295,17 +332,9 @@ def recommendation(scores):
         rivals = [i for i, s in enumerate(SETTINGS) if s.name == RIVAL]
         best = max(rivals, key=lambda i, values=values: np.mean(values[i][0]))
         rows.append([", ".join(key), cell(chosen), f"{cell(best)} ({chart_label(SETTINGS[best])})", cell(plain)])
-    lines = [f"| {' | '.join(row)} |" for row in rows]
     name, states, n_fft = RECOMMENDED
-    return "\n".join(
-        [
-            f"**Recommended: {name}, {states} states, n_fft {n_fft}.** Mean and median SDR over the notes, in dB:",
-            "",
-            lines[0],
-            "|---|---|---|---|",
-            *lines[1:],
-        ]
-    )
+    said = f"**Recommended: {name}, {states} states, n_fft {n_fft}.** Mean and median SDR over the notes, in dB:"
+    return f"{said}\n\n{markdown(['', 'recommended', 'KL and Wiener mask, at its best', 'plain model'], rows)}"
 
 
 def read_medians(page):
@@ -363,10 +392,14 @@ def main(argv=None):
     parser.add_argument(
         "--draw", action="store_true", help="only draw the chart, from the tables in benchmarks/README.md"
     )
-    parser.add_argument("--pianos", metavar="FOLDER", type=Path, help="measure real pianos instead, see above")
+    parser.add_argument("--pianos", metavar="FOLDER", type=Path, help="measure real pianos besides, see above")
+    parser.add_argument("--examples", metavar="FOLDER", type=Path, help="with the above, more pieces, see above")
+    parser.add_argument("--leave-out", action="store_true", help="leave out parts of what is recommended, see above")
     args = parser.parse_args(argv)
-    if args.pianos:
-        print(f"\n{pianos_table(measure_pianos(args.pianos))}")
+    if args.pianos or args.examples or args.leave_out:
+        cases = read_cases(args.pianos, args.examples)
+        measure, text = (measure_left_out, left_out_table) if args.leave_out else (measure_case, pianos_tables)
+        print(f"\n{text(over_cases(measure, cases))}")
         return
     if not args.draw:
         text = tables(measure_all())
@@ -379,23 +412,259 @@ def example_names():
     return sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir())
 
 
-def measure_pianos(folder):
-    """SDR of every note [shape=(notes,)] by ``(row of ON_PIANOS, example, piano, basis)``."""
-    rows = {name: next(s for s in SETTINGS if (s.name, s.states, s.n_fft) == row) for name, row in ON_PIANOS.items()}
+# --- All pianos ---------------------------------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    """A piece on a piano, the true sound of every pitch, and the basis that it is taken apart with."""
+
+    piece: str
+    piano: str
+    group: str  # one of GROUPS
+    y: np.ndarray
+    stems: dict
+    basis: Basis
+    played: list
+
+    @property
+    def name(self):
+        return f"{self.piece}, {self.piano}{', own basis' if self.group == 'own' else ''}"
+
+
+def read_cases(pianos=None, examples=None):
+    """Every piece of examples/ and of a folder like it as they are, and each of examples/ on each of the pianos."""
     _, states, n_fft = RECOMMENDED
-    suites, scores = learn_basis(n_fft, states), {}
-    for piano in tqdm(sorted(path for path in folder.iterdir() if path.is_dir()), "Pianos"):
+    suites, cases = learn_basis(n_fft, states), []
+    for folder in filter(None, (ROOT / "examples", examples)):
+        for path in sorted(folder.glob("*/*/mixture.flac")):
+            piece, piano = path.parts[-3:-1]
+            played, group = notes.read_score(folder / piece / "notes.csv"), "matched" if piano == "matched" else "other"
+            cases.append(Case(piece, piano, group, *read_piece(path.parent), suites, played))
+    for piano in sorted(path for path in pianos.iterdir() if path.is_dir()) if pianos else ():
         layers = play_notes.read_layers(piano)
-        bases = {"the suite's": suites, "its own": basis_of_layer(n_fft, states, layers[0])}
-        for example in example_names():
-            played = notes.read_score(ROOT / "examples" / example / "notes.csv")
+        own = basis_of_layer(n_fft, states, layers[0])
+        for piece, (group, basis) in itertools.product(example_names(), {"real": suites, "own": own}.items()):
+            played = notes.read_score(ROOT / "examples" / piece / "notes.csv")
             stems = play_notes.play(played, layers)
             gain = play_notes.PEAK / np.abs(sum(stems.values())).max()
             stems = {midi: (gain * s).astype(np.float32) for midi, s in stems.items()}
-            for (name, setting), (whose, basis) in itertools.product(rows.items(), bases.items()):
-                figures = measure(setting, sum(stems.values()), stems, basis, played)
-                scores[name, example, piano.name, whose] = figures[0]
-    return scores
+            cases.append(Case(piece, piano.name, group, sum(stems.values()), stems, basis, played))
+    if len({case.name for case in cases}) < len(cases):
+        raise SystemExit("got two pieces with one name on pianos with one name, expected different ones")
+    return cases
+
+
+def over_cases(function, cases):
+    """``(case, function(case))`` of each, in a few processes that use one core each."""
+    context = multiprocessing.get_context("spawn")  # a fork would have threads of BLAS that do not run
+    with ProcessPoolExecutor(PROCESSES, context, use_one_core) as pool:
+        pool.submit(compile_kernels, cases[0]).result()  # or both processes would write numba's cache
+        return list(zip(cases, tqdm(pool.map(function, cases), "Pieces", len(cases)), strict=True))
+
+
+def use_one_core():
+    utils.core_limit.set(1)
+    utils.one_blas_thread().__enter__()
+
+
+def compile_kernels(case):
+    """Take the first two seconds apart."""
+    start = {midi: s[: 2 * SR] for midi, s in case.stems.items()}
+    separate(setting_of(RECOMMENDED), case.y[: 2 * SR], start, case.basis, lists(case))
+
+
+def lists(case):
+    return {"true": case.played, "listed": listed(case.y, case.basis)}
+
+
+def measure_case(case):
+    """Figures of every note by column of ``ON_PIANOS``, and the row of the table of worst stems."""
+    told, scores = lists(case), {}
+    for name, row in ON_PIANOS.items():
+        estimates = separate(setting_of(row), case.y, case.stems, case.basis, told)
+        scores[name] = figures(case.stems, estimates, case.y, with_bss_eval=name in WITH_BSS_EVAL)
+        if name == "recommended":
+            worst = worst_stem(case, estimates, scores[name][0], told["listed"])
+    return scores, worst
+
+
+def worst_stem(case, estimates, sdrs, found):
+    """Name and SDR of the stem with the least, and what is wrong with it, as cells of a table."""
+    i = int(np.argmin(sdrs))
+    midi = list(case.stems)[i]
+    kept, missing, shares = what_is_wrong(midi, estimates[i], case.stems)
+    most = max(shares.keys() - {midi}, key=shares.get)
+    return [
+        pitch.note_name(midi),
+        f"{sdrs[i]:.1f}",
+        f"{kept:.0%}",
+        f"{missing:.0%}",
+        f"{pitch.note_name(most)} ({most - midi:+d}): {shares[most]:.0%}",
+        in_list(*([note for note in score if note.midi == midi] for score in (case.played, found))),
+    ]
+
+
+def what_is_wrong(midi, s_hat, stems):
+    """How much of a note is in its stem, and shares of the error's energy: what is missing, and what is like each note.
+
+    Returns a, the share of (1 - a) s, and the shares of the rest by MIDI number, see the top of this module. All
+    shares together are 1.
+    """
+    sounds = {note: s.astype(np.float64) for note, s in stems.items()}
+    s = sounds[midi]
+    kept = np.sum(s * s_hat) / np.sum(s**2)
+    missing = (1 - kept) ** 2 * np.sum(s**2) / np.sum((s - s_hat) ** 2)
+    transform = {"n_fft": RECOMMENDED[-1], "hop": RECOMMENDED[-1] // 4}
+    rest, *powers = (np.abs(recording.stft(x, **transform)) ** 2 for x in (kept * s - s_hat, *sounds.values()))
+    total = sum(powers)
+    of_unit = rest / np.maximum(total, SILENT**2 * total.max())
+    shares = np.array([np.sum(of_unit * power, dtype=np.float64) for power in powers])
+    shares *= (1 - missing) / max(shares.sum(), np.finfo(np.float64).tiny)
+    return kept, missing, dict(zip(sounds, shares, strict=True))
+
+
+def in_list(played, found):
+    """How many onsets of one key were found, and what else was listed; each is taken for one note at most."""
+    left = [note.onset for note in found]
+    for note in played:  # in order of onset, and so is what is left
+        near = [onset for onset in left if abs(onset - note.onset) <= TOLERANCE_S]
+        if near:
+            left.remove(near[0])
+    n_found = len(found) - len(left)
+    return f"{n_found} of {len(played)} found" + (f", {len(left)} false" if left else "")
+
+
+def pianos_tables(results):
+    """Tables of every piece, of the means over the pieces of each group, and of the worst stems."""
+    header = [f"{name}: {figure}" for name in ON_PIANOS for figure in FIGURES[: 1 + (name in WITH_BSS_EVAL)]]
+    values = {case.name: means_and_medians(scores) for case, (scores, _) in results}
+    rows = [[name, *(f"{mean:.2f} / {median:.2f}" for mean, median in cells)] for name, cells in values.items()]
+    summary = []
+    for group, members in by_group([case for case, _ in results]).items():
+        of_pieces = np.array([values[case.name] for case in members])  # (pieces, figures, 2)
+        worst = [members[i].name for i in of_pieces[:, :, 0].argmin(axis=0)]
+        cells = [
+            f"{np.mean(x):.2f}, worst {np.min(x):.2f} ({name})"
+            for x, name in zip(of_pieces[:, :, 0].T, worst, strict=True)
+        ]
+        summary.append([f"{GROUPS[group]} ({len(members)})", *cells])
+    worst = [[*case.name.split(", ", 1), *row] for case, (_, row) in results]
+    parts = [
+        "### Each piece: mean / median over its notes, in dB",
+        markdown(["", *header], rows),
+        "### Means over the pieces of their means, in dB",
+        markdown(["", *header], summary),
+        "### The worst stem of each piece, as recommended",
+        markdown(["piece", "piano", "worst stem", "SDR", "in it", "missing", "most from", "list"], worst),
+    ]
+    return "\n\n".join(parts)
+
+
+def means_and_medians(scores):
+    """Over the notes, of each column of figures [shape=(columns, 2)]."""
+    rows = [row for name in ON_PIANOS for row in scores[name][:2]]  # SDR, and SDR* where it was measured
+    return np.array([(np.mean(row), np.median(row)) for row in rows])
+
+
+def by_group(cases):
+    """The cases of each group that has any, by its name."""
+    groups = {group: [case for case in cases if case.group == group] for group in GROUPS}
+    return {group: members for group, members in groups.items() if members}
+
+
+# --- Parts left out -----------------------------------------------------------------------------------
+
+
+def without_tuning(N, H0, basis):
+    return np.zeros(len(basis.notes))
+
+
+def without_factors(fit, T0, N, basis):
+    return T0, N
+
+
+def without_chance(found, most, chance):
+    return np.ones(len(found))
+
+
+def templates_rotation(Y, basis, U, strength, *, map=map):
+    return basis.rotation
+
+
+def without_prior(Y, basis, n_iter, *, original=phase.sinusoidal_blocks, **options):
+    return original(Y, basis, n_iter, **options | {"prior": None})
+
+
+def left_out():
+    """Rows of the table: a setting each, and what is put in the place of attributes of modules meanwhile."""
+    whole = setting_of(RECOMMENDED)
+    with_strength = {s: whole._replace(separate=partial(smoothed, strength=s)) for s in (None, 20.0, adapt.FIRMEST)}
+    return {
+        "nothing": (whole, {}),
+        "the list of notes": (whole._replace(told="none"), {}),
+        "the list, in the last decomposition": (whole, {(phase, "sinusoidal_blocks"): without_prior}),
+        "tuning": (whole, {(adapt, "tuning"): without_tuning}),
+        "factors of partials": (whole, {(adapt, "_with_factors"): without_factors}),
+        "what factors of partials have in common": (whole, {(adapt, "COMMON"): 0.01, (adapt, "SHARED"): 0.01}),
+        "each note's own deviation, and its rotation": (with_strength[adapt.FIRMEST], {}),
+        "rotations of the recording": (whole, {(phase, "adapted_rotation"): templates_rotation}),
+        "strength chosen by the recording: always 20": (with_strength[20.0], {}),
+        "easing of the prior for loud notes": (whole, {(adapt, "QUIET"): 1e9}),
+        "comparing rotations with chance": (whole, {(phase, "coherent_part"): without_chance}),
+        "smoothing: KL and Wiener mask": (
+            whole._replace(separate=partial(masked, loss=LOSSES["KL"], mask="wiener", strength="auto")),
+            {},
+        ),
+        "adaptation": (with_strength[None], {}),
+    }
+
+
+@contextlib.contextmanager
+def replaced(attributes):
+    """Context in which attributes of modules, ``{(module, name): value}``, are others.
+
+    Raises
+    ------
+    AttributeError, TypeError
+        If a module has no such attribute, or calls a function otherwise than it is defined.
+    RuntimeError
+        If a function in the place of another was never called.
+    """
+    with contextlib.ExitStack() as stack:
+        functions = []
+        for (module, name), value in attributes.items():
+            if callable(value):
+                patch = mock.patch.object(module, name, autospec=True, side_effect=value)
+                functions.append((name, stack.enter_context(patch)))
+            else:
+                stack.enter_context(mock.patch.object(module, name, value))
+        yield
+        for name, function in functions:
+            if not function.called:
+                raise RuntimeError(f"{name}: got no call, expected one")
+
+
+def measure_left_out(case):
+    """Mean SDR of a piece by row of :func:`left_out`."""
+    told, means = lists(case) | {"none": None}, {}
+    for name, (setting, attributes) in left_out().items():
+        with replaced(attributes):
+            estimates = separate(setting, case.y, case.stems, case.basis, told)
+        means[name] = float(np.mean(figures(case.stems, estimates, case.y)[0]))
+    return means
+
+
+def left_out_table(results):
+    """Mean SDR over the pieces of each group, and what the piece loses and gains that does so most."""
+    groups, means = by_group([case for case, _ in results]), {case.name: values for case, values in results}
+    rows = []
+    for name in left_out():
+        cells = [f"{np.mean([means[case.name][name] for case in members]):.2f}" for members in groups.values()]
+        change = {case: values[name] - values["nothing"] for case, values in means.items()}
+        extremes = [f"{change[case]:+.2f} ({case})" for case in (find(change, key=change.get) for find in (min, max))]
+        rows.append([name, *cells, *(extremes if name != "nothing" else ["", ""])])
+    header = [f"{GROUPS[group]} ({len(members)})" for group, members in groups.items()]
+    return markdown(["left out", *header, "worst change of a piece", "best"], rows)
 
 
 def basis_of_layer(n_fft, states, layer):
@@ -411,23 +680,6 @@ def basis_of_layer(n_fft, states, layer):
         return learn_basis(n_fft, states, Path(folder))
 
 
-def pianos_table(scores):
-    """Mean / median SDR of every piece, and over them; the worst piece has the least mean."""
-    pieces = list(dict.fromkeys(key[1:] for key in scores))
-    lines = [f"| mean / median SDR in dB | {' | '.join(ON_PIANOS)} |", f"|{'---|' * (len(ON_PIANOS) + 1)}"]
-    for piece in pieces:
-        cells = [f"{np.mean(scores[name, *piece]):.2f} / {np.median(scores[name, *piece]):.2f}" for name in ON_PIANOS]
-        lines.append(f"| {piece[0]}, {piece[1]}, basis: {piece[2]} | {' | '.join(cells)} |")
-    for whose in dict.fromkeys(piece[2] for piece in pieces):
-        cells = []
-        for name in ON_PIANOS:
-            of_pieces = [(np.mean(s), np.median(s)) for key, s in scores.items() if (key[0], key[3]) == (name, whose)]
-            mean, median = np.mean(of_pieces, axis=0)
-            cells.append(f"{mean:.2f} / {median:.2f}, worst {np.min(of_pieces, axis=0)[0]:.2f}")
-        lines.append(f"| **all, basis: {whose}** | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def measure_all():
     """Figures of every setting, by example and piano."""
     needed = sorted({(setting.n_fft, setting.states) for setting in SETTINGS if setting.states})
@@ -435,11 +687,12 @@ def measure_all():
     scores = {}
     for key in itertools.product(example_names(), PIANOS):
         y, stems = read_piece(ROOT.joinpath("examples", *key))
-        played, with_bss_eval = notes.read_score(ROOT / "examples" / key[0] / "notes.csv"), key[0] == MAIN_EXAMPLE
-        scores[key] = [
-            measure(setting, y, stems, bases.get((setting.n_fft, setting.states)), played, with_bss_eval=with_bss_eval)
-            for setting in tqdm(SETTINGS, " ".join(key))
-        ]
+        told = {"true": notes.read_score(ROOT / "examples" / key[0] / "notes.csv")}
+        told["listed"] = listed(y, bases[RECOMMENDED[:0:-1]])
+        scores[key] = []
+        for setting in tqdm(SETTINGS, " ".join(key)):
+            estimates = separate(setting, y, stems, bases.get((setting.n_fft, setting.states)), told)
+            scores[key].append(figures(stems, estimates, y, with_bss_eval=key[0] == MAIN_EXAMPLE))
     return scores
 
 

@@ -2,16 +2,24 @@
 
     python benchmarks/speed.py
     python benchmarks/speed.py --only sweep nmf
+    python benchmarks/speed.py --only solvers    # also draws images/solvers.png
 
-Six tables: growth with the length of the recording and with the size of the basis, as whole processes; a sweep of
+Tables: growth with the length of the recording and with the size of the basis, as whole processes; a sweep of
 complex NMF with moving phases; fixed-basis NMF of a recording; its iterations early and late, in sound, a fade and
-silence; smoothed phases and adaptation; a whole short run. Rivals take turns, so that what else the machine is doing
-hits all of them, and ratios are medians over the rounds. About twenty minutes on two cores.
+silence; smoothed phases and adaptation; a whole short run; how soon solvers come near the least cost; and whole
+commands by stage, on one core and on two. Rivals take turns, so that what else the machine is doing hits all of them,
+and ratios are medians over the rounds. About forty minutes on two cores, half of them for the commands.
+
+On n cores a stage takes T(n) = s + p / n, s being its serial part and p what all cores share. From one core and two
+come s = 2 T(2) - T(1) and p = 2 (T(1) - T(2)), where s is taken for at least 0 and at most T(1). Stages add up to
+what the command would take on four cores and on eight.
 """
 
 import argparse
 import functools
+import inspect
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -26,13 +34,34 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import stages  # noqa: E402
+
+import make_init_H  # noqa: E402
 import oracle  # noqa: E402
 import utils  # noqa: E402
 from piano import adapt, phase, recording  # noqa: E402
 
 K, L, M = 1025, 61, 474  # ten seconds of sound at the default STFT
 LOSSES = ("frobenius", "kullback-leibler", "itakura-saito")
-FRAMES_A_MINUTE = 60 * 22050 // 512
+SR = 22050  # Hz
+FRAMES_A_MINUTE = 60 * SR // 512
+COMMANDS = {  # options of make_init_H.py, script, and arguments after the sound, the iterations and the basis
+    "CNMF.py, recommended": (
+        ("--states", "2", "--n-fft", "8192", "--hop-length", "2048"),
+        "CNMF.py",
+        ("--phase-init", "sinusoidal", "--adapt", "auto", "--no-phase", "--stems"),
+    ),
+    "NMF.py --loss kullback-leibler --stems": ((), "NMF.py", ("--loss", "kullback-leibler", "--stems")),
+}
+BARE_IMPORTS = "import numpy, scipy.fft, soundfile; from matplotlib.figure import Figure"
+LEAST_GAP = 1e-7  # that is drawn: what is below is rounding
+GAPS = 1e-1, 1e-2, 1e-3, 1e-4  # of the cost from the least one, relative
+STYLES = {  # of a solver in the figure: colour, marker, line
+    "utils.nmf, mu": ("#1d1147", "o", "-"),
+    "utils.nmf, cd": ("#832681", "s", "-"),
+    "scikit-learn, mu": ("#c43c75", "^", "--"),
+    "scikit-learn, cd": ("#f1605d", "D", "--"),
+}
 
 
 def random_problem(rng, n_components=L, n_frames=M):
@@ -125,28 +154,13 @@ def chorale(n_frames, n_components=60):
 
 def compare_nmf(rounds=5, n_iter=200, n_frames=1643):
     """Beside scikit-learn's mu, and the processor's peak: two products of K L M an iteration, on all cores."""
-    from sklearn.decomposition import non_negative_factorization
-
     rows, square = [], np.ones((4096, 4096), np.float32)
     for n_components, loss in itertools.product((60, 88), LOSSES):
         Y, H = chorale(n_frames, n_components)
         V = np.abs(Y)
         V += V.max() * utils.IS_FLOOR * (loss == "itakura-saito")  # it refuses zeros
 
-        def rival(V=V, H=H, loss=loss):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that it stops before it has converged
-                non_negative_factorization(
-                    V.T,
-                    H=np.ascontiguousarray(H.T),
-                    n_components=H.shape[1],
-                    update_H=False,
-                    solver="mu",
-                    beta_loss=loss,
-                    max_iter=n_iter,
-                    tol=0,
-                )
-
+        rival = functools.partial(scikit_learn, V, H, loss, "mu", n_iter)
         rivals = (lambda V=V, H=H, loss=loss: utils.nmf(V, H, n_iter, loss=loss), rival, lambda: square @ square)
         times = take_turns(rivals, rounds)
         ours, theirs, _ = np.median(times, axis=0)
@@ -287,6 +301,230 @@ def show_growth(rounds=3, n_iter=20):
     print_table(title, ("minutes of sound", "L", "phases written", "s", of_line, "peak MB"), rows)
 
 
+# --- Whole commands, by stage -------------------------------------------------------------------------
+
+
+def compare_commands(rounds=3, lengths=(0.2, 2, 10)):
+    """From a sound to notes, stems and pictures, on one core and on two, beside bare imports."""
+    rows = list(itertools.product(COMMANDS, lengths, (1, 2)))
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        for minutes in lengths:
+            write_examples(folder / f"{minutes}.flac", minutes)
+        for command, (learning, *_) in COMMANDS.items():
+            learn = [str(ROOT / "basis_wav_piano"), "-o", str(basis_folder(folder, command)), "--quiet"]
+            make_init_H.main([*learn, *learning])
+            run_command(folder, command, lengths[0], 2)  # compiles
+        runs, imports = [], []  # of each round
+        for _ in range(rounds):
+            runs.append({row: run_command(folder, *row) for row in rows})
+            bare = [sys.executable, "-c", BARE_IMPORTS]
+            imports.append({cores: run_pinned(bare, cores, folder)[0] for cores in (1, 2)})
+    print_stages(runs, imports)
+    print_cores(runs)
+
+
+def basis_folder(folder, command):
+    return folder / f"basis{list(COMMANDS).index(command)}"
+
+
+def write_examples(path, minutes):
+    """The three examples one after another, over and over."""
+    import soundfile
+
+    sounds = [recording.load(file, SR) for file in sorted((ROOT / "examples").glob("*/matched/mixture.flac"))]
+    soundfile.write(path, np.resize(np.concatenate(sounds), round(60 * SR * minutes)), SR)
+
+
+def run_command(folder, command, minutes, cores):
+    """Seconds by stage of a whole process, which add up to all that it took, and seconds of the processor."""
+    _, script, options = COMMANDS[command]
+    basis = str(basis_folder(folder, command) / "fixed_basis.npy")
+    arguments = [f"{minutes}.flac", "200", basis, *options, "-o", "out", "--overwrite"]
+    child = [sys.executable, ROOT / "benchmarks" / "stages.py", str(time.monotonic()), "stages.json", script]
+    elapsed, processor = run_pinned([*child, *arguments, "--quiet"], cores, folder)
+    seconds = json.loads((folder / "stages.json").read_text(encoding="utf-8"))
+    seconds[stages.END] = elapsed - sum(seconds.values())
+    return seconds, processor
+
+
+def run_pinned(command, cores, folder):
+    """Seconds that a process takes on so many cores, and seconds of the processor."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(allowed)[:cores])  # a process has those of the thread that starts it
+    start = time.monotonic()
+    try:
+        process = subprocess.Popen(command, cwd=folder)
+    finally:
+        os.sched_setaffinity(0, allowed)
+    _, status, usage = os.wait4(process.pid, 0)
+    elapsed = time.monotonic() - start
+    if status:
+        raise SystemExit(f"{command} failed")
+    return elapsed, usage.ru_utime + usage.ru_stime
+
+
+def print_stages(runs, imports):
+    """Print the run with the median time of each row, and the median of its ratio to bare imports."""
+    rows = []
+    for row in runs[0]:
+        command, minutes, cores = row
+        seconds, processor = median_run(runs, row)
+        ratio = np.median([whole(r[row]) / alone[cores] for r, alone in zip(runs, imports, strict=True)])
+        cells = [f"{sum(seconds.values()):.1f}", f"{60 * minutes / sum(seconds.values()):.1f}", f"{processor:.1f}"]
+        cells.append(f"{ratio:.1f}" if minutes < 1 else "")
+        rows.append((command, f"{minutes}", f"{cores}", *cells, *(f"{seconds[name]:.2f}" for name in stages.STAGES)))
+    header = ("", "minutes", "cores", "s", "times faster than the sound", "processor, s", "times bare imports")
+    print_table(f"Whole commands, seconds by stage, the median of {len(runs)}", (*header, *stages.STAGES), rows)
+    alone = (f"{np.median([of_round[cores] for of_round in imports]):.2f} s on {cores}" for cores in (1, 2))
+    print(f"\nBare imports, `{BARE_IMPORTS}`: {', '.join(alone)}.")
+
+
+def print_cores(runs):
+    """Print what a second core gives, and what four and eight would give."""
+    rows = []
+    for command, minutes in dict.fromkeys(row[:2] for row in runs[0]):
+        one, two = (
+            np.array(list(median_run(runs, (command, minutes, cores))[0].values())) for cores in (1, 2)
+        )  # seconds [shape=(stages,)]
+        measured = np.median([whole(r[command, minutes, 1]) / whole(r[command, minutes, 2]) for r in runs])
+        cells = [f"{sum(one):.1f}", f"{measured:.2f}", f"{sum(serial_and_shared(one, two)[0]) / sum(one):.0%}"]
+        for n in (4, 8):
+            cells.append(f"{sum(on_cores(one, two, n)):.1f} ({sum(one) / sum(on_cores(one, two, n)):.1f})")
+        rows.append((command, f"{minutes}", *cells))
+    header = ("", "minutes", "one core, s", "one core / two", "serial", "four by calculation, s (times)", "eight")
+    print_table("Whole commands on more cores", header, rows)
+
+
+def whole(run):
+    """Seconds of all stages of a run."""
+    return sum(run[0].values())
+
+
+def median_run(runs, row):
+    """The run of a row that took the median time."""
+    return sorted((of_round[row] for of_round in runs), key=whole)[len(runs) // 2]
+
+
+def serial_and_shared(one, two):
+    """Seconds of each stage that more cores leave as they are, and those that they share, from one core and two."""
+    serial = np.clip(2 * two - one, 0, one)
+    return serial, one - serial
+
+
+def on_cores(one, two, n):
+    """Seconds of each stage on n cores."""
+    serial, shared = serial_and_shared(one, two)
+    return serial + shared / n
+
+
+# --- Solvers ------------------------------------------------------------------------------------------
+
+
+def compare_solvers(rounds=3, n_iters=(1, 2, 5, 10, 20, 50, 100, 200, 500), n_frames=474):
+    """Cost against time of utils.nmf and of scikit-learn, with the basis fixed, on the chorale; draws a figure."""
+    Y, H = chorale(n_frames)
+    V = np.abs(Y)
+    curves, rows = {}, []  # by loss and solver: seconds and relative gap [shape=(len(n_iters),)]
+    for loss in ("frobenius", "kullback-leibler"):
+        solvers = solvers_of(loss, V, H)
+        seconds, cost = np.zeros((2, len(solvers), len(n_iters)))
+        for solve in solvers.values():
+            solve(1)  # compiles
+        for j, n in enumerate(n_iters):
+            times = np.zeros((rounds, len(solvers)))
+            for i, (k, solve) in itertools.product(range(rounds), enumerate(solvers.values())):
+                start = time.perf_counter()
+                U = solve(n)
+                times[i, k] = time.perf_counter() - start
+                cost[k, j] = cost_of(V, H, U, loss)
+            seconds[:, j] = np.median(times, axis=0)
+        seconds = np.minimum.accumulate(seconds[:, ::-1], axis=1)[:, ::-1]  # fewer iterations never take longer
+        best_solver = list(solvers.values())[int(cost[:, -1].argmin())]
+        least = min(cost_of(V, H, best_solver(10 * n_iters[-1]), loss), cost.min())
+        for name, t, d in zip(solvers, seconds, cost, strict=True):
+            gap = d / least - 1
+            curves[loss, name] = t, gap
+            rows.append((loss, name, *(time_to(t, gap, wanted) for wanted in GAPS), f"{t[-1]:.2f}", f"{gap[-1]:.1e}"))
+    header = ("loss", "solver", *(f"s to {gap:g}" for gap in GAPS), f"s for {n_iters[-1]} iterations", "gap then")
+    print_table(
+        f"Solvers, gap of the cost from the least, K = {len(V)}, L = {H.shape[1]}, M = {n_frames}", header, rows
+    )
+    draw_solvers(ROOT / "images" / "solvers.png", curves)
+
+
+def solvers_of(loss, V, H):
+    """Functions from a number of iterations to activations, by name."""
+    known = inspect.signature(utils.nmf).parameters
+    ours = {"utils.nmf, mu": {}}
+    if "solver" in known:
+        ours["utils.nmf, cd"] = {"solver": "cd"}
+    solvers = {
+        name: lambda n, options=options: utils.nmf(V, H, n, loss=loss, **options)[0] for name, options in ours.items()
+    }
+    theirs = {"scikit-learn, mu": "mu"} | ({"scikit-learn, cd": "cd"} if loss == "frobenius" else {})
+    return solvers | {name: functools.partial(scikit_learn, V, H, loss, solver) for name, solver in theirs.items()}
+
+
+def scikit_learn(V, H, loss, solver, n_iter):
+    """Activations of scikit-learn, which starts from a constant with mu, and from zero with cd."""
+    from sklearn.decomposition import non_negative_factorization
+
+    options = {"n_components": H.shape[1], "update_H": False, "solver": solver, "beta_loss": loss, "tol": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it stops before it has converged
+        W, *_ = non_negative_factorization(V.T, H=np.ascontiguousarray(H.T), max_iter=n_iter, **options)
+    return W.T
+
+
+def cost_of(V, H, U, loss):
+    """Divergence of V from H U, in double precision."""
+    V, S = V.astype(np.float64), H.astype(np.float64) @ U.astype(np.float64)
+    if loss == "frobenius":
+        return np.sum((V - S) ** 2) / 2
+    sounding = V > 0
+    S = np.maximum(S, np.finfo(np.float32).tiny)
+    return np.sum(V[sounding] * np.log(V[sounding] / S[sounding])) + np.sum(S - V)
+
+
+def time_to(seconds, gap, wanted):
+    """Seconds until the gap is that small, "" where it never is; between points, a line through the logarithms."""
+    reached = np.flatnonzero(gap <= wanted)
+    if not len(reached):
+        return ""
+    j = reached[0]
+    if j == 0:
+        return f"< {seconds[0]:.2g}"
+    return f"{np.exp(np.interp(-np.log(wanted), -np.log(gap[j - 1 : j + 1]), np.log(seconds[j - 1 : j + 1]))):.2g}"
+
+
+def draw_solvers(path, curves):
+    """Draw the gap against time, a panel for each loss; ``curves`` are by loss and solver."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
+
+    losses = list(dict.fromkeys(loss for loss, _ in curves))
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axes, loss in zip(
+        figure.subplots(1, len(losses), sharex=True, sharey=True, squeeze=False)[0], losses, strict=True
+    ):
+        for (of_loss, name), (seconds, gap) in curves.items():
+            if of_loss == loss:
+                colour, marker, line = STYLES[name]
+                shown = gap > LEAST_GAP
+                axes.loglog(seconds[shown], gap[shown], line, color=colour, marker=marker, markersize=5, label=name)
+        axes.set_title(loss.title())
+        axes.set_xlabel("time in s")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("(cost - least cost) / least cost")
+    handles = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=len(handles), frameon=False)
+    figure.savefig(path, dpi=150)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = {
@@ -296,6 +534,8 @@ def main():
         "late": compare_late,
         "smoothing": compare_smoothing,
         "start": compare_start,
+        "solvers": compare_solvers,
+        "commands": compare_commands,
     }
     parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="tables to make (default: all)")
     only = parser.parse_args().only

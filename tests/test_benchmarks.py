@@ -1,9 +1,16 @@
-"""What the benchmark of separation measures, on signals whose figures are known."""
+"""What the benchmarks of separation and of speed measure, on signals and numbers whose figures are known."""
+
+import itertools
+import json
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
 from piano import phase, recording
+from piano.notes import Note
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +89,184 @@ def test_medians_are_read_back_as_they_were_written(separation, rng):
     medians = separation.read_medians(f"{separation.tables(scores)}\n\n<!-- end -->\n\n| another | table |\n")
     for i, row in enumerate(medians.values()):
         assert row == {", ".join(key): round(np.median(scores[key][i][0]), 1) for key in keys}
+
+
+# --- Separation of all pianos -------------------------------------------------------------------------
+
+
+def played(*notes_of_keys):
+    return [Note("", midi, 0.0, onset, onset + 0.2, 0.0) for midi, onset in notes_of_keys]
+
+
+@pytest.fixture
+def case(separation, stems):
+    """Two notes of one loudness, whose templates are their own spectra, in two states."""
+    spectra = [np.abs(recording.stft(s, n_fft=8192, hop=2048)) for s in stems.values()]
+    H = np.stack([part.sum(axis=1) for A in spectra for part in (A[:, :3], A[:, 3:])], axis=1)
+    columns = [{"note": name} for name in ("A4", "A4", "A5", "A5")]
+    rotation = np.full(H.shape, 0.9, np.complex64)
+    basis = separation.Basis(H / H.sum(axis=0), 22050, 8192, 2048, columns, rotation)
+    return separation.Case("scale", "sines", "matched", sum(stems.values()), stems, basis, played((69, 0), (81, 0)))
+
+
+def test_the_error_is_what_is_missing_and_what_comes_from_elsewhere(separation, stems):
+    kept, missing, shares = separation.what_is_wrong(69, 0.5 * stems[69] + 0.1 * stems[81], stems)
+    assert kept == pytest.approx(0.5, abs=1e-3)
+    assert missing == pytest.approx(0.25 / 0.26, abs=1e-3)
+    assert shares[81] == pytest.approx(0.01 / 0.26, abs=1e-3)
+    assert missing + sum(shares.values()) == pytest.approx(1)
+    assert shares[69] == pytest.approx(0, abs=1e-3)
+
+
+def test_of_a_silent_stem_all_is_missing(separation, stems):
+    assert separation.what_is_wrong(69, 0 * stems[69], stems) == (0, 1, {69: 0, 81: 0})
+    assert separation.bss_eval(stems[69], 0 * stems[69], sum(stems.values())) == [0, 0, 0]
+
+
+def test_the_row_of_the_worst_stem_names_it_and_its_faults(separation, case):
+    a, b = case.stems.values()
+    row = separation.worst_stem(case, [a - b, b], [0.0, 99.0], played((69, 0.05), (69, 0.3), (81, 0)))
+    assert row == ["A4", "0.0", "100%", "0%", "A5 (+12): 100%", "1 of 1 found, 1 false"]
+
+
+def test_an_onset_in_the_list_is_taken_for_one_note_at_most(separation):
+    truth = played((69, 0.0), (69, 0.08), (69, 1.0))
+    assert separation.in_list(truth, played((69, 0.04), (69, 0.15))) == "2 of 3 found"
+    assert separation.in_list(truth, played((69, 0.04), (69, 2.0))) == "1 of 3 found, 1 false"
+    assert separation.in_list(truth, []) == "0 of 3 found"
+
+
+def test_examples_are_cases_of_two_groups(separation, monkeypatch):
+    monkeypatch.setattr(separation, "learn_basis", lambda *_: None)
+    cases = separation.read_cases()
+    assert {group: len(members) for group, members in separation.by_group(cases).items()} == {"matched": 3, "other": 3}
+    for case in cases:
+        assert {note.midi for note in case.played} == set(case.stems)
+
+
+def test_tables_of_all_pianos_have_means_and_the_worst_piece(separation, case):
+    scores = {name: np.array([[1.0, 2.0, 6.0]]) for name in separation.ON_PIANOS}
+    scores["recommended"] = np.array([[3.0, 3.0, 9.0], [4.0, 4.0, 10.0], [0, 0, 0], [0, 0, 0]])
+    worse = {name: figures - 2 for name, figures in scores.items()}
+    other = case._replace(piece="fugue")
+    text = separation.pianos_tables([(case, (scores, ["A4"] * 6)), (other, (worse, ["A5"] * 6))])
+    assert "| scale, sines | 3.00 / 2.00 | 5.00 / 3.00 | 6.00 / 4.00 | 3.00 / 2.00 |" in text
+    assert "| 4.00, worst 3.00 (fugue, sines) | 5.00, worst 4.00 (fugue, sines) |" in text
+    assert "| fugue | sines | A5 |" in text
+
+
+def test_every_part_can_be_left_out(separation, case, monkeypatch):
+    monkeypatch.setattr(separation, "listed", lambda *_: case.played)
+    means = separation.measure_left_out(case)
+    assert list(means) == list(separation.left_out())
+    assert np.isfinite(list(means.values())).all()
+    assert phase.coherent_part(*np.ones((3, 8))).sum() == 0  # all is as before
+
+
+def test_what_is_left_out_must_be_there_and_be_called(separation):
+    with pytest.raises(AttributeError, match="no_such_part"), separation.replaced({(phase, "no_such_part"): 1}):
+        pass
+    unused = separation.replaced({(phase, "coherent_part"): separation.without_chance})
+    with pytest.raises(RuntimeError, match="coherent_part: got no call"), unused:
+        pass
+
+
+def test_the_table_of_what_is_left_out_has_the_largest_changes(separation, case):
+    names = list(separation.left_out())
+    first = dict.fromkeys(names, 10.0) | {"tuning": 7.0}
+    second = dict.fromkeys(names, 5.0) | {"tuning": 6.0}
+    table = separation.left_out_table([(case, first), (case._replace(piece="fugue", group="real"), second)])
+    assert "| nothing | 10.00 | 5.00 |  |  |" in table
+    assert "| tuning | 7.00 | 6.00 | -3.00 (scale, sines) | +1.00 (fugue, sines) |" in table
+
+
+# --- Speed --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def speed(benchmark):
+    return benchmark("speed")
+
+
+@pytest.fixture(scope="module")
+def stages(benchmark):
+    return benchmark("stages")
+
+
+def test_stages_add_up_to_the_whole(stages):
+    ticks = itertools.count(1)
+    clock = stages.Clock(0, "imports", now=lambda: next(ticks))  # every look at the clock is a second later
+    nmf = clock.timed(lambda: None, "NMF")
+
+    def steps():
+        for _ in range(2):
+            nmf()
+            yield
+
+    for _ in clock.timed(steps, "smoothing")():
+        pass
+    clock.tick()
+    assert sum(clock.seconds.values()) == clock.since == next(ticks) - 1
+    assert clock.seconds["NMF"] == 2  # once a call
+    assert clock.seconds["smoothing"] == 1 + 2 + 2 + 1  # its call, before and after NMF in each step, and its end
+    assert clock.running == ["imports"]
+
+
+def test_a_command_is_timed_by_stage(stages, root, learnt, tmp_path):
+    np.save(tmp_path / "spec.npy", np.ones((1025, 8), np.complex64))
+    script = [sys.executable, root / "benchmarks" / "stages.py", str(time.monotonic()), tmp_path / "stages.json"]
+    command = ["NMF.py", tmp_path / "spec.npy", "2", learnt / "fixed_basis.npy", "--stems", "--quiet", "-o", tmp_path]
+    subprocess.run([*script, *command], check=True)
+    seconds = json.loads((tmp_path / "stages.json").read_text(encoding="utf-8"))
+    assert list(seconds) == list(stages.STAGES)
+    assert min(seconds.values()) >= 0
+    for name in ("imports", "reading", "NMF", "sound", "pictures", "rest"):
+        assert seconds[name] > 0, name
+    assert seconds["smoothing"] == seconds["adaptation"] == 0
+
+
+def test_a_function_that_is_not_there_cannot_be_timed(stages):
+    with pytest.raises(AttributeError, match="no_such_function"):
+        stages.replace("piano.notes.no_such_function", lambda function: function)
+
+
+def test_more_cores_share_what_two_cores_share(speed):
+    one, two = np.array([3.0, 4.0, 1.0, 2.0]), np.array([3.0, 2.0, 0.75, 2.5])  # the last is slower on two
+    serial, shared = speed.serial_and_shared(one, two)
+    assert serial.tolist() == [3, 0, 0.5, 2]
+    assert shared.tolist() == [0, 4, 0.5, 0]
+    assert speed.on_cores(one, two, 4).tolist() == [3, 1, 0.625, 2]
+
+
+def test_the_run_with_the_median_time_is_shown(speed):
+    runs = [{"row": ({"NMF": t, "rest": 1.0}, 0.0)} for t in (5.0, 2.0, 3.0)]
+    assert speed.median_run(runs, "row") == ({"NMF": 3.0, "rest": 1.0}, 0.0)
+
+
+def test_the_cost_is_that_of_the_definition(speed):
+    V, H, U = np.array([[2.0], [0.0]]), np.eye(2), np.array([[1.0], [3.0]])
+    assert speed.cost_of(V, H, U, "frobenius") == pytest.approx((1 + 9) / 2)
+    assert speed.cost_of(V, H, U, "kullback-leibler") == pytest.approx(2 * np.log(2) - 2 + 1 + 3)
+
+
+def test_the_time_to_a_gap_lies_between_the_points(speed):
+    seconds, gap = np.array([1.0, 4.0, 5.0]), np.array([1e-1, 1e-3, 0])
+    assert speed.time_to(seconds, gap, 1e-2) == "2"  # halfway in logarithms
+    assert speed.time_to(seconds, gap, 1e-3) == "4"
+    assert speed.time_to(seconds, gap, 0.5) == "< 1"
+    assert speed.time_to(seconds, gap[:1], 1e-2) == ""
+
+
+def test_every_solver_lowers_the_cost_and_has_a_line(speed, rng, tmp_path, drawn):
+    V, H = (rng.random(shape, dtype=np.float32) + 0.1 for shape in ((40, 30), (40, 4)))
+    curves = {}
+    for loss in ("frobenius", "kullback-leibler"):
+        for name, solve in speed.solvers_of(loss, V, H).items():
+            cost = np.array([speed.cost_of(V, H, solve(n), loss) for n in (1, 5, 25)])
+            assert (np.diff(cost) <= 1e-6 * cost[0]).all(), name
+            curves[loss, name] = np.array([1, 5, 25]), cost
+    speed.draw_solvers(tmp_path / "solvers.png", curves)
+    panels = drawn["solvers.png"].axes
+    assert [axes.get_title() for axes in panels] == ["Frobenius", "Kullback-Leibler"]
+    assert sum(len(axes.lines) for axes in panels) == len(curves)
+    assert len({(line.get_color(), line.get_marker()) for line in panels[0].lines}) == len(panels[0].lines)
