@@ -17,8 +17,10 @@ References
    IEEE/ACM TASLP 24 (11), 2016.
 """
 
+import builtins
 import math
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +37,7 @@ HEAD = 16  # frames at the start of an event with one factor: the windows that s
 LONGEST = 360  # frames of an event, 5.8 s; the last frame of a pattern repeats
 FADE = 160  # samples, before the onset of a template
 SEGMENT_S, BEFORE_S, AFTER_S = 30.0, 2.0, 3.0  # s: of a segment, and what is fitted before and after it besides
+TOGETHER = 8  # segments at most that are fitted at once: each holds about 60 MB
 ADAPTED_SEGMENTS = 8  # at most, spread over the recording: a piano is known after four minutes
 FLOOR = 1e-30  # of denominators
 TINY = 1e-7  # of the mean feature: the background is never less, so that no model is zero
@@ -530,6 +533,9 @@ def _saved(V, B, w, P, note, first, length, c, saved, mass):
                 mass[e] += heard
 
 
+KERNELS = {_sweep: SWEEP_TYPES, _pool: POOL_TYPES, _shift: SHIFT_TYPES, _saved: SAVED_TYPES}
+
+
 # --- Segments ------------------------------------------------------------------------------------------
 
 
@@ -574,6 +580,21 @@ def parts(y, cuts, given=None, margin=SCORE_S):
             inside = (given.onset >= start - margin) & (given.onset < stop + margin)
             notes = Given(*(field[inside] for field in given))
         yield np.array(utils.read_frames(y, slice(cut_at[0], cut_at[1])), np.float32), cut_at, notes
+
+
+def on_all_cores(function, jobs):
+    """``map(function, jobs)``: lazy and in order, as many at once as there are cores, ``TOGETHER`` at most.
+
+    Where there are more cores than jobs, the function finds its share in :func:`utils.available_cores`.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    n_cores, jobs = utils.available_cores(), iter(jobs)
+    with utils.one_blas_thread():
+        while batch := list(islice(jobs, min(n_cores, TOGETHER))):
+            share = -(-n_cores // len(batch))
+            with ThreadPoolExecutor(len(batch), initializer=utils.core_limit.set, initargs=(share,)) as pool:
+                yield from pool.map(function, batch)
 
 
 def scaled(y):
@@ -820,11 +841,20 @@ def find_events(y, patterns, midi, *, map=map, progress=None):
     """
     midi = np.asarray(midi)
     cuts = list(segments(len(y)))
-    heard = fit(y, cuts, patterns, midi, None, map, progress)
+    heard = fit(y, cuts, patterns, midi, None, mapped(map), progress)
     heard = join(heard, midi)
     confidence = confidences(heard, midi)
     listed = confidence >= LISTED
     return events(ended(pick(heard, listed), midi), confidence[listed], midi)
+
+
+def mapped(map):
+    """:func:`on_all_cores` in place of the builtin, for which everything is compiled before threads need it."""
+    if map is not builtins.map:
+        return map
+    for kernel, types in KERNELS.items():
+        utils.compiled(kernel, types)
+    return on_all_cores
 
 
 def fit(y, cuts, patterns, midi, given, map, progress):
@@ -945,12 +975,12 @@ def align_score(y, patterns, midi, score_midi, score_onset, *, map=map, progress
     given = Given(np.arange(len(onset)), np.asarray(score_midi, int), onset)
     cuts = list(segments(len(y)))
     function = partial(support_segment, patterns=patterns, midi=midi)
-    support = sum(map(function, parts(y, cuts, given, SEARCH_S)))
+    support = sum(mapped(map)(function, parts(y, cuts, given, SEARCH_S)))
     support = np.convolve(support, np.hanning(2 * round(SCORE_S * SR / HOP) + 1), "same")  # the middle of a plateau
     support = support * (1 - 0.1 * np.abs(np.linspace(-1, 1, len(support))))  # of two equal places, the nearer
     shift = (int(np.argmax(support)) - len(support) // 2) * HOP / SR if support.any() else 0.0
     given = given._replace(onset=onset + shift)
-    heard = fit(y, cuts, patterns, midi, given, map, progress)
+    heard = fit(y, cuts, patterns, midi, given, mapped(map), progress)
     rows = [None] * len(onset)
     if not len(heard.level):
         return rows, shift
