@@ -129,13 +129,15 @@ def shape():
     return size / size.mean()
 
 
-def features(y):
+def features(y, every=1):
     """Features of a sound: STFT magnitudes to the power ``POWER``, summed over groups of bins.
 
     Parameters
     ----------
     y : np.ndarray [shape=(n,), float]
         Mono, ``SR``.
+    every : int
+        Only one frame of so many.
 
     Returns
     -------
@@ -149,11 +151,14 @@ def features(y):
     window = np.hanning(N_FFT + 1)[:-1].astype(np.float32)
     padded = np.zeros(N_FFT + n_frames * HOP, np.float32)
     padded[N_FFT // 2 : N_FFT // 2 + len(y)] = y
-    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP]
-    V = np.empty((n_frames, len(edges)), np.float32)
-    for m in utils.frame_slices(n_frames, 128):
+    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[: n_frames * HOP : every * HOP]
+    V = np.empty((len(frames), len(edges)), np.float32)
+
+    def transform(m):
         magnitude = np.abs(scipy.fft.rfft(frames[m] * window, axis=1)[:, :stop])
-        V[m] = np.add.reduceat(magnitude**POWER, edges, axis=1)
+        np.add.reduceat(magnitude**POWER, edges, axis=1, out=V[m])
+
+    shared(transform, len(V), 128)
     return V
 
 
@@ -226,20 +231,31 @@ def rises(V, P):
     """
     W = P[:, SPECTRUM].mean(axis=1)
     n = V.shape[1] - V.shape[1] % 2
-    V, W = V[:, 0:n:2] + V[:, 1:n:2], W[:, 0:n:2] + W[:, 1:n:2]
-    W /= np.maximum(W.sum(axis=1, keepdims=True), np.float32(FLOOR))
-    U = np.repeat(V.sum(axis=1, keepdims=True) / len(W), len(W), axis=1)
-    tiny = np.float32(TINY * V.mean())
-    for _ in range(CANDIDATE_ITERATIONS):
-        S = U @ W
-        S += tiny
-        np.divide(V, S, out=S)
-        U *= S @ W.T
-        U[np.float32(1e-12) > U] = 0  # nothing becomes subnormal
+    U, _ = activations(V[:, 0:n:2] + V[:, 1:n:2], W[:, 0:n:2] + W[:, 1:n:2], CANDIDATE_ITERATIONS)
     total = np.pad(np.cumsum(np.pad(U, ((3, 6), (0, 0))), axis=0, dtype=np.float64), ((1, 0), (0, 0)))
     m = np.arange(len(V)) + 3
     rise = (total[m + 7] - total[m + 1]) / 6 - (total[m] - total[m - 3]) / 3
     return np.maximum(rise, 0).T.astype(np.float32)
+
+
+def activations(V, W, n_iter):
+    """Activations of spectra W (L, K) in V (M, K), after so many steps of a KL-NMF, and the divergence that is left."""
+    W = W / np.maximum(W.sum(axis=1, keepdims=True), np.float32(FLOOR))
+    tiny = np.float32(TINY * V.mean())
+    U = np.repeat(V.sum(axis=1, keepdims=True) / len(W), len(W), axis=1)
+
+    def update(m):
+        v, u = V[m], U[m]
+        for _ in range(n_iter):
+            R = u @ W
+            R += tiny
+            np.divide(v, R, out=R)
+            u *= R @ W.T
+            u[np.float32(1e-12) > u] = 0  # nothing becomes subnormal
+        S = u @ W + tiny
+        return float((v * np.log((v + tiny) / S) - v + S).sum(dtype=np.float64))
+
+    return U, sum(shared(update, len(V), FRAMES))
 
 
 def candidates(d, level):
@@ -655,9 +671,9 @@ def on_all_cores(function, jobs):
                 yield from pool.map(function, batch)
 
 
-def scaled(y):
+def scaled(y, every=1):
     """Features of a sound with a mean of one, and their mean; None and zero for silence."""
-    V = features(y)
+    V = features(y, every)
     mean = float(V.mean(dtype=np.float64))
     return (V / np.float32(mean), mean) if mean > 0 else (None, 0.0)
 
@@ -678,23 +694,11 @@ def warped(P, cents):
 
 def tune_segment(part, patterns):
     """Divergence that is left of a segment at each tuning of ``CENTS``, from a KL-NMF of some of its frames."""
-    V, mean = scaled(part[0])
-    left = np.zeros(len(CENTS))
+    V, mean = scaled(part[0], TUNED_FRAMES)
     if V is None:
-        return left
-    V = V[::TUNED_FRAMES]
+        return np.zeros(len(CENTS))
     spectra = patterns[:, SPECTRUM].astype(np.float32).mean(axis=1)
-    tiny = np.float32(TINY)
-    for i, cents in enumerate(CENTS):
-        W = warped(spectra, cents)
-        W /= np.maximum(W.sum(axis=1, keepdims=True), np.float32(FLOOR))
-        U = np.repeat(V.sum(axis=1, keepdims=True) / len(W), len(W), axis=1)
-        for _ in range(CANDIDATE_ITERATIONS // 2):
-            U *= (V / (U @ W + tiny)) @ W.T
-            U[np.float32(1e-12) > U] = 0
-        S = U @ W + tiny
-        left[i] = mean * float((V * np.log((V + tiny) / S) - V + S).sum(dtype=np.float64))
-    return left
+    return mean * np.array([activations(V, warped(spectra, cents), CANDIDATE_ITERATIONS // 2)[1] for cents in CENTS])
 
 
 def first_fit(V, patterns, share, pruning=PRUNING):
@@ -974,9 +978,10 @@ def confidences(heard, midi):
     near, below = np.empty(len(A)), np.empty(len(A))
     near[order] = [A[i:j].max() for i, j in zip(first, last, strict=True)]
     first, last = np.searchsorted(onset, onset - CHORD_S), np.searchsorted(onset, onset + CHORD_S, side="right")
-    keys = midi[heard.pattern[order]]
+    keys, is_partial = midi[heard.pattern[order]], np.zeros(256, bool)  # the second, of differences modulo 256
+    is_partial[list(PARTIALS)] = True
     below[order] = [
-        A[i:j][np.isin(key - keys[i:j], PARTIALS)].sum() for key, i, j in zip(keys, first, last, strict=True)
+        A[i:j][is_partial[(key - keys[i:j]) % 256]].sum() for key, i, j in zip(keys, first, last, strict=True)
     ]
     A = heard.level
     x = np.stack(
