@@ -378,7 +378,7 @@ def cut(struck):
     return struck._replace(length=np.minimum(struck.length, np.maximum(end, HEAD)))
 
 
-def adaptation(h, N, D):
+def adaptation(h, N, D, n_patterns):
     """Gain of each pattern and bin, (L, K), that moves the patterns towards the piano of the recording.
 
     One smooth gain for all notes, G(k) = sum N / sum D over a quarter of an octave or so, takes up the room and the
@@ -390,6 +390,8 @@ def adaptation(h, N, D):
         Mean over the frames of each pattern.
     N, D : np.ndarray [shape=(L, K), float32]
         Counts ``sum c P R`` and ``sum c P`` of each pattern, see :func:`step`.
+    n_patterns : int
+        Of which these are those that sound: ``kappa`` is the mass of all N over it.
     """
     mass = float(N.sum(dtype=np.float64))
     if not mass > 0:
@@ -398,7 +400,7 @@ def adaptation(h, N, D):
     smooth = [np.convolve(counts.sum(axis=0, dtype=np.float64), window / window.sum(), "same") for counts in (N, D)]
     G = ((smooth[0] + 1e-3 * mass / len(smooth[0])) / (smooth[1] + 1e-3 * mass / len(smooth[1]))).astype(np.float32)
     h = h / np.maximum(h.sum(axis=1, keepdims=True), np.float32(FLOOR))
-    kappa, tiny = np.float32(mass / len(h)), np.float32(1e-9 * mass / N.size)
+    kappa, tiny = np.float32(mass / n_patterns), np.float32(1e-9 * mass / N.size)
     return G * (N + kappa * h + tiny) / (D * G + kappa * h + tiny)
 
 
@@ -779,6 +781,9 @@ def count_segment(part, patterns, midi):
         B, struck = first_fit(V, under_fit(P), COUNTED_LEVEL, COUNT_PRUNING)
     else:
         B, struck, _ = given_fit(V, under_fit(P), midi, start / SR, given)
+    counts = np.zeros((2, len(P), P.shape[2]), np.float32)
+    used, note = np.unique(struck.note, return_inverse=True)
+    P, struck = P[used], struck._replace(note=note.reshape(-1))
     total = np.ones((len(P), P.shape[2]), np.float32)
     Q, h = np.empty_like(P), P.mean(axis=1)
     for _ in range(ADAPT_STEPS):
@@ -787,9 +792,11 @@ def count_segment(part, patterns, midi):
         N = np.zeros((-(-len(V) // FRAMES), *total.shape), np.float32)
         B, struck = step(V, B, under_fit(Q), struck, N)
         N = N.sum(axis=0)
-        total = np.clip(total * adaptation(h * total, N, D_first * total), np.float32(1e-3), np.float32(1e3))
+        change = adaptation(h * total, N, D_first * total, counts.shape[1])
+        total = np.clip(total * change, np.float32(1e-3), np.float32(1e3))
     D_first *= N.sum(dtype=np.float64) / max(D_first.sum(dtype=np.float64), 1e-30)
-    return np.stack([N, D_first]) * np.float32(mean)
+    counts[:, used] = N, D_first
+    return counts * np.float32(mean)
 
 
 def fit_segment(part, patterns, gain, midi):
@@ -938,7 +945,7 @@ def fit(y, cuts, patterns, midi, given, map, progress):
         if progress:
             progress(stop - start, total)
     N, D = counts.astype(np.float32) / np.float32(max(counts[0].mean(), 1e-30))
-    gain = adaptation(patterns.mean(axis=1, dtype=np.float32), N, D)
+    gain = adaptation(patterns.mean(axis=1, dtype=np.float32), N, D, len(patterns))
     found = []
     function = functools.partial(fit_segment, patterns=patterns, gain=gain, midi=midi)
     for (start, stop, *_), heard in zip(cuts, map(function, parts(y, cuts, given)), strict=True):

@@ -2,12 +2,14 @@
 
 import functools
 import pickle
+import time
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import utils
 from piano import events, recording
 
 SR = events.SR
@@ -301,6 +303,35 @@ def test_map_and_progress():
     mapped = listed(y, map=pickled_map, progress=lambda *n: done.append(n))
     assert mapped == listed(y)
     assert sum(n for n, _ in done) == done[-1][1]
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 12])
+def test_any_number_of_cores_gives_the_same_list(monkeypatch, cores):
+    monkeypatch.setattr(events, "SEGMENT_S", 1.0)
+    y = mix(MELODY, 4.5)
+    expected = listed(y, map=lambda function, jobs: map(function, jobs))
+    monkeypatch.setattr(utils, "available_cores", lambda: utils.core_limit.get() or cores)
+    assert listed(y) == expected
+
+
+def test_jobs_are_fetched_as_they_are_done_and_come_in_order(monkeypatch):
+    monkeypatch.setattr(utils, "available_cores", lambda: utils.core_limit.get() or 3)
+    fetched = []
+
+    def jobs():
+        for i in range(8):
+            fetched.append(i)
+            yield i
+
+    done = events.on_all_cores(lambda i: (time.sleep(0.01 * (8 - i)), i)[1], jobs())
+    assert next(done) == 0
+    assert fetched == [0, 1, 2]
+    assert list(done) == list(range(1, 8))
+
+
+def test_cores_without_a_job_of_their_own_help_with_the_others(monkeypatch):
+    monkeypatch.setattr(utils, "available_cores", lambda: utils.core_limit.get() or 4)
+    assert list(events.on_all_cores(lambda _: utils.core_limit.get(), range(5))) == [1, 1, 1, 1, 4]
 
 
 def test_offsets_follow_the_damper():
