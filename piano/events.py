@@ -17,8 +17,10 @@ References
    IEEE/ACM TASLP 24 (11), 2016.
 """
 
+import builtins
+import functools
 import math
-from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +37,8 @@ HEAD = 16  # frames at the start of an event with one factor: the windows that s
 LONGEST = 360  # frames of an event, 5.8 s; the last frame of a pattern repeats
 FADE = 160  # samples, before the onset of a template
 SEGMENT_S, BEFORE_S, AFTER_S = 30.0, 2.0, 3.0  # s: of a segment, and what is fitted before and after it besides
+FRAMES, EVENTS = 256, 64  # that one core works on at a time
+TOGETHER = 8  # segments at most that are fitted at once: each holds about 60 MB
 ADAPTED_SEGMENTS = 8  # at most, spread over the recording: a piano is known after four minutes
 FLOOR = 1e-30  # of denominators
 TINY = 1e-7  # of the mean feature: the background is never less, so that no model is zero
@@ -92,9 +96,17 @@ class Struck(NamedTuple):
     c: np.ndarray  # (E, LONGEST) float32
 
 
+class Patterns(NamedTuple):
+    """Patterns under fit."""
+
+    P: np.ndarray  # (L, T, K) float32
+    mass: np.ndarray  # (L, T) float32, sum_k P
+
+
 # --- Features and patterns ---------------------------------------------------------------------------
 
 
+@functools.cache
 def bin_groups():
     """First bin of each group of bins that is summed, and one past the last bin: narrow in the bass, wider above."""
     width = SR / N_FFT
@@ -109,6 +121,7 @@ def pattern_shape():
     return LENGTH, len(bin_groups()[0])
 
 
+@functools.cache
 def shape():
     """Of the background, (K,), mean one: between white noise, whose features grow with a group, and pink."""
     edges, stop = bin_groups()
@@ -116,13 +129,15 @@ def shape():
     return size / size.mean()
 
 
-def features(y):
+def features(y, every=1):
     """Features of a sound: STFT magnitudes to the power ``POWER``, summed over groups of bins.
 
     Parameters
     ----------
     y : np.ndarray [shape=(n,), float]
         Mono, ``SR``.
+    every : int
+        Only one frame of so many.
 
     Returns
     -------
@@ -136,11 +151,14 @@ def features(y):
     window = np.hanning(N_FFT + 1)[:-1].astype(np.float32)
     padded = np.zeros(N_FFT + n_frames * HOP, np.float32)
     padded[N_FFT // 2 : N_FFT // 2 + len(y)] = y
-    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP]
-    V = np.empty((n_frames, len(edges)), np.float32)
-    for m in utils.frame_slices(n_frames, 128):
+    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[: n_frames * HOP : every * HOP]
+    V = np.empty((len(frames), len(edges)), np.float32)
+
+    def transform(m):
         magnitude = np.abs(scipy.fft.rfft(frames[m] * window, axis=1)[:, :stop])
-        V[m] = np.add.reduceat(magnitude**POWER, edges, axis=1)
+        np.add.reduceat(magnitude**POWER, edges, axis=1, out=V[m])
+
+    shared(transform, len(V), 128)
     return V
 
 
@@ -213,20 +231,31 @@ def rises(V, P):
     """
     W = P[:, SPECTRUM].mean(axis=1)
     n = V.shape[1] - V.shape[1] % 2
-    V, W = V[:, 0:n:2] + V[:, 1:n:2], W[:, 0:n:2] + W[:, 1:n:2]
-    W /= np.maximum(W.sum(axis=1, keepdims=True), np.float32(FLOOR))
-    U = np.repeat(V.sum(axis=1, keepdims=True) / len(W), len(W), axis=1)
-    tiny = np.float32(TINY * V.mean())
-    for _ in range(CANDIDATE_ITERATIONS):
-        S = U @ W
-        S += tiny
-        np.divide(V, S, out=S)
-        U *= S @ W.T
-        U[np.float32(1e-12) > U] = 0  # nothing becomes subnormal
+    U, _ = activations(V[:, 0:n:2] + V[:, 1:n:2], W[:, 0:n:2] + W[:, 1:n:2], CANDIDATE_ITERATIONS)
     total = np.pad(np.cumsum(np.pad(U, ((3, 6), (0, 0))), axis=0, dtype=np.float64), ((1, 0), (0, 0)))
     m = np.arange(len(V)) + 3
     rise = (total[m + 7] - total[m + 1]) / 6 - (total[m] - total[m - 3]) / 3
     return np.maximum(rise, 0).T.astype(np.float32)
+
+
+def activations(V, W, n_iter):
+    """Activations of spectra W (L, K) in V (M, K), after so many steps of a KL-NMF, and the divergence that is left."""
+    W = W / np.maximum(W.sum(axis=1, keepdims=True), np.float32(FLOOR))
+    tiny = np.float32(TINY * V.mean())
+    U = np.repeat(V.sum(axis=1, keepdims=True) / len(W), len(W), axis=1)
+
+    def update(m):
+        v, u = V[m], U[m]
+        for _ in range(n_iter):
+            R = u @ W
+            R += tiny
+            np.divide(v, R, out=R)
+            u *= R @ W.T
+            u[np.float32(1e-12) > u] = 0  # nothing becomes subnormal
+        S = u @ W + tiny
+        return float((v * np.log((v + tiny) / S) - v + S).sum(dtype=np.float64))
+
+    return U, sum(shared(update, len(V), FRAMES))
 
 
 def candidates(d, level):
@@ -262,12 +291,18 @@ def factor(struck):
     return struck.c[np.arange(len(struck.c)), np.maximum(0, -struck.first)]
 
 
-def level(struck, P):
+def level(struck, patterns):
     """Loudness of each event, (E,): that of the loudest frame of its pattern, in units of the features."""
-    return factor(struck) * P.sum(axis=2).max(axis=1)[struck.note]
+    return factor(struck) * patterns.mass.max(axis=1)[struck.note]
 
 
-def step(V, B, P, struck, adapt=False):
+def shared(function, n, size):
+    """Call a function on slices of n frames or events, on all cores; the slices are the same on any number of them."""
+    parts = utils.frame_slices(n, size)
+    return utils.in_threads(function, parts) if utils.available_cores() > 1 else [function(part) for part in parts]
+
+
+def step(V, B, patterns, struck, N=None):
     """One EM step.
 
     With R = V / S, ``B <- B mean_k w R``; c_e becomes the non-increasing sequence, constant over the head, that is
@@ -275,32 +310,65 @@ def step(V, B, P, struck, adapt=False):
 
     Parameters
     ----------
-    V, B, P : np.ndarray [shapes (M, K), (M,), (L, T, K), float32]
+    V, B : np.ndarray [shapes (M, K), (M,), float32]
+    patterns : Patterns
     struck : Struck
-    adapt : bool
-        Count for :func:`adaptation`.
+    N : np.ndarray [shape=(n, L, K), float32], optional
+        Where to count ``sum c P R`` of each pattern, over each ``FRAMES`` frames.
 
     Returns
     -------
     B, struck
         Improved.
-    N, D : np.ndarray [shape=(L, K), float32]
-        ``sum c P R`` and ``sum c P`` of each pattern; empty without ``adapt``.
     """
-    L, _, K = P.shape
-    N = np.zeros((L if adapt else 0, K), np.float32)
-    D = np.zeros_like(N)
-    num, c, back = np.zeros_like(struck.c), struck.c.copy(), np.zeros_like(B)
-    utils.compiled(_sweep, SWEEP_TYPES)(V, B, shape(), P, *struck, num, back, N, D)
-    utils.compiled(_pool, POOL_TYPES)(c, num, P.sum(axis=2), *struck[:3], len(V), INAUDIBLE * V.shape[1])
-    return np.maximum(B * back, np.float32(TINY * V.mean())), struck._replace(c=c), N, D
+    P, mass = patterns
+    num, c, back, S = np.zeros_like(struck.c), struck.c.copy(), np.empty_like(B), np.empty((0, V.shape[1]), np.float32)
+    sweep, pool = utils.compiled(_sweep, SWEEP_TYPES), utils.compiled(_pool, POOL_TYPES)
+
+    def expect(m):
+        sweep(V, B, shape(), P, *struck, m.start, m.stop, S, num, back, S if N is None else N[m.start // FRAMES])
+
+    def maximise(e):
+        pool(c[e], num[e], mass, struck.note[e], struck.first[e], struck.length[e], len(V), INAUDIBLE * V.shape[1])
+
+    shared(expect, len(V), FRAMES)
+    shared(maximise, len(c), EVENTS)
+    return np.maximum(B * back, np.float32(TINY * V.mean())), struck._replace(c=c)
 
 
-def steps(V, B, P, struck, n):
+def model(V, B, patterns, struck):
+    """S of the equation above, (M, K) float32."""
+    S, none = np.empty_like(V), np.empty((0, 0), np.float32)
+    sweep = utils.compiled(_sweep, SWEEP_TYPES)
+
+    def expect(m):
+        sweep(V, B, shape(), patterns.P, *struck, m.start, m.stop, S, none, none.ravel(), none)
+
+    shared(expect, len(V), FRAMES)
+    return S
+
+
+def counted(struck, P, n_frames):
+    """D = sum c P of each pattern over the frames of a segment, (L, K)."""
+    t = np.arange(LONGEST)
+    sounds = (t >= -struck.first[:, None]) & (t < np.minimum(struck.length, n_frames - struck.first)[:, None])
+    c = np.where(sounds, struck.c, np.float32(0))
+    T = P.shape[1]
+    c = np.concatenate([c[:, : T - 1], c[:, T - 1 :].sum(axis=1, keepdims=True)], axis=1)
+    of = (np.arange(len(P))[:, None] == struck.note).astype(np.float32)
+    return np.matmul((of @ c)[:, None], P)[:, 0]
+
+
+def steps(V, B, patterns, struck, n):
     """Events and background after ``n`` EM steps."""
     for _ in range(n):
-        B, struck, _, _ = step(V, B, P, struck)
+        B, struck = step(V, B, patterns, struck)
     return B, struck
+
+
+def under_fit(P):
+    """:class:`Patterns` of P."""
+    return Patterns(P, P.sum(axis=2))
 
 
 def cut(struck):
@@ -310,17 +378,20 @@ def cut(struck):
     return struck._replace(length=np.minimum(struck.length, np.maximum(end, HEAD)))
 
 
-def adaptation(P, N, D):
+def adaptation(h, N, D, n_patterns):
     """Gain of each pattern and bin, (L, K), that moves the patterns towards the piano of the recording.
 
     One smooth gain for all notes, G(k) = sum N / sum D over a quarter of an octave or so, takes up the room and the
-    microphones; then each note's mean spectrum h has ``kappa`` pseudo-counts against its own N and D.
+    microphones; then each note's mean spectrum has ``kappa`` pseudo-counts against its own N and D.
 
     Parameters
     ----------
-    P : np.ndarray [shape=(L, T, K), float32]
+    h : np.ndarray [shape=(L, K), float32]
+        Mean over the frames of each pattern.
     N, D : np.ndarray [shape=(L, K), float32]
-        Counts, see :func:`step`.
+        Counts ``sum c P R`` and ``sum c P`` of each pattern, see :func:`step`.
+    n_patterns : int
+        Of which these are those that sound: ``kappa`` is the mass of all N over it.
     """
     mass = float(N.sum(dtype=np.float64))
     if not mass > 0:
@@ -328,13 +399,12 @@ def adaptation(P, N, D):
     window = np.hanning(SMOOTHED + 2)[1:-1]
     smooth = [np.convolve(counts.sum(axis=0, dtype=np.float64), window / window.sum(), "same") for counts in (N, D)]
     G = ((smooth[0] + 1e-3 * mass / len(smooth[0])) / (smooth[1] + 1e-3 * mass / len(smooth[1]))).astype(np.float32)
-    h = P.mean(axis=1)
-    h /= np.maximum(h.sum(axis=1, keepdims=True), np.float32(FLOOR))
-    kappa, tiny = np.float32(mass / len(P)), np.float32(1e-9 * mass / N.size)
+    h = h / np.maximum(h.sum(axis=1, keepdims=True), np.float32(FLOOR))
+    kappa, tiny = np.float32(mass / n_patterns), np.float32(1e-9 * mass / N.size)
     return G * (N + kappa * h + tiny) / (D * G + kappa * h + tiny)
 
 
-def move(V, B, P, struck, reach=3):
+def move(V, B, patterns, struck, reach=3):
     """Move each event by up to ``reach`` frames to where the divergence of its head is least, the others held.
 
     Returns
@@ -346,10 +416,9 @@ def move(V, B, P, struck, reach=3):
     order : np.ndarray [shape=(E,), int]
         Which of the events that came in each one is.
     """
-    gain = np.zeros((len(struck.note), 2 * reach + 1))
-    if len(gain) == 0:
+    if len(struck.note) == 0:
         return struck, np.zeros(0), np.zeros(0, int)
-    utils.compiled(_shift, SHIFT_TYPES)(V, B, shape(), P, *struck, reach, gain)
+    gain = saved(V, model(V, B, patterns, struck), patterns, struck, reach)
     best, e = np.argmax(gain, axis=1), np.arange(len(gain))
     i = np.clip(best, 1, 2 * reach - 1)
     before, here, after = gain[e, i - 1], gain[e, i], gain[e, i + 1]
@@ -359,6 +428,14 @@ def move(V, B, P, struck, reach=3):
     struck = struck._replace(first=first, length=np.minimum(struck.length, len(V) - first))
     order = np.lexsort((struck.note, struck.first))
     return select(struck, order), fraction[order], order
+
+
+def saved(V, S, patterns, struck, reach=0):
+    """What each event's head saves in divergence, moved by ``-reach`` to ``reach`` frames, (E, 2 reach + 1)."""
+    gain = np.zeros((len(struck.note), 2 * reach + 1))
+    kernel = utils.compiled(_saved, SAVED_TYPES)
+    shared(lambda e: kernel(V, S, patterns.P, *select(struck, e), reach, gain[e]), len(gain), EVENTS)
+    return gain
 
 
 def background(V):
@@ -374,55 +451,85 @@ def tenth(A, n_frames):
 # --- Compiled: one pass over all frames ----------------------------------------------------------------
 
 STRUCK_TYPES = "i8[::1], i8[::1], i8[::1], f4[:, ::1]"
-MODEL_TYPES = f"f4[:, ::1], f4[::1], f4[::1], f4[:, :, ::1], {STRUCK_TYPES}"
-SWEEP_TYPES = f"void({MODEL_TYPES}, f4[:, ::1], f4[::1], f4[:, ::1], f4[:, ::1])"
-SHIFT_TYPES = f"void({MODEL_TYPES}, i8, f8[:, ::1])"
-SAVED_TYPES = f"void({MODEL_TYPES}, f8[::1], f8[::1])"
+SWEEP_TYPES = (
+    f"void(f4[:, ::1], f4[::1], f4[::1], f4[:, :, ::1], {STRUCK_TYPES}, i8, i8, "
+    "f4[:, ::1], f4[:, ::1], f4[::1], f4[:, ::1])"
+)
+SAVED_TYPES = f"void(f4[:, ::1], f4[:, ::1], f4[:, :, ::1], {STRUCK_TYPES}, i8, f8[:, ::1])"
 POOL_TYPES = "void(f4[:, ::1], f4[:, ::1], f4[:, ::1], i8[::1], i8[::1], i8[::1], i8, f8)"
 
 
-def _sweep(V, B, w, P, note, first, length, c, num, back, N, D):
-    """Num = sum_k R P for every event and frame, back = mean_k R, and counts N, D if there is room for them."""
-    M, K = V.shape
-    T, E = P.shape[1], len(note)
+def _sweep(V, B, w, P, note, first, length, c, begin, end, S, num, back, N):
+    """E-step of the frames from begin to end; what has no room is left out: S, or all the others, or N.
+
+    With R = V / S: num = sum_k R P for every event and frame, back = mean_k w R, and N += sum c P R for every pattern.
+    Where patterns repeat their last frame, all events of one are a single row. Rows are read four at a time, so that S
+    and R are seldom loaded and stored.
+    """
+    E, T, K = len(note), P.shape[1], P.shape[2]
     R = np.empty(K, np.float32)
-    active = np.empty(E, np.int64)
+    active, row_of = np.empty(E, np.int64), np.empty(E, np.int64)
+    l, t = np.zeros(E + 3, np.int64), np.zeros(E + 3, np.int64)  # of each row: pattern, its frame,
+    g, dot = np.zeros(E + 3, np.float32), np.zeros(E + 3, np.float32)  # factor, sum_k R P
+    last_row, last_seen = np.empty(len(P), np.int64), np.full(len(P), -1)  # of each pattern's last frame
     n_active, coming = 0, 0
-    for m in range(M):
+    for m in range(begin, end):
         while coming < E and first[coming] <= m:
             active[n_active] = coming
             n_active += 1
             coming += 1
-        i = 0
-        R[:] = B[m] * w
+        i, n = 0, 0
         for a in range(n_active):
             e = active[a]
-            if m < first[e] + length[e]:
-                active[i] = e
+            at = m - first[e]
+            if at < length[e]:
+                active[i], row_of[i] = e, n
+                if c[e, at] <= 0:
+                    row_of[i] = -1
+                elif at >= T - 1 and last_seen[note[e]] == m:
+                    row_of[i] = last_row[note[e]]
+                    g[row_of[i]] += c[e, at]
+                else:
+                    l[n], t[n], g[n] = note[e], min(at, T - 1), c[e, at]
+                    if at >= T - 1:
+                        last_row[note[e]], last_seen[note[e]] = n, m
+                    n += 1
                 i += 1
-                g, p = c[e, m - first[e]], P[note[e], min(m - first[e], T - 1)]
-                if g > 0:
-                    for k in range(K):
-                        R[k] += g * p[k]
         n_active = i
+        if n:
+            l[n : n + 3], t[n : n + 3], g[n : n + 3] = l[0], t[0], 0
+        R[:] = B[m] * w
+        for i in range(0, n, 4):
+            p0, p1, p2, p3 = P[l[i], t[i]], P[l[i + 1], t[i + 1]], P[l[i + 2], t[i + 2]], P[l[i + 3], t[i + 3]]
+            g0, g1, g2, g3 = g[i], g[i + 1], g[i + 2], g[i + 3]
+            for k in range(K):
+                R[k] += g0 * p0[k] + g1 * p1[k] + g2 * p2[k] + g3 * p3[k]
+        if len(S):
+            S[m, :] = R
+        if not len(back):
+            continue
         total = np.float32(0)
         for k in range(K):
             R[k] = V[m, k] / R[k]
             total += R[k] * w[k]
         back[m] = total / K
-        for a in range(n_active):
-            e = active[a]
-            g, p = c[e, m - first[e]], P[note[e], min(m - first[e], T - 1)]
-            if g > 0:
-                total = np.float32(0)
+        for i in range(0, n, 4):
+            p0, p1, p2, p3 = P[l[i], t[i]], P[l[i + 1], t[i + 1]], P[l[i + 2], t[i + 2]], P[l[i + 3], t[i + 3]]
+            d0 = d1 = d2 = d3 = np.float32(0)
+            for k in range(K):
+                d0 += R[k] * p0[k]
+                d1 += R[k] * p1[k]
+                d2 += R[k] * p2[k]
+                d3 += R[k] * p3[k]
+            dot[i], dot[i + 1], dot[i + 2], dot[i + 3] = d0, d1, d2, d3
+        if len(N):
+            for i in range(n):
+                counted, p, x = N[l[i]], P[l[i], t[i]], g[i]
                 for k in range(K):
-                    total += R[k] * p[k]
-                num[e, m - first[e]] = total
-                if len(N) > 0:
-                    for k in range(K):
-                        x = g * p[k]
-                        D[note[e], k] += x
-                        N[note[e], k] += x * R[k]
+                    counted[k] += x * p[k] * R[k]
+        for a in range(n_active):
+            if row_of[a] >= 0:
+                num[active[a], m - first[active[a]]] = dot[row_of[a]]
 
 
 def _pool(c, num, den, note, first, length, n_frames, inaudible):
@@ -457,27 +564,29 @@ def _pool(c, num, den, note, first, length, n_frames, inaudible):
             c[e, t] = c[e, begin]
 
 
-def _shift(V, B, w, P, note, first, length, c, reach, gain):
-    """What the head of each event saves in divergence when it is moved by -reach to reach frames, the others held."""
+def _saved(V, S, P, note, first, length, c, reach, saved):
+    """What the head of each event saves, sum V log(S / rest) - cP, moved by -reach to reach frames, the others held.
+
+    The rest, S - cP where the event is now, is never less than a hundred-thousandth of S. The logarithm is that of the
+    mantissa m, between 2^-1/2 and 2^1/2, as a series in (m - 1) / (m + 1), and of the exponent, from the bits of the
+    number: the compiler has several at once made of that, unlike of ``np.log``.
+    """
     M, K = V.shape
-    T, E = P.shape[1], len(note)
     width = HEAD + 2 * reach
-    rest = np.empty((width, K), np.float32)
-    oldest = 0
-    for e in range(E):
+    one, two, log2 = np.float32(1), np.float32(2), np.float32(math.log(2))
+    a3, a5, a7, a9 = np.float32(1 / 3), np.float32(1 / 5), np.float32(1 / 7), np.float32(1 / 9)
+    over_rest = np.empty((width, K), np.float32)
+    ratio, exponent = np.empty(K, np.float32), np.empty(K, np.float32)
+    bits = ratio.view(np.int32)
+    for e in range(len(note)):
         start, stop = max(0, first[e] - reach), min(M, first[e] - reach + width)
-        while first[oldest] + c.shape[1] <= start:
-            oldest += 1
         for m in range(start, stop):
-            rest[m - start, :] = B[m] * w
-        for o in range(oldest, E):
-            if first[o] >= stop:
-                break
-            if o != e:
-                for m in range(max(start, first[o]), min(stop, first[o] + length[o])):
-                    g, p = c[o, m - first[o]], P[note[o], min(m - first[o], T - 1)]
-                    for k in range(K):
-                        rest[m - start, k] += g * p[k]
+            at = m - first[e]
+            g, p = np.float32(0), P[note[e], max(0, at)]
+            if 0 <= at < length[e]:
+                g = c[e, at]
+            for k in range(K):
+                over_rest[m - start, k] = one / max(S[m, k] - g * p[k], np.float32(1e-5) * S[m, k])
         g = c[e, max(0, -first[e])]
         for shift in range(2 * reach + 1):
             begin = first[e] + shift - reach
@@ -485,49 +594,22 @@ def _shift(V, B, w, P, note, first, length, c, reach, gain):
             for m in range(max(start, begin), stop):
                 p = P[note[e], m - begin]
                 for k in range(K):
-                    x = g * p[k]
-                    total += V[m, k] * np.log(np.float32(1) + x / rest[m - start, k]) - x
-            gain[e, shift] = total
+                    ratio[k] = one + g * p[k] * over_rest[m - start, k]
+                for k in range(K):
+                    n = np.int32(np.int32(bits[k] - np.int32(0x3F3504F3)) >> np.int32(23))
+                    bits[k] = np.int32(bits[k] - np.int32(n << np.int32(23)))
+                    exponent[k] = n
+                frame = np.float32(0)
+                for k in range(K):
+                    z = (ratio[k] - one) / (ratio[k] + one)
+                    y = z * z
+                    series = two * z * (one + y * (a3 + y * (a5 + y * (a7 + y * a9))))
+                    frame += V[m, k] * (log2 * exponent[k] + series) - g * p[k]
+                total += frame
+            saved[e, shift] = total
 
 
-def _saved(V, B, w, P, note, first, length, c, saved, mass):
-    """What each event's head saves, sum V log(S / (S - cP)) - cP, and its mass, sum cP."""
-    M, K = V.shape
-    T, E = P.shape[1], len(note)
-    S = np.empty(K, np.float32)
-    active = np.empty(E, np.int64)
-    n_active, coming = 0, 0
-    for m in range(M):
-        while coming < E and first[coming] <= m:
-            active[n_active] = coming
-            n_active += 1
-            coming += 1
-        i = 0
-        S[:] = B[m] * w
-        for a in range(n_active):
-            e = active[a]
-            if m < first[e] + length[e]:
-                active[i] = e
-                i += 1
-                g, p = c[e, m - first[e]], P[note[e], min(m - first[e], T - 1)]
-                for k in range(K):
-                    S[k] += g * p[k]
-        n_active = i
-        for a in range(n_active):
-            e = active[a]
-            t = m - first[e]
-            if t < HEAD:
-                total, heard = 0.0, 0.0
-                for k in range(K):
-                    x = c[e, t] * P[note[e], t, k]
-                    share = min(x / S[k], np.float32(0.99999))
-                    if share > np.float32(0.01):
-                        total -= V[m, k] * np.log(np.float32(1) - share) + x
-                    else:
-                        total += V[m, k] * share - x
-                    heard += x
-                saved[e] += total
-                mass[e] += heard
+KERNELS = {_sweep: SWEEP_TYPES, _pool: POOL_TYPES, _saved: SAVED_TYPES}
 
 
 # --- Segments ------------------------------------------------------------------------------------------
@@ -576,9 +658,24 @@ def parts(y, cuts, given=None, margin=SCORE_S):
         yield np.array(utils.read_frames(y, slice(cut_at[0], cut_at[1])), np.float32), cut_at, notes
 
 
-def scaled(y):
+def on_all_cores(function, jobs):
+    """``map(function, jobs)``: lazy and in order, as many at once as there are cores, ``TOGETHER`` at most.
+
+    Where there are more cores than jobs, the function finds its share in :func:`utils.available_cores`.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    n_cores, jobs = utils.available_cores(), iter(jobs)
+    with utils.one_blas_thread():
+        while batch := list(islice(jobs, min(n_cores, TOGETHER))):
+            share = -(-n_cores // len(batch))
+            with ThreadPoolExecutor(len(batch), initializer=utils.core_limit.set, initargs=(share,)) as pool:
+                yield from pool.map(function, batch)
+
+
+def scaled(y, every=1):
     """Features of a sound with a mean of one, and their mean; None and zero for silence."""
-    V = features(y)
+    V = features(y, every)
     mean = float(V.mean(dtype=np.float64))
     return (V / np.float32(mean), mean) if mean > 0 else (None, 0.0)
 
@@ -599,40 +696,28 @@ def warped(P, cents):
 
 def tune_segment(part, patterns):
     """Divergence that is left of a segment at each tuning of ``CENTS``, from a KL-NMF of some of its frames."""
-    V, mean = scaled(part[0])
-    left = np.zeros(len(CENTS))
+    V, mean = scaled(part[0], TUNED_FRAMES)
     if V is None:
-        return left
-    V = V[::TUNED_FRAMES]
+        return np.zeros(len(CENTS))
     spectra = patterns[:, SPECTRUM].astype(np.float32).mean(axis=1)
-    tiny = np.float32(TINY)
-    for i, cents in enumerate(CENTS):
-        W = warped(spectra, cents)
-        W /= np.maximum(W.sum(axis=1, keepdims=True), np.float32(FLOOR))
-        U = np.repeat(V.sum(axis=1, keepdims=True) / len(W), len(W), axis=1)
-        for _ in range(CANDIDATE_ITERATIONS // 2):
-            U *= (V / (U @ W + tiny)) @ W.T
-            U[np.float32(1e-12) > U] = 0
-        S = U @ W + tiny
-        left[i] = mean * float((V * np.log((V + tiny) / S) - V + S).sum(dtype=np.float64))
-    return left
+    return mean * np.array([activations(V, warped(spectra, cents), CANDIDATE_ITERATIONS // 2)[1] for cents in CENTS])
 
 
-def first_fit(V, P, share, pruning=PRUNING):
+def first_fit(V, patterns, share, pruning=PRUNING):
     """Background and events from all candidates above ``share`` of the robust maximum; the weakest are dropped."""
-    d = rises(V, P)
+    d = rises(V, patterns.P)
     note, frame = candidates(d, share * robust_maximum(d))
-    loud = P.sum(axis=2).max(axis=1)
+    loud = patterns.mass.max(axis=1)
     c0 = d[note, frame] / max(float(d.max()), TINY) * V.sum(axis=1).max() / np.maximum(loud[note], TINY)
     B, struck = background(V), strike(note, frame, c0, len(V))
     for n, least in pruning:
-        B, struck = steps(V, B, P, struck, n)
-        A = level(struck, P)
+        B, struck = steps(V, B, patterns, struck, n)
+        A = level(struck, patterns)
         struck = cut(select(struck, least * tenth(A, len(V)) < A))
     return B, struck
 
 
-def given_fit(V, P, midi, start, given):
+def given_fit(V, patterns, midi, start, given):
     """Background and events at the notes of a score, each where it rises most within ``SCORE_S``; none is dropped.
 
     Returns
@@ -642,12 +727,12 @@ def given_fit(V, P, midi, start, given):
         Row of ``given`` that each event belongs to, -1 for those that are not in the score; a note with several
         patterns has several events.
     """
-    d = rises(V, P)
+    d = rises(V, patterns.P)
     reach = round(SCORE_S * SR / HOP)
     notes, frames, index = [], [], []
     for i, (key, onset) in enumerate(zip(given.midi, given.onset, strict=True)):
-        patterns = np.flatnonzero(midi == key)
-        if not len(patterns):
+        rows = np.flatnonzero(midi == key)
+        if not len(rows):
             continue
         m = round((onset + DELAY_S - start) * SR / HOP)
         others = given.onset[given.midi == key] - onset
@@ -655,14 +740,14 @@ def given_fit(V, P, midi, start, given):
         near = np.arange(max(0, m - int(min(reach, gaps[0]))), min(len(V), m + int(min(reach, gaps[1])) + 1))
         if not len(near):
             continue
-        rise = d[patterns][:, near].sum(axis=0) * (1 - np.abs(near - m) / (2 * reach))
+        rise = d[rows][:, near].sum(axis=0) * (1 - np.abs(near - m) / (2 * reach))
         frame = int(near[np.argmax(rise)]) if rise.max() > 0 else int(np.clip(m, near[0], near[-1]))
-        notes += list(patterns)
-        frames += [frame] * len(patterns)
-        index += [i] * len(patterns)
+        notes += list(rows)
+        frames += [frame] * len(rows)
+        index += [i] * len(rows)
     notes, frames, index = (np.array(values, int) for values in (notes, frames, index))
-    c0 = np.full(len(notes), 0.2 * V.sum(axis=1).max()) / np.maximum(P.sum(axis=2).max(axis=1)[notes], TINY)
-    _, free = first_fit(V, P, CANDIDATE_LEVEL)  # so that the score need not explain what it does not hold
+    c0 = np.full(len(notes), 0.2 * V.sum(axis=1).max()) / np.maximum(patterns.mass.max(axis=1)[notes], TINY)
+    _, free = first_fit(V, patterns, CANDIDATE_LEVEL)  # so that the score need not explain what it does not hold
     place = start + (free.first + LEAD) * HOP / SR - DELAY_S
     near = np.abs(place[:, None] - given.onset) < SCORE_S
     free = select(free, ~(near & (midi[free.note][:, None] == given.midi)).any(axis=1))
@@ -670,8 +755,8 @@ def given_fit(V, P, midi, start, given):
     index = np.concatenate([index[np.lexsort((notes, frames))], np.full(len(free.note), -1)])
     struck = Struck(*(np.concatenate(pair) for pair in zip(told, free, strict=True)))
     order = np.lexsort((struck.note, struck.first))
-    B, struck = steps(V, background(V), P, select(struck, order), 6)
-    B, struck = steps(V, B, P, cut(struck), 6)
+    B, struck = steps(V, background(V), patterns, select(struck, order), 6)
+    B, struck = steps(V, B, patterns, cut(struck), 6)
     return B, struck, index[order]
 
 
@@ -693,17 +778,25 @@ def count_segment(part, patterns, midi):
     if V is None:
         return np.zeros((2, len(P), P.shape[2]), np.float32)
     if given is None:
-        B, struck = first_fit(V, P, COUNTED_LEVEL, COUNT_PRUNING)
+        B, struck = first_fit(V, under_fit(P), COUNTED_LEVEL, COUNT_PRUNING)
     else:
-        B, struck, _ = given_fit(V, P, midi, start / SR, given)
+        B, struck, _ = given_fit(V, under_fit(P), midi, start / SR, given)
+    counts = np.zeros((2, len(P), P.shape[2]), np.float32)
+    used, note = np.unique(struck.note, return_inverse=True)
+    P, struck = P[used], struck._replace(note=note.reshape(-1))
     total = np.ones((len(P), P.shape[2]), np.float32)
+    Q, h = np.empty_like(P), P.mean(axis=1)
     for _ in range(ADAPT_STEPS):
-        Q = P * total[:, None, :]
-        B, struck, N, D = step(V, B, Q, struck, adapt=True)
-        D_first = D / total
-        total = np.clip(total * adaptation(Q, N, D), np.float32(1e-3), np.float32(1e3))
+        np.multiply(P, total[:, None], out=Q)
+        D_first = counted(struck, P, len(V))
+        N = np.zeros((-(-len(V) // FRAMES), *total.shape), np.float32)
+        B, struck = step(V, B, under_fit(Q), struck, N)
+        N = N.sum(axis=0)
+        change = adaptation(h * total, N, D_first * total, counts.shape[1])
+        total = np.clip(total * change, np.float32(1e-3), np.float32(1e3))
     D_first *= N.sum(dtype=np.float64) / max(D_first.sum(dtype=np.float64), 1e-30)
-    return np.stack([N, D_first]) * np.float32(mean)
+    counts[:, used] = N, D_first
+    return counts * np.float32(mean)
 
 
 def fit_segment(part, patterns, gain, midi):
@@ -728,18 +821,18 @@ def fit_segment(part, patterns, gain, midi):
     V, mean = scaled(y)
     if V is None:
         return nothing((last - first) // HOP)
-    P = patterns.astype(np.float32) * gain[:, None, :]
+    patterns = under_fit(patterns.astype(np.float32) * gain[:, None])
     if given is None:
-        B, struck = first_fit(V, P, CANDIDATE_LEVEL)
+        B, struck = first_fit(V, patterns, CANDIDATE_LEVEL)
         index = None
     else:
-        B, struck, index = given_fit(V, P, midi, start / SR, given)
+        B, struck, index = given_fit(V, patterns, midi, start / SR, given)
     for _ in range(MOVES):
-        B, struck = steps(V, B, P, struck, 3)
-        struck, fraction, order = move(V, B, P, struck)
+        B, struck = steps(V, B, patterns, struck, 3)
+        struck, fraction, order = move(V, B, patterns, struck)
         index = index[order] if given is not None else None
-    B, struck = steps(V, B, P, struck, 3)
-    heard = describe(V, B, P, struck, fraction)
+    B, struck = steps(V, B, patterns, struck, 3)
+    heard = describe(V, B, patterns, struck, fraction)
     heard = heard._replace(
         onset=heard.onset + start / SR,
         offset=heard.offset + start / SR,
@@ -757,11 +850,12 @@ def fit_segment(part, patterns, gain, midi):
     return pick(heard, (place >= earliest) & (place < latest))
 
 
-def describe(V, B, P, struck, fraction):
+def describe(V, B, patterns, struck, fraction):
     """What is known of each event of a segment, as :class:`Found`; times are those of the segment."""
-    saved, mass = np.zeros(len(struck.note)), np.zeros(len(struck.note))
-    utils.compiled(_saved, SAVED_TYPES)(V, B, shape(), P, *struck, saved, mass)
-    A = level(struck, P).astype(np.float64)
+    gain = saved(V, model(V, B, patterns, struck), patterns, struck)[:, 0]
+    m = struck.first[:, None] + np.arange(HEAD)
+    mass = (struck.c[:, :HEAD] * patterns.mass[struck.note, :HEAD]).sum(axis=1, where=(m >= 0) & (m < len(V)))
+    A = level(struck, patterns).astype(np.float64)
     onset = (struck.first + LEAD + fraction) * HOP / SR - DELAY_S
     dropped = struck.c < OFFSET_SHARE * factor(struck)[:, None]
     dropped[:, :HEAD] = False
@@ -769,7 +863,7 @@ def describe(V, B, P, struck, fraction):
     offset = (struck.first + np.minimum(t, struck.length)) * HOP / SR - DAMPER_S
     whole = V.sum(axis=1, dtype=np.float64)[np.clip(struck.first + LOUD_AT, 0, len(V) - 1)]
     offset = np.maximum(offset, onset + HOP / SR)
-    return Found(struck.note, onset, offset, A, saved / np.maximum(mass, FLOOR), A / np.maximum(whole, FLOOR), 0)
+    return Found(struck.note, onset, offset, A, gain / np.maximum(mass, FLOOR), A / np.maximum(whole, FLOOR), 0)
 
 
 def ended(heard, midi):
@@ -820,21 +914,30 @@ def find_events(y, patterns, midi, *, map=map, progress=None):
     """
     midi = np.asarray(midi)
     cuts = list(segments(len(y)))
-    heard = fit(y, cuts, patterns, midi, None, map, progress)
+    heard = fit(y, cuts, patterns, midi, None, mapped(map), progress)
     heard = join(heard, midi)
     confidence = confidences(heard, midi)
     listed = confidence >= LISTED
     return events(ended(pick(heard, listed), midi), confidence[listed], midi)
 
 
+def mapped(map):
+    """:func:`on_all_cores` in place of the builtin, for which everything is compiled before threads need it."""
+    if map is not builtins.map:
+        return map
+    for kernel, types in KERNELS.items():
+        utils.compiled(kernel, types)
+    return on_all_cores
+
+
 def fit(y, cuts, patterns, midi, given, map, progress):
     """Found events of all segments, after the patterns are adapted to the recording."""
     chosen = [cuts[i] for i in np.unique(np.linspace(0, len(cuts) - 1, ADAPTED_SEGMENTS).round().astype(int))]
-    left = sum(map(partial(tune_segment, patterns=patterns), parts(y, chosen)))
+    left = sum(map(functools.partial(tune_segment, patterns=patterns), parts(y, chosen)))
     best = int(np.argmin(left))
     if left[best] < TUNED * left[len(CENTS) // 2]:
         patterns = warped(patterns.astype(np.float32), int(CENTS[best]))
-    count = partial(count_segment, patterns=patterns, midi=midi)
+    count = functools.partial(count_segment, patterns=patterns, midi=midi)
     counts = np.zeros((2, len(patterns), patterns.shape[2]))
     total = sum(stop - start for start, stop, *_ in (*chosen, *cuts))
     for (start, stop, *_), more in zip(chosen, map(count, parts(y, chosen, given)), strict=True):
@@ -842,9 +945,9 @@ def fit(y, cuts, patterns, midi, given, map, progress):
         if progress:
             progress(stop - start, total)
     N, D = counts.astype(np.float32) / np.float32(max(counts[0].mean(), 1e-30))
-    gain = adaptation(patterns.astype(np.float32), N, D)
+    gain = adaptation(patterns.mean(axis=1, dtype=np.float32), N, D, len(patterns))
     found = []
-    function = partial(fit_segment, patterns=patterns, gain=gain, midi=midi)
+    function = functools.partial(fit_segment, patterns=patterns, gain=gain, midi=midi)
     for (start, stop, *_), heard in zip(cuts, map(function, parts(y, cuts, given)), strict=True):
         found.append(heard)
         if progress:
@@ -882,9 +985,10 @@ def confidences(heard, midi):
     near, below = np.empty(len(A)), np.empty(len(A))
     near[order] = [A[i:j].max() for i, j in zip(first, last, strict=True)]
     first, last = np.searchsorted(onset, onset - CHORD_S), np.searchsorted(onset, onset + CHORD_S, side="right")
-    keys = midi[heard.pattern[order]]
+    keys, is_partial = midi[heard.pattern[order]], np.zeros(256, bool)  # the second, of differences modulo 256
+    is_partial[list(PARTIALS)] = True
     below[order] = [
-        A[i:j][np.isin(key - keys[i:j], PARTIALS)].sum() for key, i, j in zip(keys, first, last, strict=True)
+        A[i:j][is_partial[(key - keys[i:j]) % 256]].sum() for key, i, j in zip(keys, first, last, strict=True)
     ]
     A = heard.level
     x = np.stack(
@@ -944,13 +1048,13 @@ def align_score(y, patterns, midi, score_midi, score_onset, *, map=map, progress
     onset = np.asarray(score_onset, float)
     given = Given(np.arange(len(onset)), np.asarray(score_midi, int), onset)
     cuts = list(segments(len(y)))
-    function = partial(support_segment, patterns=patterns, midi=midi)
-    support = sum(map(function, parts(y, cuts, given, SEARCH_S)))
+    function = functools.partial(support_segment, patterns=patterns, midi=midi)
+    support = sum(mapped(map)(function, parts(y, cuts, given, SEARCH_S)))
     support = np.convolve(support, np.hanning(2 * round(SCORE_S * SR / HOP) + 1), "same")  # the middle of a plateau
     support = support * (1 - 0.1 * np.abs(np.linspace(-1, 1, len(support))))  # of two equal places, the nearer
     shift = (int(np.argmax(support)) - len(support) // 2) * HOP / SR if support.any() else 0.0
     given = given._replace(onset=onset + shift)
-    heard = fit(y, cuts, patterns, midi, given, map, progress)
+    heard = fit(y, cuts, patterns, midi, given, mapped(map), progress)
     rows = [None] * len(onset)
     if not len(heard.level):
         return rows, shift

@@ -24,6 +24,7 @@ PARTIALS, TIMBRE = 4, 0.5  # of a note that is made audible: enough to tell it f
 ATTACK_S, RELEASE_S = 0.005, 0.05  # of the same, s: short, and without a click
 DECAY_S = 1.5  # time constant of middle C, s; it doubles every two octaves down, roughly as a piano's
 RENDERED = 2**16  # samples at a time
+TONE_STEP = 256  # samples, about the square root of a note's
 
 
 class Note(NamedTuple):
@@ -359,16 +360,26 @@ def _rendered(notes, n_samples, sr):
     for start in range(0, n_samples, RENDERED):
         y = np.zeros(min(RENDERED, n_samples - start))
         for i in np.flatnonzero((first < start + len(y)) & (last > start)):
-            inside = np.arange(max(first[i], start), min(last[i], start + len(y)))
-            y[inside - start] += _tone(notes[i], inside / sr - notes[i].onset, sr)
+            begin, end = max(first[i], start), min(last[i], start + len(y))
+            y[begin - start : end - start] += _tone(notes[i], begin, end, sr)
         yield y
 
 
-def _tone(note, t, sr):
-    """Sound of a note at times t in s from its onset."""
+def _tone(note, begin, end, sr):
+    """Sound of a note at samples begin to end of the recording.
+
+    A partial that dies away is exp(z t). With t = s + r, where s goes in long steps and r from sample to sample, it is
+    exp(z s) exp(z r), and the sum over partials a product of two small matrices.
+    """
     n = np.arange(1, PARTIALS + 1)
     n = n[n * note.f0 < 0.45 * sr]
-    attack, release = np.clip(t / ATTACK_S, 0, 1), np.clip((note.offset + RELEASE_S - note.onset - t) / RELEASE_S, 0, 1)
-    envelope = attack * release * np.exp(-t / (DECAY_S * 2 ** ((60 - note.midi) / 24)))
-    tones = TIMBRE ** (n - 1.0) @ np.sin(2 * np.pi * note.f0 * n[:, None] * t)
-    return 10 ** (note.level_db / 20) * envelope * tones
+    z = 2j * np.pi * note.f0 * n - 1 / (DECAY_S * 2 ** ((60 - note.midi) / 24))
+    s = np.exp(np.multiply.outer(np.arange(begin, end, TONE_STEP) / sr - note.onset, z)) * TIMBRE ** (n - 1.0)
+    r = np.exp(np.multiply.outer(z, np.arange(TONE_STEP) / sr))
+    tones = np.concatenate([s.real, s.imag], axis=1) @ np.concatenate([r.imag, r.real])
+    tones = 10 ** (note.level_db / 20) * tones.ravel()[: end - begin]
+    rising = np.arange(begin, min(end, math.ceil((note.onset + ATTACK_S) * sr))) / sr - note.onset
+    tones[: len(rising)] *= np.clip(rising / ATTACK_S, 0, 1)
+    falling = note.offset + RELEASE_S - np.arange(max(begin, math.floor(note.offset * sr)), end) / sr
+    tones[len(tones) - len(falling) :] *= np.clip(falling / RELEASE_S, 0, 1)
+    return tones

@@ -2,12 +2,14 @@
 
 import functools
 import pickle
+import time
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import utils
 from piano import events, recording
 
 SR = events.SR
@@ -115,22 +117,94 @@ def test_monotone_step_is_the_isotonic_regression(rng):
     np.testing.assert_allclose(c[0], np.concatenate([np.repeat(expected[0], h), expected[1:]]), rtol=1e-4)
 
 
-def test_steps_never_raise_the_divergence(rng):
+def some_events(rng):
+    """A model of three patterns whose events overlap, begin before the first frame, repeat the last one, and end."""
     V = rng.uniform(0.1, 1, (80, 30)).astype(np.float32)
-    P = rng.uniform(0.1, 1, (2, 20, 30)).astype(np.float32)
-    struck = events.strike(np.array([0, 1]), np.array([20, 30]), np.array([0.2, 0.1]), len(V))
-    B, w, curve = np.full(80, 0.3, np.float32), np.ones(30, np.float32), []
+    P = rng.uniform(0.1, 1, (3, 40, 30)).astype(np.float32)
+    note, frame = np.array([0, 0, 1, 0, 2, 1, 2]), np.array([2, 10, 12, 14, 20, 30, 79])
+    struck = events.strike(note, frame, rng.uniform(0.1, 0.3, len(note)), len(V))
+    c = struck.c * 0.99 ** np.arange(events.LONGEST, dtype=np.float32)
+    c[:, : events.HEAD] = c[:, :1]
+    c[1, 25:] = 0
+    length = np.minimum(struck.length, [80, 80, 45, 80, 80, 80, 80])
+    return V, rng.uniform(0.1, 0.3, 80).astype(np.float32), events.under_fit(P), struck._replace(c=c, length=length)
+
+
+def sounding(P, struck, n_frames):
+    """Every event's share c P of S, [shape=(E, M, K)], and its pattern in place, one after the other."""
+    share, pattern = np.zeros((2, len(struck.note), n_frames, P.shape[2]))
+    for e, (l, first, length, c) in enumerate(zip(*struck, strict=True)):
+        for t in range(max(0, -first), min(length, n_frames - first)):
+            pattern[e, first + t] = P[l, min(t, P.shape[1] - 1)]
+            share[e, first + t] = c[t] * pattern[e, first + t]
+    return share, pattern
+
+
+def model_of(B, P, struck):
+    return B[:, None] * events.shape() + sounding(P, struck, len(B))[0].sum(axis=0)
+
+
+@pytest.mark.parametrize("frames", [256, 32, 7])
+def test_expectation_is_its_equation(rng, monkeypatch, frames):
+    monkeypatch.setattr(events, "shape", lambda: np.linspace(0.5, 1.5, 30, dtype=np.float32))
+    monkeypatch.setattr(events, "FRAMES", frames)
+    monkeypatch.setattr(events, "INAUDIBLE", 0)
+    V, B, patterns, struck = some_events(rng)
+    share, pattern = sounding(patterns.P, struck, len(V))
+    S = model_of(B, patterns.P, struck)
+    np.testing.assert_allclose(events.model(V, B, patterns, struck), S, rtol=1e-5)
+    one_hot = np.eye(3)[struck.note]
+    np.testing.assert_allclose(
+        events.counted(struck, patterns.P, len(V)), np.einsum("el,emk->lk", one_hot, share), rtol=1e-5
+    )
+    N = np.zeros((-(-80 // frames), 3, 30), np.float32)
+    improved, after = events.step(V, B, patterns, struck, N)
+    np.testing.assert_allclose(N.sum(axis=0), np.einsum("el,emk,mk->lk", one_hot, share, V / S), rtol=1e-5)
+    np.testing.assert_allclose(improved, B * (events.shape() * V / S).mean(axis=1), rtol=1e-5)
+    num, c = np.zeros_like(struck.c), struck.c.copy()
+    for e, first in enumerate(struck.first):
+        inside = slice(max(0, first), min(80, first + events.LONGEST))
+        num[e, inside.start - first : inside.stop - first] = np.einsum("mk,mk->m", V / S, pattern[e])[inside]
+    num *= c > 0
+    events._pool(c, num, patterns.P.sum(axis=2), *struck[:3], len(V), 0.0)
+    np.testing.assert_allclose(after.c, c, rtol=1e-4)
+
+
+def test_what_an_event_saves_is_the_divergence_without_it(rng, monkeypatch):
+    monkeypatch.setattr(events, "shape", lambda: np.ones(30, np.float32))
+    V, B, patterns, struck = some_events(rng)
+    S = model_of(B, patterns.P, struck)
+    share, _ = sounding(patterns.P, struck, len(V))
+    reach = 3
+    saved = events.saved(V, S.astype(np.float32), patterns, struck, reach)
+    for e, (l, first, _, c) in enumerate(zip(*struck, strict=True)):
+        rest = S - share[e]
+        stop = min(len(V), first + events.HEAD + reach)
+        for shift in range(-reach, reach + 1):
+            m = np.arange(max(0, first - reach, first + shift), stop)
+            x = c[max(0, -first)] * patterns.P[l, m - first - shift]
+            expected = (V[m] * np.log((rest[m] + x) / rest[m]) - x).sum()
+            assert saved[e, shift + reach] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("ratio", [1e-6, 1e-3, 0.4142, 0.4143, 1.0, 30.0, 1e4])
+def test_logarithm_of_what_is_saved(ratio):
+    """One event and one bin: V log(1 + x / rest) - x."""
+    P = np.full((1, events.HEAD, 1), ratio, np.float32)
+    struck = events.strike(np.zeros(1, int), np.array([events.LEAD]), np.ones(1), events.HEAD)
+    V = np.ones((events.HEAD, 1), np.float32)
+    saved = events.saved(V, V + P[0], events.under_fit(P), struck)
+    assert saved[0, 0] / events.HEAD == pytest.approx(np.log1p(ratio) - ratio, rel=1e-3, abs=2e-7)
+
+
+def test_steps_never_raise_the_divergence(rng, monkeypatch):
+    monkeypatch.setattr(events, "shape", lambda: np.ones(30, np.float32))
+    V, B, patterns, struck = some_events(rng)
+    curve = []
     for _ in range(12):
-        S = B[:, None] * w * np.ones((80, 30))
-        for l, first, length, c in zip(*struck, strict=True):
-            for t in range(max(0, -first), min(length, 80 - first)):
-                S[first + t] += c[t] * P[l, min(t, 19)]
+        S = model_of(B, patterns.P, struck)
         curve.append((V * np.log(V / S) - V + S).sum())
-        num, back = np.zeros_like(struck.c), np.zeros_like(B)
-        c, none = struck.c.copy(), np.zeros((0, 30), np.float32)
-        events._sweep(V, B, w, P, *struck, num, back, none, none)
-        events._pool(c, num, P.sum(axis=2), *struck[:3], 80, 0.0)
-        B, struck = B * back, struck._replace(c=c)
+        B, struck = events.step(V, B, patterns, struck)
     assert all(np.diff(curve) <= 1e-4 * curve[0])
 
 
@@ -229,6 +303,35 @@ def test_map_and_progress():
     mapped = listed(y, map=pickled_map, progress=lambda *n: done.append(n))
     assert mapped == listed(y)
     assert sum(n for n, _ in done) == done[-1][1]
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 12])
+def test_any_number_of_cores_gives_the_same_list(monkeypatch, cores):
+    monkeypatch.setattr(events, "SEGMENT_S", 1.0)
+    y = mix(MELODY, 4.5)
+    expected = listed(y, map=lambda function, jobs: map(function, jobs))
+    monkeypatch.setattr(utils, "available_cores", lambda: utils.core_limit.get() or cores)
+    assert listed(y) == expected
+
+
+def test_jobs_are_fetched_as_they_are_done_and_come_in_order(monkeypatch):
+    monkeypatch.setattr(utils, "available_cores", lambda: utils.core_limit.get() or 3)
+    fetched = []
+
+    def jobs():
+        for i in range(8):
+            fetched.append(i)
+            yield i
+
+    done = events.on_all_cores(lambda i: (time.sleep(0.01 * (8 - i)), i)[1], jobs())
+    assert next(done) == 0
+    assert fetched == [0, 1, 2]
+    assert list(done) == list(range(1, 8))
+
+
+def test_cores_without_a_job_of_their_own_help_with_the_others(monkeypatch):
+    monkeypatch.setattr(utils, "available_cores", lambda: utils.core_limit.get() or 4)
+    assert list(events.on_all_cores(lambda _: utils.core_limit.get(), range(5))) == [1, 1, 1, 1, 4]
 
 
 def test_offsets_follow_the_damper():

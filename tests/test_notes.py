@@ -365,6 +365,24 @@ def test_a_list_is_heard_at_its_notes_and_levels(tmp_path, monkeypatch):
     np.testing.assert_allclose(soundfile.read(tmp_path / "blocks.wav")[0], y, atol=2**-15)
 
 
+@pytest.mark.parametrize(("onset", "offset"), [(0.1, 0.6), (0.1003, 0.1003), (0.1003, 0.102), (0.0, 3.0)])
+@pytest.mark.parametrize("midi", [21, 60, 105])
+def test_a_tone_is_a_sum_of_sines_under_an_envelope(onset, offset, midi):
+    sr, note = 8000, notes.Note("?", midi, utils.note_frequency(midi), onset, offset, -6.0)
+    first, last = round(onset * sr), round((offset + notes.RELEASE_S) * sr)
+    t = np.arange(first, last) / sr - onset
+    attack = np.clip(t / notes.ATTACK_S, 0, 1)
+    release = np.clip((offset + notes.RELEASE_S - onset - t) / notes.RELEASE_S, 0, 1)
+    decay = np.exp(-t / (notes.DECAY_S * 2 ** ((60 - midi) / 24)))
+    partials = [n for n in range(1, notes.PARTIALS + 1) if n * note.f0 < 0.45 * sr]
+    tones = sum(notes.TIMBRE ** (n - 1) * np.sin(2 * np.pi * n * note.f0 * t) for n in partials)
+    expected = 10 ** (-6 / 20) * attack * release * decay * tones
+    np.testing.assert_allclose(notes._tone(note, first, last, sr), expected, atol=1e-9)
+    middle = (first + last) // 2
+    np.testing.assert_allclose(notes._tone(note, middle, last, sr), expected[middle - first :], atol=1e-9)
+    np.testing.assert_allclose(notes._tone(note, first, middle, sr), expected[: middle - first], atol=1e-9)
+
+
 def test_a_list_of_no_notes_is_heard_as_silence(tmp_path):
     notes.write_sound(tmp_path / "notes.wav", [], 100, 8000, 0.5)
     y, _ = soundfile.read(tmp_path / "notes.wav")
