@@ -30,12 +30,22 @@ def main(argv=None):
         help="divergence that is minimised (default: %(default)s)",
     )
     parser.add_argument(
+        "--solver",
+        choices=("mu", "cd"),
+        help="multiplicative updates, or coordinate descent, which needs far fewer iterations and is not for "
+        "itakura-saito (default: mu; with --stems or --listen: cd where it can be)",
+    )
+    parser.add_argument(
         "--mask",
         choices=("wiener", "ratio"),
         default="wiener",
         help="a stem's share of the sound: of squared magnitudes or of magnitudes (default: %(default)s)",
     )
     args = cli.parse(parser, argv)
+    if args.solver == "cd" and args.loss == "itakura-saito":
+        parser.error("--solver: got cd with --loss itakura-saito, expected mu")
+    if args.solver is None:
+        args.solver = "cd" if cli.sounds_wanted(args) and args.loss != "itakura-saito" else "mu"
     try:
         templates = basis.load(args.basis, args.sr)
         cli.check_stems(args, templates)
@@ -54,9 +64,9 @@ def decompose(path, out_dir, *, templates, args, map):
         piano, strength, prior = cli.adapted_basis(recording, templates, listed, args, map)
         if args.loss != "kullback-leibler":  # the prior is known for that loss alone
             prior = None
-        options = {"loss": args.loss, "seed": args.seed, "prior": prior, "thr": args.thr, "tol": args.tol}
-        progress = cli.progress_bar("frame", args.quiet)
-        U, cost = utils.nmf(recording.Y, piano.H, args.n_iter, **options, progress=progress, map=map)
+        options = {"loss": args.loss, "solver": args.solver, "seed": args.seed, "prior": prior}
+        options |= {"thr": args.thr, "tol": args.tol, "progress": cli.progress_bar("frame", args.quiet), "map": map}
+        U, cost = utils.nmf(recording.Y, piano.H, args.n_iter, **options)
         error = utils.normalised(cost, utils.cost_scale(recording.Y, args.loss))
         _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
         if listed is None and piano.columns:

@@ -334,11 +334,14 @@ class InverseSTFT:
         np.ndarray [shape=(n,), float]
             All calls together, with :meth:`finish`, give ``n_samples``.
         """
+        from scipy.fft import irfft
+
         n_frames = X.shape[1]
         total = np.zeros((n_frames + self.n_hops, self.hop), X.real.dtype)
-        if X.any():
-            for i, part in enumerate(self._by_hops(self._frames(X))):
-                total[i : i + n_frames] += part
+        sounding = np.flatnonzero(X.any(axis=0))
+        frames = irfft(np.ascontiguousarray(X[:, sounding].T), self.n_fft, axis=1) * self.window
+        for i, part in enumerate(self._by_hops(frames)):
+            total[i + sounding] += part
         total[: self.n_hops] += self.carried
         self.carried = total[n_frames:].copy()
         return self._finished(total[:n_frames])
@@ -346,11 +349,6 @@ class InverseSTFT:
     def finish(self):
         """The last samples."""
         return self._finished(self.carried)
-
-    def _frames(self, X):
-        from scipy.fft import irfft
-
-        return irfft(np.ascontiguousarray(X.T), self.n_fft, axis=1) * self.window
 
     def _by_hops(self, frames):
         """Parts of frames, (n_hops, frames, hop)."""

@@ -52,18 +52,28 @@ def masked_notes(Y, basis, U, wanted, *, mask="wiener"):
     """
     U = U / (U.max() or 1)  # squares of very soft or loud models stay finite
     for frames, block in utils.frame_blocks(Y, FRAMES):
-        yield _shares(np.ascontiguousarray(block), basis, U[:, frames], wanted, {"ratio": 1, "wiener": 2}[mask])
+        yield _shares(block, basis, U[:, frames], wanted, {"ratio": 1, "wiener": 2}[mask])
 
 
 def _shares(Y, basis, U, wanted, power):
-    sounding = {note: l for note, l in basis.notes.items() if U[l].any()}
+    """The wanted notes of one block. Each is worked out only in the frames in which it sounds."""
+    Y = np.ascontiguousarray(Y.T)  # (frames, K)
+
+    def magnitudes(l):
+        frames = np.flatnonzero(U[l].any(axis=0))
+        return frames, (U[l][:, frames].T @ basis.H[:, l].T) ** power
+
     with utils.one_blas_thread():
-        A = utils.in_threads(lambda l: (basis.H[:, l] @ U[l]) ** power, sounding.values())
-    A = dict(zip(sounding, A, strict=True))
-    share = Y / np.maximum(sum(A.values(), np.zeros(Y.shape, U.dtype)), np.finfo(U.dtype).tiny)
+        A = dict(zip(basis.notes, utils.in_threads(magnitudes, basis.notes.values()), strict=True))
+    total = np.zeros(Y.shape, U.dtype)
+    for frames, a in A.values():
+        total[frames] += a
+    share = Y / np.maximum(total, np.finfo(U.dtype).tiny)
 
     def of_note(note):
-        return A[note] * share if note in A else np.zeros_like(share)
+        X, (frames, a) = np.zeros_like(share), A[note]
+        X[frames] = a * share[frames]
+        return X.T
 
     return utils.in_threads(of_note, [note for note in basis.notes if note in wanted])
 
