@@ -265,11 +265,9 @@ def nmf(
                 rate = None if prior is None else prior[0][:, frames].astype(dtype)
                 yield functools.partial(read_frames, Y, frames), U.astype(dtype), rate
 
-        updates = functools.partial(UPDATES[loss, solver], n_iter=n_iter)
         quiet = None if prior is None else dtype.type(prior[1] / scale)
-        work = functools.partial(
-            _nmf_block, H=H, G=G, updates=updates, n_iter=n_iter, scale=scale, quiet=quiet, scaled=start is not None
-        )
+        options = {"loss": loss, "solver": solver, "n_iter": n_iter, "quiet": quiet, "scaled": start is not None}
+        work = functools.partial(_nmf_block, H=H, G=G, scale=scale, **options)
         U = np.empty((H.shape[1], Y.shape[1]), dtype)
         cost = np.zeros(n_iter)
         for frames, (U_block, distance) in zip(frame_slices(Y.shape[1], NMF_BLOCK), map(work, jobs()), strict=True):
@@ -289,7 +287,7 @@ def nmf(
     return (U, cost) if n_done == n_iter else solve(n_done)
 
 
-def _nmf_block(job, *, H, G, updates, n_iter, scale, quiet, scaled):
+def _nmf_block(job, *, H, G, loss, solver, n_iter, scale, quiet, scaled):
     """Fit one block: ``job`` is a function that reads it, the start, (L, M), and the rate of the prior.
 
     The start's loudness is set here, unless it is ``scaled``. Frames go to all cores, in parts whose size does not
@@ -300,7 +298,7 @@ def _nmf_block(job, *, H, G, updates, n_iter, scale, quiet, scaled):
     Y = read()
     sounding = np.flatnonzero(Y.any(axis=0))
     U, stop = np.zeros(start.shape, H.dtype), np.zeros(1, bool)
-    euclidean = updates.func in (_euclidean_updates, _euclidean_descent)
+    updates = functools.partial(UPDATES[loss, solver], n_iter=n_iter, stop=stop)
 
     def part(frames):
         frames = sounding[frames]
@@ -310,17 +308,17 @@ def _nmf_block(job, *, H, G, updates, n_iter, scale, quiet, scaled):
         u = start[:, frames]
         if not scaled:
             u *= V.sum(axis=0) / (H.sum(axis=0) @ u)
-        if euclidean:
-            U[:, frames], divergence, _ = updates(V, H, G, u, stop=stop)
+        if loss == "frobenius":
+            U[:, frames], divergence, _ = updates(V, H, G, u)
         elif rate is None:
-            U[:, frames], divergence = updates(V, H, u, stop=stop)
+            U[:, frames], divergence = updates(V, H, u)
         else:
-            U[:, frames], divergence = updates(V, H, u, stop=stop, prior=(rate[:, frames], quiet))
+            U[:, frames], divergence = updates(V, H, u, prior=(rate[:, frames], quiet))
         return divergence
 
-    if updates.func in DESCENTS:
-        _descent_kernel(updates.func, H.dtype)  # compiled here, and not by a thread
-    size = EUCLIDEAN_BLOCK if euclidean else DIVERGENCE_BLOCK
+    if solver == "cd":
+        _descent_kernel(UPDATES[loss, solver], H.dtype)  # compiled here, and not by a thread
+    size = EUCLIDEAN_BLOCK if loss == "frobenius" else DIVERGENCE_BLOCK
     with one_blas_thread():
         divergence = in_threads(part, frame_slices(len(sounding), size), stop)
     return U, np.hstack([np.zeros((n_iter, 1)), *divergence])

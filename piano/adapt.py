@@ -35,10 +35,11 @@ from piano import pitch
 N_STARTED = 12  # of coordinate descent, with the templates as they are
 N_TUNED = 20  # sweeps after each tuning
 N_SWEEPS = 40  # with the basis free at last; more are no better, see benchmarks/README.md
-N_ROUNDS, N_BETWEEN = 8, 8  # of estimating the factors, and sweeps after each
+N_ROUNDS, N_BETWEEN = 16, 4  # steps towards the factors, and sweeps after each
 FRAMES = 512  # at most, spread over the recording: a piano is known after so many
 AUDIBLE = 1e-3  # of the loudest frame; what is softer says nothing
-BLOCK = 32  # frames of one core
+BLOCK = 32  # frames that share the columns that sound there
+PART = 128  # frames of one core
 REVIVED = 0.01  # of what is quiet: the least activation of what may sound
 FIRMEST = 1e12  # the largest strength: the templates then stay as they are, to rounding
 UNLISTED = 1.0  # gamma where a note is not listed
@@ -52,8 +53,7 @@ OCTAVES, KEYS = 0.2, 4.0  # that the common gain, and a partial's factors, are s
 LEVEL = 2.0  # standard deviation of a gain of the whole note, which U takes up
 OBSERVED = 300.0  # counts that the average note is worth to g
 HEARD = 3e-3  # of the most counts of a note: what has less says nothing of g
-CONVERGED = 0.01  # nepers, a tenth of a decibel: another round follows
-N_NEWTON = 12  # steps of Newton's method at most
+LEAST_COUNT = 0.5  # of a partial; what has less says nothing of g
 
 
 def listed_rate(notes, basis, n_frames):
@@ -166,7 +166,7 @@ class _Fit:
         rows = utils.zero_below(np.ascontiguousarray(T.T, self.U.dtype))  # (L, K)
         floor = utils.floor_of(rows.dtype)
 
-        def part(frames):
+        def block(frames, N):
             l = np.flatnonzero(self.U[:, frames].any(axis=1))
             V, u, t = np.ascontiguousarray(self.V[:, frames]), self.U[l, frames], rows[l]
             rate = None if self.rate is None else self.rate[l, frames]
@@ -180,14 +180,17 @@ class _Fit:
                     u /= 1 + eased(rate, before, self.quiet)
                 utils.zero_below(u)
             self.U[l, frames] = u
-            return l, before @ R.T
+            N[l] += before @ R.T
+
+        def part(frames):
+            N = np.zeros_like(rows)
+            for first in range(frames.start, frames.stop, BLOCK):
+                block(slice(first, min(first + BLOCK, frames.stop)), N)
+            return N
 
         with utils.one_blas_thread():
-            parts = utils.in_threads(part, utils.frame_slices(self.V.shape[1], BLOCK))
-        N = np.zeros(rows.shape)
-        for l, found in parts:
-            N[l] += found
-        N *= rows
+            parts = utils.in_threads(part, utils.frame_slices(self.V.shape[1], PART))
+        N = sum(parts, np.zeros(rows.shape)) * rows
         for _ in range(n):
             self.count()
         return N.T
@@ -339,7 +342,9 @@ def covariance(basis, heard):
 
 
 def factors(N, D, basis, heard, C, start):
-    """Log factors g of the partials [shape=(notes, N_PARTIALS)], by Newton's method, see the top of this module.
+    """Log factors g of the partials [shape=(notes, N_PARTIALS)], a step of Newton's method nearer to their best.
+
+    See the top of this module, and Rasmussen and Williams, "Gaussian Processes for Machine Learning", algorithm 3.1.
 
     Parameters
     ----------
@@ -351,26 +356,23 @@ def factors(N, D, basis, heard, C, start):
     C : np.ndarray
         From :func:`covariance`.
     start : np.ndarray [shape=(notes, N_PARTIALS)]
-        Where the method starts.
+        Where the step starts; no factor moves by more than three nepers.
     """
     exists = partial_frequencies(basis) < basis.sr / 2
     told = heard[np.nonzero(exists)[0]]
     unit = OBSERVED * heard.sum() / N.sum()
-    N, D, g = unit * N[exists][told], unit * D[exists][told], start[exists][told]
-    K = C[told]
-    for _ in range(N_NEWTON):  # Rasmussen and Williams, Gaussian Processes for Machine Learning, algorithm 3.1
-        mean = D * np.exp(g)
-        root = np.sqrt(mean)
-        b = mean * g + N - mean
-        B = np.eye(len(g)) + root[:, None] * K * root
-        a = b - root * np.linalg.solve(B, root * (K @ b))  # of numpy, whose BLAS has one thread here
-        step = np.clip(K @ a - g, -1, 1)
-        g += step
-        if np.abs(step).max() < CONVERGED:
-            break
+    N, D = unit * N[exists][told], unit * D[exists][told]
+    counted = np.maximum(N, D) > LEAST_COUNT
+    N, D, g, C = N[counted], D[counted], start[exists][told][counted], C[:, counted]
+    K = C[np.flatnonzero(told)[counted]]
+    mean = D * np.exp(g)
+    root = np.sqrt(mean)
+    b = mean * g + N - mean
+    B = np.eye(len(g)) + root[:, None] * K * root
+    a = b - root * np.linalg.solve(B, root * (K @ b))  # of numpy, whose BLAS has one thread here
     found = np.zeros(exists.shape)
     found[exists] = C @ a
-    return found
+    return start + np.clip(found - start, -3, 3)
 
 
 def divergence(N, template):

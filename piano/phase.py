@@ -269,7 +269,7 @@ def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, results):
     Y = read()
     scale = utils.power_of_two(np.abs(Y).max())
     Y, U = Y / Y.real.dtype.type(scale), U / scale
-    X = smoothed_notes(Y, H, U, rotation, note_of)[:, :, first:last]
+    X = smoothed_notes(Y, H, U, rotation, note_of, scale)[:, :, first:last]
     Y, U = Y[:, first:last], U[:, first:last]
     refined, F = np.zeros_like(U), np.zeros_like(Y)
     error, penalty = np.zeros((2, U.shape[1], n_iter))
@@ -295,7 +295,6 @@ def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, results):
     curves = error.T * scale**2, penalty.T * scale**EXPONENT
     if results == "curves":
         return curves
-    X *= X.dtype.type(scale)
     refined = utils.zero_below(refined.astype(Y.real.dtype)) * Y.real.dtype.type(scale)
     return (*curves, refined, F * Y.dtype.type(scale), X)
 
@@ -330,7 +329,7 @@ def _held_sweeps(A, B, G, u, weight, p, error, penalty, stop):
             penalty[i] += u[l] ** p if u[l] > 0 else 0.0
 
 
-def smoothed_notes(Y, H, U, rotation, note_of):
+def smoothed_notes(Y, H, U, rotation, note_of, scale=1.0):
     """Mean of every note given the whole mixture, see the top of this module.
 
     Parameters
@@ -343,11 +342,13 @@ def smoothed_notes(Y, H, U, rotation, note_of):
         Of each note, at most 1.
     note_of : np.ndarray [shape=(L,), int]
         Note that each column belongs to, from 0 to N - 1.
+    scale : float
+        Of the result.
 
     Returns
     -------
     np.ndarray [shape=(N, K, M), complex64]
-        They sum to Y.
+        They sum to ``scale * Y``.
     """
     X = np.zeros((rotation.shape[1], *Y.shape), np.complex64)
     columns = np.flatnonzero(U.any(axis=1)) if U.any() else np.arange(len(U))  # the others would only take their time
@@ -360,7 +361,7 @@ def smoothed_notes(Y, H, U, rotation, note_of):
     kernel = utils.compiled(_smooth_bins, SMOOTH_TYPES)
 
     def smooth(bins):
-        kernel(Y[bins], H[bins], U, rotation[bins], note_of, notes, N_TRACKED, X[:, bins])
+        kernel(Y[bins], H[bins], U, rotation[bins], note_of, notes, N_TRACKED, scale, X[:, bins])
 
     utils.in_threads(smooth, utils.frame_slices(len(Y), 32))
     return X
@@ -368,11 +369,11 @@ def smoothed_notes(Y, H, U, rotation, note_of):
 
 SMOOTH_TYPES = (
     "void(complex128[:, ::1], float64[:, ::1], float64[:, ::1], complex128[:, ::1], int64[::1], int64[::1], int64, "
-    "complex64[:, :, :])"
+    "float64, complex64[:, :, :])"
 )
 
 
-def _smooth_bins(Y, H, U, rotation, note_of, notes, n_tracked, X):
+def _smooth_bins(Y, H, U, rotation, note_of, notes, n_tracked, scale, X):
     """Smooth ``notes``, those that sound, in some bins; numba compiles this. Their rows of X are written in place.
 
     x is the state, the strongest notes, and V its covariance. An innovation e of variance s moves x by g e with
@@ -449,6 +450,6 @@ def _smooth_bins(Y, H, U, rotation, note_of, notes, n_tracked, X):
                 left -= ahead[m, i]
             left /= total[m]  # the noise's part, and rounding, shared out, so that the notes sum to Y
             for note in range(n_notes):
-                X[notes[note], k, m] = variance[m, note] * (z[m] + left)
+                X[notes[note], k, m] = scale * variance[m, note] * (z[m] + left)
             for i in range(n):
-                X[notes[tracked[i]], k, m] = ahead[m, i] + variance[m, tracked[i]] * left
+                X[notes[tracked[i]], k, m] = scale * (ahead[m, i] + variance[m, tracked[i]] * left)

@@ -7,7 +7,6 @@ import utils
 from piano import adapt, phase
 from piano.basis import Basis
 
-LOSSES = ("frobenius", "kullback-leibler", "itakura-saito")
 K, L, M = 129, 12, 96
 
 
@@ -39,9 +38,9 @@ def basis():
     return (H / H.sum(axis=0)).astype(np.float32)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_losses(spectrogram, loss):
-    U, cost = utils.nmf(spectrogram, basis(), 500, loss=loss)
+@pytest.mark.parametrize(("loss", "solver"), utils.UPDATES)
+def test_losses(spectrogram, loss, solver):
+    U, cost = utils.nmf(spectrogram, basis(), 500, loss=loss, solver=solver)
     assert n_subnormal(U, cost) == 0
     assert U.any(axis=0).sum() >= M // 3
 
@@ -76,15 +75,15 @@ def test_adaptation(spectrogram, monkeypatch):
     monkeypatch.setattr(adapt, "N_SWEEPS", 250)
     adapted, *_ = adapt.adapt_basis(spectrogram, Basis(basis()), 1e-3)
     assert n_subnormal(adapted.H) == 0
-    kept, sweep = [], adapt._sweep_block
+    kept, sweep = [], adapt._Fit.sweep
 
-    def watched(*args, **options):
-        kept.append((options["H"], sweep(*args, **options)))
+    def watched(fit, T, *n):
+        kept.append((fit.U.copy(), sweep(fit, T, *n)))
         return kept[-1][1]
 
-    monkeypatch.setattr(adapt, "_sweep_block", watched)
+    monkeypatch.setattr(adapt._Fit, "sweep", watched)
     adapt.adapt_basis(spectrogram, Basis(basis()), 1e-3)
-    assert n_subnormal(*(array for H, (U, N) in kept for array in (H, U, N))) == 0
+    assert n_subnormal(*(array.astype(np.float32) for arrays in kept for array in arrays)) == 0
 
 
 def test_smoothing_and_refinement(spectrogram):
@@ -109,13 +108,6 @@ def test_products_of_two_that_are_not_below_the_floor_are_normal():
         assert x.tolist() == [floor, -floor, 0, 0, 0, 1]
 
 
-UPDATES = {
-    "frobenius": "_euclidean_updates",
-    "kullback-leibler": "_kullback_leibler_updates",
-    "itakura-saito": "_itakura_saito_updates",
-}
-
-
 @pytest.fixture
 def padded(rng):
     """Spectrogram of 40 frames that sound, with silence before, between and behind them."""
@@ -125,12 +117,19 @@ def padded(rng):
     return padded, sounding
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_silent_frames_do_not_go_through_the_updates(padded, loss, monkeypatch):
+@pytest.mark.parametrize(("loss", "solver"), utils.UPDATES)
+def test_silent_frames_do_not_go_through_the_updates(padded, loss, solver, monkeypatch):
     Y, sounding = padded
-    widths, update = [], getattr(utils, UPDATES[loss])
-    monkeypatch.setattr(utils, UPDATES[loss], lambda V, *rest: widths.append(V.shape[1]) or update(V, *rest))
-    U, _ = utils.nmf(Y, basis(), 5, loss=loss)
+    widths, update = [], utils.UPDATES[loss, solver]
+
+    def watched(V, *rest, **options):
+        widths.append(V.shape[1])
+        return update(V, *rest, **options)
+
+    monkeypatch.setitem(utils.UPDATES, (loss, solver), watched)
+    if solver == "cd":
+        monkeypatch.setitem(utils.DESCENTS, watched, utils.DESCENTS[update])
+    U, _ = utils.nmf(Y, basis(), 5, loss=loss, solver=solver)
     assert sum(widths) == len(sounding)
     assert np.flatnonzero(U.any(axis=0)).tolist() == sounding.tolist()
 
