@@ -396,7 +396,7 @@ def _euclidean_descent(V, H, G, U, n_iter, stop):
     U = np.array(U.T, order="C")
     decrease = np.zeros(n_iter)
     kernel = _descent_kernel(_euclidean_descent, U.dtype)
-    kernel(A, np.ascontiguousarray(G, U.dtype), U, decrease, U.dtype.type(floor_of(U.dtype)), AT_REST, stop)
+    kernel(A, np.ascontiguousarray(G, U.dtype), U, decrease, U.dtype.type(floor_of(U.dtype)), _at_rest(U.dtype), stop)
     U = U.T
     return U, _distances(V, H, U, decrease), np.zeros((n_iter, 1))
 
@@ -511,10 +511,10 @@ def _kullback_leibler_descent(V, H, U, n_iter, stop, prior=None):
     of_V = np.sum(V * np.log(np.maximum(V, floor)) - V, axis=1, dtype=np.float64)
     kernel = _descent_kernel(_kullback_leibler_descent, V.dtype)
     S, divergence, curve = np.empty_like(V), np.zeros(len(V)), np.zeros((n_iter, 1))
-    state = np.full(len(V), ALL, np.int64)
+    state, at_rest = np.full(len(V), ALL, np.int64), _at_rest(V.dtype)
     for i in until(stop, n_iter):
         before = state.copy()
-        kernel(V, Ht, column_sums, rate, quiet, S, U, state, floor, AT_REST)
+        kernel(V, Ht, column_sums, rate, quiet, S, U, state, floor, at_rest)
         m = np.flatnonzero(before != DONE)
         log_likelihood = np.sum(V[m] * np.log(S[m]), axis=1, dtype=np.float64)
         divergence[m] = of_V[m] - log_likelihood + U[m].astype(np.float64) @ column_sums
@@ -528,9 +528,13 @@ def _kullback_leibler_descent(V, H, U, n_iter, stop, prior=None):
     return U.T, curve
 
 
+def _at_rest(dtype):
+    """Share of the largest activation of a frame by which none may move any more where it is done: half the digits."""
+    return math.sqrt(np.finfo(dtype).eps)
+
+
 DONE, NONZERO, ALL = range(3)  # state of a frame in coordinate descent: which of its activations are updated next
 ALL_AT_FIRST = 6  # sweeps; most of what stays zero is zero after them
-AT_REST = 1e-5  # of the largest activation of a frame: by no more than that the others move where it is done
 BINS_TYPES = (
     "void({real}[:, ::1], {real}[:, ::1], {real}[::1], {real}[:, ::1], {real}, {real}[:, ::1], {real}[:, ::1], "
     "int64[::1], {real}, float64)"

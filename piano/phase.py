@@ -28,7 +28,7 @@ import numpy as np
 import utils
 
 BLOCK, CONTEXT = 64, 16  # frames smoothed at a time, and frames before and after that they are smoothed with
-ROTATION_BLOCKS = 12  # at most, spread over the recording, that rotations are measured in
+ROTATION_BLOCKS = 10  # at most, spread over the recording, that rotations are measured in
 N_TRACKED = 6  # notes of a bin, the strongest of a block, that keep a phase there; the rest are Wiener-filtered
 COHERENCE = 0.985  # the largest rho: a template is steadier than the same note in a recording
 SILENT = 1e-4  # of the loudest activation in a frame, 80 dB below it: where phases are held, what is less is zero
@@ -102,7 +102,7 @@ def adapted_rotation(Y, basis, U, strength, *, map=map):
     """
     U = U / (U.max() or 1)
     notes = list(basis.notes.values())
-    work = functools.partial(_correlations_block, H=basis.H, columns=notes)
+    work = functools.partial(_correlations_block, H=basis.H, note_of=note_of_columns(basis), n_notes=len(notes))
     blocks = list(utils.frame_slices(Y.shape[1], BLOCK))
     spread = np.unique(np.linspace(0, len(blocks) - 1, ROTATION_BLOCKS).round().astype(int))
     jobs = ((functools.partial(utils.read_frames, Y, blocks[i]), U[:, blocks[i]]) for i in spread)
@@ -135,34 +135,64 @@ def coherent_part(found, most, chance):
     return np.where(heard, np.minimum(ratio, 1), 0)[octave]
 
 
-def _correlations_block(job, *, H, columns):
+def _correlations_block(job, *, H, note_of, n_notes):
+    """Sums of one block for :func:`adapted_rotation`, (5, notes, K); see :func:`_correlate_bins`."""
     read, U = job
     Y = read()
-    result = np.zeros((5, len(columns), len(H)), np.complex128)
-    sounding = [n for n, l in enumerate(columns) if U[l].any()]
-    if not Y.any() or not sounding:
-        return result
-    scale = utils.power_of_two(np.abs(Y).max())
-    Y = np.ascontiguousarray(Y / Y.real.dtype.type(scale))  # in the order of H U, or what follows takes far longer
-    turn, power = Y[:, 1:] * Y[:, :-1].conj(), np.abs(Y) ** 2
-    size = np.abs(turn)
-    with utils.one_blas_thread():
-        A = utils.in_threads(lambda n: utils.zero_below(H[:, columns[n]] @ U[columns[n]]) ** 2, sounding)
-    total = np.maximum(sum(A), np.finfo(U.dtype).tiny)
+    sums, columns = np.zeros((5, n_notes, len(H)), np.complex128), np.flatnonzero(U.any(axis=1))
+    if not Y.any() or not len(columns):
+        return sums
+    scale = float(utils.power_of_two(np.abs(Y).max()))
+    notes, note_of = np.unique(note_of[columns], return_inverse=True)
+    Y = np.array(Y / scale, np.complex128, order="C")
+    H, U = (np.array(array, np.float64, order="C") for array in (H[:, columns], U[columns]))
+    kernel = utils.compiled(_correlate_bins, CORRELATE_TYPES)
 
-    def correlations(a):  # of the note a / total * Y, whose mask is real
-        mask = utils.zero_below(a / total)
-        falls = a[:, 1:] <= a[:, :-1]
-        both, energy = falls * mask[:, 1:] * mask[:, :-1], mask**2 * power
-        sizes = both * size
-        return [
-            np.sum(values, axis=1)
-            for values in (both * turn, falls * energy[:, 1:], falls * energy[:, :-1], sizes, sizes**2)
-        ]
+    def correlate(bins):
+        kernel(Y[bins], H[bins], U, note_of, notes, sums[:, :, bins])
 
-    unit = np.array([2, 2, 2, 2, 4]).reshape(-1, 1, 1)
-    result[:, sounding] = np.stack(utils.in_threads(correlations, A), axis=1) * float(scale) ** unit
-    return result
+    utils.in_threads(correlate, utils.frame_slices(len(Y), 32))
+    return sums * scale ** np.array([2, 2, 2, 2, 4]).reshape(-1, 1, 1)
+
+
+CORRELATE_TYPES = (
+    "void(complex128[:, ::1], float64[:, ::1], float64[:, ::1], int64[::1], int64[::1], complex128[:, :, :])"
+)
+
+
+def _correlate_bins(Y, H, U, note_of, notes, sums):
+    """Correlations of ``notes`` in some bins, where they do not grow louder; numba compiles this.
+
+    With the note x, its Wiener mask times Y, ``sums`` get ``sum_m x_m conj(x_(m-1))``, ``sum_m |x_m|^2``,
+    ``sum_m |x_(m-1)|^2``, ``sum_m |x_m x_(m-1)|`` and the sum of its squares.
+    """
+    n_bins, n_frames = Y.shape
+    a, total = np.zeros((len(notes), n_frames)), np.zeros(n_frames)
+    for k in range(n_bins):
+        y = Y[k]
+        a[:], total[:] = 0.0, np.finfo(np.float64).tiny
+        for l in range(len(note_of)):
+            a_n, h = a[note_of[l]], H[k, l]
+            for m in range(n_frames):
+                a_n[m] += h * U[l, m]
+        for n in range(len(notes)):
+            for m in range(n_frames):
+                a[n, m] *= a[n, m]
+                total[m] += a[n, m]
+        for n in range(len(notes)):
+            cross, now, before, sizes, squares = 0j, 0.0, 0.0, 0.0, 0.0
+            for m in range(1, n_frames):
+                if 0.0 < a[n, m] <= a[n, m - 1]:
+                    x, x_before = a[n, m] / total[m] * y[m], a[n, m - 1] / total[m - 1] * y[m - 1]
+                    turn = x * np.conj(x_before)
+                    square = turn.real**2 + turn.imag**2
+                    cross += turn
+                    now += x.real**2 + x.imag**2
+                    before += x_before.real**2 + x_before.imag**2
+                    sizes += np.sqrt(square)
+                    squares += square
+            sums[0, notes[n], k], sums[1, notes[n], k], sums[2, notes[n], k] = cross, now, before
+            sums[3, notes[n], k], sums[4, notes[n], k] = sizes, squares
 
 
 def sinusoidal_blocks(
@@ -269,26 +299,28 @@ def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, results):
     Y = read()
     scale = utils.power_of_two(np.abs(Y).max())
     Y, U = Y / Y.real.dtype.type(scale), U / scale
-    X = smoothed_notes(Y, H, U, rotation, note_of, scale)[:, :, first:last]
+    X = smoothed_notes(Y, H, U, rotation, note_of, scale, (first, last))
     Y, U = Y[:, first:last], U[:, first:last]
     refined, F = np.zeros_like(U), np.zeros_like(Y)
     error, penalty = np.zeros((2, U.shape[1], n_iter))
     stop = np.zeros(1, bool)
     kernel = utils.compiled(_held_sweeps, HELD_TYPES)
     lam = weight * scale ** (EXPONENT - 2)
+    rows, n_bins = np.ascontiguousarray(H.T, Y.real.dtype), len(H)
 
     def refine(m):
-        y = np.concatenate([Y[:, m].real, Y[:, m].imag]).astype(np.float64)
-        error[m] = y @ y
+        y = np.concatenate([Y[:, m].real, Y[:, m].imag])
+        error[m] = np.sum(y**2, dtype=np.float64)
         active = np.flatnonzero(U[:, m] > SILENT * U[:, m].max())
         if len(active):
-            h, phase = H[:, active].astype(np.float64), utils.unit_phase(X[note_of[active], :, m]).T
-            D = np.concatenate([h * phase.real, h * phase.imag])  # (2K, active): F is D @ u
+            h, phase = rows[active], utils.unit_phase(X[note_of[active], :, m])
+            D = np.concatenate([h * phase.real, h * phase.imag], axis=1)  # (active, 2K): F is u @ D
             u = U[active, m]
-            kernel(D.T @ y, D.T @ D, h.T @ h, u, lam, EXPONENT, error[m], penalty[m], stop)
+            A, B, G = ((a @ b.T).astype(np.float64) for a, b in ((D, y), (D, D), (h, h)))
+            kernel(A, B, G, u, lam, EXPONENT, error[m], penalty[m], stop)
             refined[active, m] = u
-            f = D @ u
-            F[:, m] = f[: len(H)] + 1j * f[len(H) :]
+            f = u.astype(D.dtype) @ D
+            F[:, m] = f[:n_bins] + 1j * f[n_bins:]
 
     with utils.one_blas_thread():
         utils.in_threads(refine, range(U.shape[1]), stop)
@@ -329,7 +361,7 @@ def _held_sweeps(A, B, G, u, weight, p, error, penalty, stop):
             penalty[i] += u[l] ** p if u[l] > 0 else 0.0
 
 
-def smoothed_notes(Y, H, U, rotation, note_of, scale=1.0):
+def smoothed_notes(Y, H, U, rotation, note_of, scale=1.0, limits=None):
     """Mean of every note given the whole mixture, see the top of this module.
 
     Parameters
@@ -344,24 +376,27 @@ def smoothed_notes(Y, H, U, rotation, note_of, scale=1.0):
         Note that each column belongs to, from 0 to N - 1.
     scale : float
         Of the result.
+    limits : tuple, optional
+        First frame that is wanted, and the one after the last.
 
     Returns
     -------
-    np.ndarray [shape=(N, K, M), complex64]
+    np.ndarray [shape=(N, K, frames), complex64]
         They sum to ``scale * Y``.
     """
-    X = np.zeros((rotation.shape[1], *Y.shape), np.complex64)
+    first, last = limits or (0, Y.shape[1])
+    X = np.zeros((rotation.shape[1], last - first, len(Y)), np.complex64).transpose(0, 2, 1)  # as transforms want it
     columns = np.flatnonzero(U.any(axis=1)) if U.any() else np.arange(len(U))  # the others would only take their time
     notes, note_of = np.unique(note_of[columns], return_inverse=True)
     H, U, rotation = H[:, columns], U[columns], rotation[:, notes]
     size = np.abs(rotation).astype(np.float64)
     rotation = rotation * (np.minimum(size, COHERENCE) / np.maximum(size, np.finfo(np.float64).tiny))
     Y, H, rotation = (np.array(array, np.result_type(array, np.float64), order="C") for array in (Y, H, rotation))
-    U = np.array(U.T, np.float64, order="C")
+    U = np.array(U, np.float64, order="C")
     kernel = utils.compiled(_smooth_bins, SMOOTH_TYPES)
 
     def smooth(bins):
-        kernel(Y[bins], H[bins], U, rotation[bins], note_of, notes, N_TRACKED, scale, X[:, bins])
+        kernel(Y[bins], H[bins], U, rotation[bins], note_of, notes, N_TRACKED, scale, first, X[:, bins])
 
     utils.in_threads(smooth, utils.frame_slices(len(Y), 32))
     return X
@@ -369,46 +404,55 @@ def smoothed_notes(Y, H, U, rotation, note_of, scale=1.0):
 
 SMOOTH_TYPES = (
     "void(complex128[:, ::1], float64[:, ::1], float64[:, ::1], complex128[:, ::1], int64[::1], int64[::1], int64, "
-    "float64, complex64[:, :, :])"
+    "float64, int64, complex64[:, :, :])"
 )
 
 
-def _smooth_bins(Y, H, U, rotation, note_of, notes, n_tracked, scale, X):
+def _smooth_bins(Y, H, U, rotation, note_of, notes, n_tracked, scale, first, X):
     """Smooth ``notes``, those that sound, in some bins; numba compiles this. Their rows of X are written in place.
 
     x is the state, the strongest notes, and V its covariance. An innovation e of variance s moves x by g e with
     g = V 1 / s; back in time, z = (sum_n C_n)^(-1) Y comes from them, and X_n = C_n z from its sums ahead and behind.
     """
-    n_notes, (_, n_bins, n_frames) = len(notes), X.shape
+    n_notes, (n_bins, n_frames), last = len(notes), Y.shape, first + X.shape[2]
     n = min(n_tracked, n_notes)
     r, g, ahead = np.zeros((3, n_frames, n), np.complex128)
     innovation, z = np.zeros((2, n_frames), np.complex128)
     model, total, rest = np.zeros((3, n_frames))
-    variance = np.zeros((n_frames, n_notes))
+    variance, energy = np.zeros((n_notes, n_frames)), np.zeros(n_notes)
+    tile = np.zeros((n_bins, n_notes, last - first), np.complex64)  # of X, whose frames lie far apart
     s_before = 0.0
     for k in range(n_bins):
         if not Y[k].any():
             continue
-        variance[:] = 0.0
-        for m in range(n_frames):
-            for l in range(len(note_of)):
-                variance[m, note_of[l]] += H[k, l] * U[m, l]
-            model[m] = variance[m].sum()
-        variance[:] = variance**2
-        energy = variance.sum(axis=0)
-        variance += 1e-12 * energy.sum() / n_frames + 1e-200  # keeps what is divided by from zero
+        variance[:], model[:], total[:] = 0.0, 0.0, 0.0
+        for l in range(len(note_of)):
+            a, h = variance[note_of[l]], H[k, l]
+            for m in range(n_frames):
+                a[m] += h * U[l, m]
+        for note in range(n_notes):
+            a = variance[note]
+            for m in range(n_frames):
+                model[m] += a[m]
+                a[m] *= a[m]
+            energy[note] = a.sum()
+        least = 1e-12 * energy.sum() / n_frames + 1e-200  # keeps what is divided by from zero
+        for note in range(n_notes):
+            a = variance[note]
+            for m in range(n_frames):
+                a[m] += least
+                total[m] += a[m]
         tracked = np.argsort(-energy)[:n]
-        for m in range(n_frames):
-            total[m] = rest[m] = variance[m].sum()
-            for note in tracked:
-                rest[m] -= variance[m, note]
-            rest[m] = max(0.0, rest[m])
+        rest[:] = total
+        for note in tracked:
+            rest -= variance[note]
+        rest[:] = np.maximum(rest, 0.0)
 
         x, V = np.zeros(n, np.complex128), np.zeros((n, n), np.complex128)
         for m in range(n_frames):
             s, e = rest[m] + max(0.0, np.abs(Y[k, m]) - model[m]) ** 2, Y[k, m]
             for i in range(n):  # what the frame before has told of V, how V goes on, and V 1, in one pass
-                now, before = variance[m, tracked[i]], variance[max(m - 1, 0), tracked[i]]
+                now, before = variance[tracked[i], m], variance[tracked[i], max(m - 1, 0)]
                 r[m, i] = rotation[k, tracked[i]] * min(1.0, np.sqrt(now / before)) if m else 0.0
                 x[i] *= r[m, i]
                 e -= x[i]
@@ -445,11 +489,20 @@ def _smooth_bins(Y, H, U, rotation, note_of, notes, n_tracked, scale, X):
             left = Y[k, m] - rest[m] * z[m]
             for i in range(n):
                 x[i] *= r[m, i]
-                ahead[m, i] = x[i] + variance[m, tracked[i]] * ahead[m, i]
-                x[i] += variance[m, tracked[i]] * z[m]
+                ahead[m, i] = x[i] + variance[tracked[i], m] * ahead[m, i]
+                x[i] += variance[tracked[i], m] * z[m]
                 left -= ahead[m, i]
-            left /= total[m]  # the noise's part, and rounding, shared out, so that the notes sum to Y
-            for note in range(n_notes):
-                X[notes[note], k, m] = scale * variance[m, note] * (z[m] + left)
+            z[m] += left / total[m]  # the noise's part, and rounding, shared out, so that the notes sum to Y
             for i in range(n):
-                X[notes[tracked[i]], k, m] = scale * (ahead[m, i] + variance[m, tracked[i]] * left)
+                ahead[m, i] += variance[tracked[i], m] * left / total[m]
+        for i in range(n_notes):
+            a, x_k = variance[i], tile[k, i]
+            for m in range(first, last):
+                x_k[m - first] = scale * a[m] * z[m]
+        for i in range(n):
+            for m in range(first, last):
+                tile[k, tracked[i], m - first] = scale * ahead[m, i]
+    for i in range(n_notes):
+        for m in range(last - first):
+            for k in range(n_bins):
+                X[notes[i], k, m] = tile[k, i, m]

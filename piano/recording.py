@@ -3,6 +3,7 @@
 Everything here works block by block, so memory does not grow with the length of the recording.
 """
 
+import functools
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -339,9 +340,12 @@ class InverseSTFT:
         n_frames = X.shape[1]
         total = np.zeros((n_frames + self.n_hops, self.hop), X.real.dtype)
         sounding = np.flatnonzero(X.any(axis=0))
-        frames = irfft(np.ascontiguousarray(X[:, sounding].T), self.n_fft, axis=1) * self.window
-        for i, part in enumerate(self._by_hops(frames)):
-            total[i + sounding] += part
+        if len(sounding):
+            first, last = sounding[0], sounding[-1] + 1
+            frames = irfft(np.ascontiguousarray(X[:, first:last].T), self.n_fft, axis=1)
+            frames *= self.window
+            for i, part in enumerate(_by_hops(frames, self.hop)):
+                total[first + i : last + i] += part
         total[: self.n_hops] += self.carried
         self.carried = total[n_frames:].copy()
         return self._finished(total[:n_frames])
@@ -350,18 +354,26 @@ class InverseSTFT:
         """The last samples."""
         return self._finished(self.carried)
 
-    def _by_hops(self, frames):
-        """Parts of frames, (n_hops, frames, hop)."""
-        padded = np.pad(frames, ((0, 0), (0, self.n_hops * self.hop - self.n_fft)))
-        return padded.reshape(len(frames), self.n_hops, self.hop).transpose(1, 0, 2)
-
     def _finished(self, total):
         """The next hops, divided by the sum of the squared windows, cut to the length of the sound."""
-        weight = np.zeros(total.shape, np.float32)
-        frame = self.first + np.arange(len(total))
-        for i, (squares,) in enumerate(self._by_hops(self.window[None] ** 2)):
-            weight[(frame >= i) & (frame - i < self.n_frames)] += squares
-        samples = (total / np.maximum(weight, np.finfo(np.float32).tiny)).ravel()
+        total /= _squared_windows(self.first, len(total), self.n_frames, self.n_fft, self.hop)
         start = self.n_fft // 2 - self.first * self.hop  # of the sound
         self.first += len(total)
-        return samples[max(0, start) : max(0, start + self.n_samples)]
+        return total.ravel()[max(0, start) : max(0, start + self.n_samples)]
+
+
+def _by_hops(frames, hop):
+    """Parts of frames [shape=(frames, n_fft)], one hop after another, (hops, frames, hop)."""
+    n_hops = -(-frames.shape[1] // hop)
+    if n_hops * hop > frames.shape[1]:
+        frames = np.pad(frames, ((0, 0), (0, n_hops * hop - frames.shape[1])))
+    return frames.reshape(len(frames), n_hops, hop).transpose(1, 0, 2)
+
+
+@functools.lru_cache(maxsize=4)  # all notes of a block ask for the same
+def _squared_windows(first, n, n_frames, n_fft, hop):
+    """Sum of the squared windows of all frames, in ``n`` hops from ``first`` on, (n, hop); never zero."""
+    total, frame = np.zeros((n, hop), np.float32), first + np.arange(n)
+    for i, (squares,) in enumerate(_by_hops(hann(n_fft)[None] ** 2, hop)):
+        total[(frame >= i) & (frame - i < n_frames)] += squares
+    return np.maximum(total, np.finfo(np.float32).tiny)
