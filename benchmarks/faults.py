@@ -41,7 +41,7 @@ COMMANDS = {  # arguments of the earlier run, and of the one that is killed
     "make_init_H.py": (["notes", "--states", "2"], ["notes", "--n-iter", "20"]),
     "NMF.py": (["spec.npy", "20", "fixed_basis.npy", "--stems"], ["spec.npy", "30", "fixed_basis.npy", "--notes"]),
     "CNMF.py": (
-        ["spec.npy", "3", "fixed_basis.npy", *MOVING, "--stems"],
+        ["spec.npy", "3", "fixed_basis.npy", *MOVING, "--adapt", "none", "--phase", "--stems"],
         ["spec.npy", "4", "fixed_basis.npy", *MOVING, "--notes", "--no-phase"],
     ),
 }

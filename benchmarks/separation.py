@@ -247,10 +247,9 @@ def separate(setting, y, stems, basis, told=None):
     """What a setting takes the notes of ``stems`` for [shape=(notes, n)]; ``told`` has lists of notes by name."""
     transform = {"n_fft": setting.n_fft, "hop": setting.n_fft // 4}
     Y, truth = recording.stft(y, **transform), {note: recording.stft(s, **transform) for note, s in stems.items()}
-    inverse = recording.InverseSTFT(Y.shape[1], len(y), **transform)
     played = [told[setting.told]] if setting.told else []
-    pieces = [inverse.add(spectra) for spectra in setting.separate(Y, basis, truth, *played)]
-    return np.concatenate([*pieces, inverse.finish()], axis=1)
+    blocks = zip(*setting.separate(Y, basis, truth, *played), strict=True)
+    return np.stack([recording.istft(np.concatenate(pieces, axis=1), len(y), **transform) for pieces in blocks])
 
 
 def sdr(s, s_hat):

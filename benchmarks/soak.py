@@ -42,7 +42,9 @@ def main(argv=None):
                 sound.write(y)
         command = [sys.executable, ROOT / "CNMF.py", folder / "sound.flac", str(N_ITER), folder / "fixed_basis.npy"]
         began = time.monotonic()
-        with subprocess.Popen([*command, "--no-phase", "--stems", "-o", folder / "out"]) as process:
+        with subprocess.Popen(
+            [*command, "--phase-init", "mixture", "--adapt", "none", "--no-phase", "--stems", "-o", folder / "out"]
+        ) as process:
             memory = []  # MB, once a second
             while process.poll() is None:
                 memory.append(resident(process.pid))
