@@ -260,6 +260,20 @@ def test_a_long_recording_is_known_by_frames_spread_over_it(problem):
     assert adapted_to(silent, H, "auto")[0] == pytest.approx(many, rel=1e-6)
 
 
+def test_no_more_frames_are_looked_at_than_asked_for_and_those_lie_evenly(problem, monkeypatch):
+    H, other, U = problem
+    V = other @ U + 1e-6
+    V /= V.sum(axis=0)  # all frames are heard, and the mean one is as loud as each
+    V[:, ::3] = 0
+    heard = np.flatnonzero(V.any(axis=0))
+    monkeypatch.setattr(adapt, "FRAMES", 50)
+    seen = []
+    found, *_ = adapt.adapt_basis(V, Basis(H), 1.0, progress=lambda n, of: seen.append((n, of)))
+    assert set(seen) == {(50, 50 * len(seen))}
+    chosen = heard[np.linspace(0, len(heard) - 1, 50).round().astype(int)]
+    np.testing.assert_allclose(found.H, adapted_to(V[:, chosen], H, 1.0)[0], rtol=1e-9)
+
+
 def test_what_a_list_rules_out_costs_more_the_quieter_it_is():
     gamma, U = np.array([0.0, 0.5, 1.0], np.float32), np.array([0.0, 0.02, 2.0], np.float32)
     assert adapt.eased(gamma[:, None], U, 0.02) == pytest.approx(np.outer(gamma, [1, 1 / 2, 1 / 101]))
