@@ -58,3 +58,23 @@ def complex_sweep(Y, H, U, P, weight, p):
 def objective(Y, H, U, P, weight, p):
     """``sum |Y - F|^2 + 2 weight sum U^p``."""
     return np.sum(np.abs(Y - model(H, U, P)) ** 2) + 2 * weight * np.sum(U**p)
+
+
+def kullback_leibler_descent(V, H, U, rate=0.0, quiet=1.0):
+    """One sweep of coordinate descent, each activation with the ones before it.
+
+    ``U_l <- U_l + (b / a - 1) b / c`` where b >= a, or else ``U_l <- c U_l^2 / (c U_l + a - b)``. With S = H U,
+    ``b = sum H V / S``, ``c = sum H^2 V / S^2`` and ``a = sum H (1 + rate / (1 + U sum H / quiet))``.
+    """
+    U, rate = U.copy(), np.broadcast_to(rate, U.shape)
+    for l, h in enumerate(H.T):
+        S = H @ U
+        a = h.sum() * (1 + rate[l] / (1 + U[l] * h.sum() / quiet))
+        b, c = h @ (V / S), h**2 @ (V / S**2)
+        U[l] = np.where(b < a, c * U[l] ** 2 / (c * U[l] + np.abs(a - b)), U[l] + (b / a - 1) * b / c)
+    return U
+
+
+def log_penalty(H, U, rate, quiet):
+    """``sum rate quiet log(1 + a / quiet)`` with ``a_lm = U_lm sum_k H_kl``."""
+    return np.sum(rate * quiet * np.log(1 + U * H.sum(axis=0)[:, None] / quiet))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from scipy.stats import entropy
 
 import oracle
@@ -259,6 +260,20 @@ def test_a_long_recording_is_known_by_frames_spread_over_it(problem):
     assert adapted_to(silent, H, "auto")[0] == pytest.approx(many, rel=1e-6)
 
 
+def test_no_more_frames_are_looked_at_than_asked_for_and_those_lie_evenly(problem, monkeypatch):
+    H, other, U = problem
+    V = other @ U + 1e-6
+    V /= V.sum(axis=0)  # all frames are heard, and the mean one is as loud as each
+    V[:, ::3] = 0
+    heard = np.flatnonzero(V.any(axis=0))
+    monkeypatch.setattr(adapt, "FRAMES", 50)
+    seen = []
+    found, *_ = adapt.adapt_basis(V, Basis(H), 1.0, progress=lambda n, of: seen.append((n, of)))
+    assert set(seen) == {(50, 50 * len(seen))}
+    chosen = heard[np.linspace(0, len(heard) - 1, 50).round().astype(int)]
+    np.testing.assert_allclose(found.H, adapted_to(V[:, chosen], H, 1.0)[0], rtol=1e-9)
+
+
 def test_what_a_list_rules_out_costs_more_the_quieter_it_is():
     gamma, U = np.array([0.0, 0.5, 1.0], np.float32), np.array([0.0, 0.02, 2.0], np.float32)
     assert adapt.eased(gamma[:, None], U, 0.02) == pytest.approx(np.outer(gamma, [1, 1 / 2, 1 / 101]))
@@ -275,3 +290,127 @@ def test_the_rate_of_the_prior_is_as_the_list_is_sure():
     assert rate[0, less] == pytest.approx(adapt.UNLISTED / 4)
     assert rate[0, t < 1.8] == pytest.approx(adapt.UNLISTED)
     assert rate[1:] == pytest.approx(adapt.UNLISTED)
+
+
+# --- Sweeps and factors ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", [7, adapt.PART])
+def test_a_sweep_leaves_out_what_does_not_sound_and_gives_both_m_steps(rng, monkeypatch, part):
+    H, U, rate, quiet = rng.random((20, 6)), rng.random((6, 50)), rng.random((6, 50)), 0.25
+    U[2], U[4, 20:], U[:, 30:35] = 0, 0, 0
+    V = H @ rng.random((6, 50))
+    monkeypatch.setattr(adapt, "BLOCK", 5)
+    monkeypatch.setattr(adapt, "PART", part)
+    fit = adapt._Fit(V, U.copy(), rate, quiet, lambda: None)
+    N = fit.sweep(H)
+    R = V / np.maximum(H @ U, utils.floor_of(V.dtype))
+    np.testing.assert_allclose(N, H * (R @ U.T), rtol=1e-9)
+    np.testing.assert_allclose(fit.U, U * (H.T @ R) / (1 + rate / (1 + U / quiet)), rtol=1e-9)
+    assert (N[:, 2] == 0).all()
+    before = fit.U.copy()
+    twice = adapt._Fit(V, before.copy(), rate, quiet, lambda: None)
+    twice.sweep(H)
+    last = twice.sweep(H)
+    again = adapt._Fit(V, before.copy(), rate, quiet, lambda: None)
+    np.testing.assert_allclose(again.sweep(H, 2), last, rtol=1e-12)
+    np.testing.assert_allclose(again.U, twice.U, rtol=1e-12)
+
+
+def test_sweeps_with_the_templates_lower_divergence_and_prior(rng):
+    H, rate, quiet = rng.random((20, 6)), rng.random((6, 50)), 0.3
+    H /= H.sum(axis=0)
+    V = H @ rng.random((6, 50)) ** 4 + 0.01
+    fit = adapt._Fit(V, rng.random((6, 50)), rate, quiet, lambda: None)
+    costs = []
+    for _ in range(30):
+        costs.append(kl(V, H @ fit.U) + oracle.log_penalty(H, fit.U, rate, quiet))
+        fit.sweep(H)
+    assert (np.diff(costs) < 1e-12 * costs[0]).all()
+    assert costs[-1] < 0.5 * costs[0]
+
+
+def test_blocks_change_nothing_but_rounding_of_a_described_basis(played, monkeypatch):
+    U, notes = played
+    V, basis = spectra(5.0, lambda n, f: 0.3 * np.sin(n)) @ U, described(spectra())
+    monkeypatch.setattr(adapt, "N_ROUNDS", 3)
+    monkeypatch.setattr(adapt, "N_SWEEPS", 5)
+    results = []
+    for block in (7, 10**6):
+        monkeypatch.setattr(adapt, "BLOCK", block)
+        results.append(adapt.adapt_basis(V, basis, "auto", notes))
+    (few, strength, _), (whole, expected, _) = results
+    np.testing.assert_allclose(few.H, whole.H, rtol=1e-5, atol=1e-12)
+    assert strength == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_prior_is_of_the_list_and_of_the_mean_frame_that_is_heard(played, monkeypatch):
+    U, notes = played
+    monkeypatch.setattr(adapt, "N_ROUNDS", 1)
+    monkeypatch.setattr(adapt, "N_SWEEPS", 1)
+    V, basis = np.pad(spectra() @ U, ((0, 0), (0, 40))), described(spectra())
+    _, _, (rate, quiet) = adapt.adapt_basis(V, basis, 1.0, notes)
+    loudness = V.sum(axis=0)
+    heard = loudness > adapt.AUDIBLE * loudness.max()
+    assert quiet == pytest.approx(adapt.QUIET * loudness[heard].mean(), rel=1e-9)
+    np.testing.assert_array_equal(rate, adapt.listed_rate(notes, basis, V.shape[1]))
+    assert adapt.adapt_basis(V, basis, 1.0)[2] is None
+
+
+def covariance_of(basis, f, note, n):
+    """K of the module's equations, entry by entry."""
+    K, keys = np.empty((len(f), len(f))), list(basis.notes)
+    for i in range(len(f)):
+        for j in range(len(f)):
+            octaves, semitones = np.log2(f[i] / f[j]), keys[note[i]] - keys[note[j]]
+            K[i, j] = adapt.COMMON**2 * np.exp(-((octaves / adapt.OCTAVES) ** 2) / 2)
+            if n[i] == n[j]:
+                K[i, j] += adapt.SHARED**2 * np.exp(-((semitones / adapt.KEYS) ** 2) / 2)
+            if note[i] == note[j]:
+                K[i, j] += adapt.LEVEL**2 + adapt.OWN**2 * (n[i] == n[j])
+    return K
+
+
+@pytest.mark.parametrize("one_is_not_heard", [False, True])
+def test_factors_end_at_the_maximum_of_their_probability(rng, one_is_not_heard):
+    basis = described(spectra())
+    basis = Basis(basis.H[:, :4], SR, N_FFT, HOP, basis.columns[:4])
+    f = adapt.partial_frequencies(basis)
+    exists = f < SR / 2
+    note, n = np.nonzero(exists)
+    heard = np.array([True, True, not one_is_not_heard, True])
+    D = np.where(exists, 30 * 0.8 ** np.arange(adapt.N_PARTIALS), 0) + np.where(exists, 3.0, 0)
+    N = D * np.exp(rng.normal(0, 0.7, D.shape))
+    C = adapt.covariance(basis, heard)
+    g = np.zeros(D.shape)
+    for _ in range(60):
+        g = adapt.factors(N, D, basis, heard, C, g)
+
+    told = heard[note]
+    unit = adapt.OBSERVED * heard.sum() / N.sum()
+    K, counts, expected = covariance_of(basis, f[exists], note, n), unit * N[exists], unit * D[exists]
+    np.testing.assert_allclose(C, K[:, told], rtol=1e-10)
+    assert min(np.maximum(counts, expected)[told]) > adapt.LEAST_COUNT  # none is left out
+    inverse = np.linalg.inv(K[np.ix_(told, told)])
+
+    def cost(x):
+        mean = expected[told] * np.exp(x)
+        return np.sum(mean - counts[told] * x) + x @ inverse @ x / 2, mean - counts[told] + inverse @ x
+
+    best = minimize(
+        cost, np.zeros(told.sum()), jac=True, method="L-BFGS-B", options={"maxiter": 5000, "ftol": 1e-15, "gtol": 1e-9}
+    ).x
+    np.testing.assert_allclose(g[exists][told], best, atol=1e-3)
+    np.testing.assert_allclose(g[exists], K[:, told] @ inverse @ best, atol=1e-3)  # the others follow
+    assert (g[~exists] == 0).all()
+
+
+def test_a_step_moves_no_factor_by_more_than_three_nepers(rng):
+    basis = described(spectra())
+    D = np.where(adapt.partial_frequencies(basis) < SR / 2, 1e-3, 0)
+    D[:, 0] = 1.0
+    heard = np.ones(len(KEYS), bool)
+    N = 1e5 * D
+    N[:, 1::2] = 0
+    g = adapt.factors(N, D, basis, heard, adapt.covariance(basis, heard), np.zeros(D.shape))
+    assert np.abs(g).max() == pytest.approx(3)

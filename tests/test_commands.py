@@ -372,6 +372,34 @@ def test_nmf_adapts_only_where_it_is_asked_to(files, options):
     assert "adapted_with" not in record(files / "out")
 
 
+@pytest.mark.parametrize(
+    ("loss", "options", "solver"),
+    [
+        ("frobenius", [], "mu"),
+        ("kullback-leibler", ["--notes"], "mu"),
+        ("kullback-leibler", ["--solver", "cd"], "cd"),
+        ("frobenius", ["--stems"], "cd"),
+        ("kullback-leibler", ["--listen"], "cd"),
+        ("itakura-saito", ["--stems"], "mu"),
+        ("kullback-leibler", ["--stems", "--solver", "mu"], "mu"),
+    ],
+)
+def test_nmf_descends_by_coordinates_where_sounds_are_wanted(files, loss, options, solver):
+    NMF.main(["spec.npy", "5", "fixed_basis.npy", "--loss", loss, *options, "-o", "out"])
+    U, cost = utils.nmf(np.load("spec.npy"), array(files, "fixed_basis"), 5, loss=loss, solver=solver)
+    np.testing.assert_array_equal(array(files / "out", "activation_calc"), U)
+    np.testing.assert_array_equal(array(files / "out", "cost"), cost)
+
+
+def test_a_loss_without_coordinate_descent_says_so_in_one_line(files, root):
+    command = ["spec.npy", "5", "fixed_basis.npy", "--solver", "cd", "--loss", "itakura-saito", "-o", "out"]
+    done = run("NMF.py", *command, cwd=files, root=root)
+    assert done.returncode == 2
+    *_, line = done.stderr.splitlines()
+    assert line.endswith("--solver: got cd with --loss itakura-saito, expected mu")
+    assert not (files / "out").exists()
+
+
 @pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler", "itakura-saito"])
 def test_the_list_has_a_say_in_the_losses_that_know_a_prior(files, monkeypatch, loss):
     priors, nmf, prior = [], utils.nmf, np.ones((L, M), np.float32)

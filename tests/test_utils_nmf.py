@@ -6,6 +6,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from scipy.optimize import nnls
 from scipy.stats import halfnorm, kstest
 from threadpoolctl import threadpool_info
 
@@ -288,3 +289,258 @@ def test_blas_can_be_told_to_use_one_thread():
         found = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
     assert found
     assert set(found) == {1}
+
+
+# --- Coordinate descent ---------------------------------------------------------------------------------
+
+
+def spectra_and_sounds(kind, seed, K=40, L=8, M=30):
+    """A basis and a spectrogram that are hard in their own way, in double precision."""
+    rng = np.random.default_rng(seed)
+    H, V = rng.random((K, L)), rng.exponential(size=(K, M)) ** 2
+    if kind == "spiky":
+        H = H**12 + 1e-9
+    elif kind == "nearly collinear":
+        H = H[:, :1] + 1e-3 * H
+    elif kind == "overlapping notes":
+        H = H**6 + 1e-12
+        V = (H @ rng.random((L, M)) ** 6) * rng.uniform(0.5, 2, (K, M))
+    elif kind == "silent frames":
+        V[:, ::3] = 0
+    elif kind == "zeros":
+        V *= rng.random(V.shape) > 0.6
+        H *= rng.random(H.shape) > 0.5
+        H[0] += 0.01
+    return H, V
+
+
+KINDS = ["plain", "spiky", "nearly collinear", "overlapping notes", "silent frames", "zeros"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-6)])
+def test_euclidean_descent_ends_at_the_least_squares_of_every_frame(kind, dtype, tolerance):
+    H, V = spectra_and_sounds(kind, 1)
+    U, cost = utils.nmf(V.astype(dtype), H.astype(dtype), 20000, solver="cd")
+    residuals = [nnls(H, v)[1] for v in V.T]
+    assert cost[-1] == pytest.approx(np.sum(np.square(residuals)) / 2, rel=tolerance)
+    if kind != "nearly collinear":  # there very different activations do nearly as well
+        expected = np.stack([nnls(H, v)[0] for v in V.T], axis=1)
+        np.testing.assert_allclose(U, expected, atol=100 * tolerance * expected.max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_other_descent_ends_where_no_activation_can_lower_the_divergence(kind, dtype):
+    H, V = spectra_and_sounds(kind, 2)
+    H /= H.sum(axis=0)
+    U, cost = utils.nmf(V.astype(dtype), H.astype(dtype), 3000, loss="kullback-leibler", solver="cd")
+    sounding = V.any(axis=0)
+    U, V = U[:, sounding].astype(float), V[:, sounding]
+    S = H @ U + 1e-300  # zero where a bin of V is, and no note has anything there
+    slope = 1 - H.T @ (V / S)
+    assert slope.min() > -5e-4  # of 1, the slope of sum S: at rest is what moves by 1e-5 of the largest
+    assert np.abs(slope * U).max() < 5e-4 * U.max()
+    assert cost[-1] == pytest.approx(kullback_leibler(V, S), rel=1e-6)
+    _, reference = utils.nmf(V, H, 5000, loss="kullback-leibler")
+    assert cost[-1] < reference[-1] * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("dtype", "rounding"), [(np.float32, 1e-7), (np.float64, 1e-12)])
+def test_no_sweep_raises_the_cost(loss, kind, dtype, rounding):
+    for seed, gain in [(0, 1), (4, 1), (21, 1), (5, 1e-6), (6, 1e6)]:
+        H, V = spectra_and_sounds(kind, seed)
+        V = (gain * V).astype(dtype)
+        _, cost = utils.nmf(V, H.astype(dtype), 80, loss=loss, solver="cd", seed=seed)
+        assert np.diff(cost).max() <= rounding * cost[0]
+        assert cost[-1] < cost[0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_soft_note_that_has_a_bin_of_its_own_is_not_taken_away(dtype):
+    H = np.array([[1e-3, 0.0], [1.0, 1.0]])
+    V, start = np.array([[5e-4], [1.0]]), np.array([[0.05], [1.05]])  # without column 0 nothing would explain bin 0
+    U, cost = utils.nmf(V.astype(dtype), H.astype(dtype), 1, loss="kullback-leibler", solver="cd", start=start)
+    assert cost[0] < kullback_leibler(V, H @ start)
+    assert U[0, 0] > 0
+
+
+@pytest.mark.parametrize("solver", ["mu", "cd"])
+@pytest.mark.parametrize("prior", [False, True])
+@pytest.mark.parametrize(("dtype", "rounding"), [(np.float32, 2e-6), (np.float64, 1e-11)])
+def test_the_curve_is_the_divergence_of_what_each_sweep_leaves(rng, solver, prior, dtype, rounding):
+    H, V = (array.astype(dtype).astype(float) for array in spectra_and_sounds("plain", 3))
+    rate, quiet = rng.random((8, 30)).astype(dtype).astype(float), 0.5
+    options = {"loss": "kullback-leibler", "solver": solver, "prior": (rate, quiet) if prior else None}
+    _, curve = utils.nmf(V.astype(dtype), H.astype(dtype), 60, **options)
+    for n in (1, 2, 5, 6, 7, 8, 20, 60):  # after the sixth, what is zero is left out for a while
+        U, cost = utils.nmf(V.astype(dtype), H.astype(dtype), n, **options)
+        penalty = oracle.log_penalty(H, U, rate, quiet) if prior else 0
+        assert cost[-1] == pytest.approx(kullback_leibler(V, H @ U) + penalty, rel=rounding)
+        np.testing.assert_array_equal(cost, curve[:n])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_curve_of_the_euclidean_descent_is_the_distance_of_what_each_sweep_leaves(dtype):
+    H, V = (array.astype(dtype).astype(float) for array in spectra_and_sounds("plain", 3))
+    for n in (1, 2, 5, 20, 60):
+        U, cost = utils.nmf(V.astype(dtype), H.astype(dtype), n, solver="cd")
+        assert cost[-1] == pytest.approx(oracle.distance(V, H, U), rel=1e-6 if dtype == np.float32 else 1e-11)
+
+
+def descend(V, H, U, rate, quiet, state):
+    """Model and activations after one sweep of the kernel, which is ordinary Python; ``state`` is changed."""
+    V, H, U, rate = (np.array(array.T, order="C") for array in (V, H, U, rate))
+    S, floor = np.zeros_like(V), V.dtype.type(utils.floor_of(V.dtype))
+    utils._descend_bins(V, H, H.sum(axis=1), rate, V.dtype.type(quiet), S, U, state, floor, utils.AT_REST)
+    return S.T, U.T
+
+
+@pytest.mark.parametrize(("dtype", "rounding"), [(np.float32, 1e-4), (np.float64, 1e-10)])
+def test_a_sweep_of_the_descent_is_the_formula(rng, dtype, rounding):
+    H, V, U = rng.random((12, 4)) ** 2, rng.random((12, 5)), rng.random((4, 5))
+    U[:, 4] = 5 * U[:, 4] + 3  # far too loud
+    rate, quiet = 2 * rng.random((4, 5)), 0.3
+    H, V, U, rate = (array.astype(dtype) for array in (H, V, U, rate))
+    state = np.full(5, utils.ALL)
+    for _ in range(3):
+        expected = oracle.kullback_leibler_descent(*(array.astype(float) for array in (V, H, U, rate)), quiet)
+        S, U = descend(V, H, U, rate, quiet, state)
+        np.testing.assert_allclose(S, H @ U, rtol=rounding)
+        np.testing.assert_allclose(U, expected, rtol=rounding, atol=rounding)
+    assert (state == utils.ALL).all()
+
+
+def test_a_frame_that_is_done_is_left_and_zeros_are_left_out_of_the_others(rng):
+    H, U = rng.random((12, 4)), rng.random((4, 3))
+    V = H @ U
+    U[1] = 0
+    state = np.array([utils.DONE, utils.NONZERO, utils.ALL])
+    _, swept = descend(V, H, U, 0 * U, 1.0, state)
+    np.testing.assert_array_equal(swept[:, 0], U[:, 0])
+    rest = [0, 2, 3]
+    assert swept[1, 1] == 0
+    expected = oracle.kullback_leibler_descent(V[:, 1:2], H[:, rest], U[rest, 1:2])
+    np.testing.assert_allclose(swept[rest, 1], expected[:, 0], rtol=1e-10)
+    expected = oracle.kullback_leibler_descent(V[:, 2:], H, U[:, 2:])
+    np.testing.assert_allclose(swept[:, 2], expected[:, 0], rtol=1e-10)
+    assert swept[1, 2] > 0
+    assert state.tolist() == [utils.DONE, utils.NONZERO, utils.ALL]
+
+
+def test_a_frame_becomes_done_where_nothing_moves(rng):
+    H, true = rng.random((12, 4)), rng.random((4, 3))
+    state = np.full(3, utils.ALL)
+    start = true.copy()
+    start[2, 1] *= 1 + 3 * utils.AT_REST * true[:, 1].max() / true[2, 1]  # moves back by three times what is rest
+    _, swept = descend(H @ true, H, start, 0 * true, 1.0, state)
+    assert state.tolist() == [utils.DONE, utils.ALL, utils.DONE]
+    np.testing.assert_allclose(swept, true, rtol=1e-3)
+
+
+@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_frame_at_rest_stays_as_it_is(loss, dtype):
+    H, V = spectra_and_sounds("plain", 4)
+    (few, curve), (many, longer) = (
+        utils.nmf(V.astype(dtype), H.astype(dtype), n, loss=loss, solver="cd") for n in (500, 5000)
+    )
+    np.testing.assert_array_equal(few, many)
+    np.testing.assert_allclose(longer[:500], curve, rtol=1e-12)
+    assert (longer[500:] == longer[500]).all()
+
+
+# --- Start, prior and stops of both solvers ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gain", [1.0, 1e-6])
+def test_a_start_is_where_updates_start(small, rng, gain):
+    V, H = gain * small[0], 3 * small[1]
+    start = gain * rng.random((7, 30))
+    for loss, update in (("frobenius", oracle.nmf_update), ("kullback-leibler", oracle.kullback_leibler_update)):
+        U, _ = utils.nmf(V, H, 1, loss=loss, start=start)
+        np.testing.assert_allclose(U, update(V, H, start), rtol=1e-10)
+    U, _ = utils.nmf(V, H, 1, loss="kullback-leibler", solver="cd", start=start)
+    np.testing.assert_allclose(U, oracle.kullback_leibler_descent(V, H, start), rtol=1e-9, atol=1e-12 * gain)
+
+
+@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler"])
+def test_a_descent_that_starts_at_its_end_is_there(small, loss):
+    V, H = small
+    best, cost = utils.nmf(V, H, 1000, loss=loss, solver="cd")
+    before = best.copy()
+    U, again = utils.nmf(V, H, 3, loss=loss, solver="cd", start=best)
+    np.testing.assert_allclose(U, best, atol=1e-4 * best.max())
+    assert again == pytest.approx(cost[-1], rel=1e-7)
+    np.testing.assert_array_equal(best, before)
+
+
+@pytest.mark.parametrize("solver", ["mu", "cd"])
+def test_a_prior_without_end_to_its_quiet_is_exponential(rng, solver):
+    v, h, gamma = rng.random((12, 9)), 2 * rng.random((12, 1)), rng.random((1, 9))
+    U, _ = utils.nmf(v, h, 300, loss="kullback-leibler", solver=solver, prior=(gamma, 1e6))
+    np.testing.assert_allclose(U, v.sum(axis=0) / ((1 + gamma) * h.sum()), rtol=1e-5)  # a is 1e-6 of quiet
+
+
+@pytest.mark.parametrize(("most", "quiet"), [(0.05, 0.02), (1.0, 1e6)])
+def test_both_solvers_end_at_one_minimum_where_the_prior_leaves_one(rng, most, quiet):
+    H, V = spectra_and_sounds("plain", 5)
+    rate = most * rng.random((8, 30))
+    options = {"loss": "kullback-leibler", "prior": (rate, quiet * V.sum(axis=0).mean())}
+    U, cost = utils.nmf(V, H, 1000, solver="cd", **options)
+    expected, reference = utils.nmf(V, H, 20000, **options)
+    assert cost[-1] == pytest.approx(reference[-1], rel=1e-6)
+    np.testing.assert_allclose(U, expected, atol=2e-3 * expected.max())
+    without, _ = utils.nmf(V, H, 1000, loss="kullback-leibler", solver="cd")
+    assert U.sum() < without.sum()
+
+
+@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler"])
+def test_blocks_and_cores_change_no_bit_of_a_descent(rng, monkeypatch, loss):
+    H, V = spectra_and_sounds("plain", 6, M=300)
+    rate = rng.random((8, 300)).astype(np.float32)
+    options = {"loss": loss, "solver": "cd", "prior": (rate, 0.5) if loss == "kullback-leibler" else None}
+
+    def run():
+        return utils.nmf(V.astype(np.float32), H.astype(np.float32), 25, **options)
+
+    U, cost = run()
+    for cores in (1, 3):
+        token = utils.core_limit.set(cores)
+        try:
+            for got, expected in zip(run(), (U, cost), strict=True):
+                np.testing.assert_array_equal(got, expected)
+        finally:
+            utils.core_limit.reset(token)
+    monkeypatch.setattr(utils, "NMF_BLOCK", 128)
+    np.testing.assert_array_equal(run()[0], U)
+    monkeypatch.setattr(utils, "DIVERGENCE_BLOCK", 32)
+    monkeypatch.setattr(utils, "EUCLIDEAN_BLOCK", 32)
+    again, again_cost = run()
+    np.testing.assert_array_equal(again, U)
+    np.testing.assert_allclose(again_cost, cost, rtol=1e-6)  # added up part by part
+
+
+@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler"])
+@pytest.mark.parametrize("stop", ["thr", "tol"])
+def test_a_descent_stops_where_its_curve_says(small, loss, stop):
+    V, H = small
+    _, curve = utils.nmf(V, H, 60, loss=loss, solver="cd")
+    error, falls = curve / utils.cost_scale(V, loss), (curve[:-1] - curve[1:]) / curve[:-1]
+    value = (error[3] + error[4]) / 2 if stop == "thr" else (falls[3] + falls[2]) / 2
+    U, cost = utils.nmf(V, H, 60, loss=loss, solver="cd", **{stop: value})
+    assert len(cost) == 5
+    expected, _ = utils.nmf(V, H, 5, loss=loss, solver="cd")
+    np.testing.assert_array_equal(U, expected)
+    np.testing.assert_allclose(cost, curve[:5], rtol=1e-10)
+
+
+def test_what_a_loss_cannot_have_is_named(small):
+    V, H = small
+    with pytest.raises(utils.InputError, match="solver: got cd with itakura-saito, expected mu"):
+        utils.nmf(V, H, 1, loss="itakura-saito", solver="cd")
+    for loss in ("frobenius", "itakura-saito"):
+        with pytest.raises(utils.InputError, match=f"prior: got one with {loss}, expected kullback-leibler"):
+            utils.nmf(V, H, 1, loss=loss, prior=(np.ones((7, 30)), 1.0))
