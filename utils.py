@@ -396,7 +396,7 @@ def _euclidean_descent(V, H, G, U, n_iter, stop):
     U = np.array(U.T, order="C")
     decrease = np.zeros(n_iter)
     kernel = _descent_kernel(_euclidean_descent, U.dtype)
-    kernel(A, np.ascontiguousarray(G, U.dtype), U, decrease, U.dtype.type(floor_of(U.dtype)), _at_rest(U.dtype), stop)
+    kernel(A, np.ascontiguousarray(G, U.dtype), U, decrease, U.dtype.type(floor_of(U.dtype)), AT_REST, stop)
     U = U.T
     return U, _distances(V, H, U, decrease), np.zeros((n_iter, 1))
 
@@ -496,14 +496,15 @@ def _penalty(U, column_sums, rate, quiet):
 def _kullback_leibler_descent(V, H, U, n_iter, stop, prior=None):
     """Coordinate descent of one block, in place of :func:`_kullback_leibler_updates`, whose results it has.
 
-    With b = sum_k H V / S, c = sum_k H^2 V / S^2 and a = sum_k H, the divergence has the slope a - b along U_l. It is
-    taken for ``a - b / (1 + x c / b)`` at U_l + x, which agrees in value and slope, and has its zero at::
+    With b = sum_k H V / S, c = sum_k H^2 V / S^2 and a = sum_k H, the divergence has the slope a - b along U_l. What
+    is put in place of the slope at U_l + x agrees with it in value and slope, and reaches zero no later::
 
-        U <- max(0, U + (b / a - 1) b / c)
+        U <- U + (b / a - 1) b / c     where b >= a, for a - b / (1 + x c / b)
+        U <- c U^2 / (c U + a - b)     where b < a, for a - b + c x / (1 + x / U)
 
-    That is Newton's step [5]_, times b / a; and the multiplicative update, which has U in place of b / c >= U. With a
-    prior, a grows by ``gamma a / (1 + a U / quiet)``. After ``ALL_AT_FIRST`` sweeps, activations that are zero are
-    left out until the others are at rest, and a frame is left once all of them are.
+    So no step passes the minimum. Newton's is (b - a) / c [5]_, and the multiplicative update is the first with U in
+    place of b / c >= U. With a prior, a grows by ``gamma a / (1 + a U / quiet)``. After ``ALL_AT_FIRST`` sweeps,
+    activations that are zero are left out until the others are at rest, and a frame is left once all of them are.
     """
     floor, column_sums = V.dtype.type(floor_of(V.dtype)), H.sum(axis=0)
     rate, quiet = (np.zeros_like(U), V.dtype.type(1)) if prior is None else prior
@@ -511,10 +512,10 @@ def _kullback_leibler_descent(V, H, U, n_iter, stop, prior=None):
     of_V = np.sum(V * np.log(np.maximum(V, floor)) - V, axis=1, dtype=np.float64)
     kernel = _descent_kernel(_kullback_leibler_descent, V.dtype)
     S, divergence, curve = np.empty_like(V), np.zeros(len(V)), np.zeros((n_iter, 1))
-    state, at_rest = np.full(len(V), ALL, np.int64), _at_rest(V.dtype)
+    state = np.full(len(V), ALL, np.int64)
     for i in until(stop, n_iter):
         before = state.copy()
-        kernel(V, Ht, column_sums, rate, quiet, S, U, state, floor, at_rest)
+        kernel(V, Ht, column_sums, rate, quiet, S, U, state, floor, AT_REST)
         m = np.flatnonzero(before != DONE)
         log_likelihood = np.sum(V[m] * np.log(S[m]), axis=1, dtype=np.float64)
         divergence[m] = of_V[m] - log_likelihood + U[m].astype(np.float64) @ column_sums
@@ -528,12 +529,8 @@ def _kullback_leibler_descent(V, H, U, n_iter, stop, prior=None):
     return U.T, curve
 
 
-def _at_rest(dtype):
-    """Share of the largest activation of a frame by which none may move any more where it is done: half the digits."""
-    return math.sqrt(np.finfo(dtype).eps)
-
-
 DONE, NONZERO, ALL = range(3)  # state of a frame in coordinate descent: which of its activations are updated next
+AT_REST = 1e-5  # of the largest activation of a frame: where none moves by more, the frame is done
 ALL_AT_FIRST = 6  # sweeps; most of what stays zero is zero after them
 BINS_TYPES = (
     "void({real}[:, ::1], {real}[:, ::1], {real}[::1], {real}[:, ::1], {real}, {real}[:, ::1], {real}[:, ::1], "
@@ -571,7 +568,7 @@ def _descend_bins(V, H, column_sums, rate, quiet, S, U, state, floor, at_rest):
                 c += of_sound * of_model
             if c > zero:
                 a = column_sums[l] * (one + rate[m, l] / (one + u * column_sums[l] / quiet))
-                new = u + (b / a - one) * b / c
+                new = u * (c * u / (c * u + (a - b))) if b < a else u + (b / a - one) * b / c
                 if new < floor:
                     new = zero
                 step = new - u

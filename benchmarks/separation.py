@@ -248,7 +248,7 @@ def separate(setting, y, stems, basis, told=None):
     transform = {"n_fft": setting.n_fft, "hop": setting.n_fft // 4}
     Y, truth = recording.stft(y, **transform), {note: recording.stft(s, **transform) for note, s in stems.items()}
     played = [told[setting.told]] if setting.told else []
-    blocks = zip(*setting.separate(Y, basis, truth, *played), strict=True)
+    blocks = zip(*map(list, setting.separate(Y, basis, truth, *played)), strict=True)
     return np.stack([recording.istft(np.concatenate(pieces, axis=1), len(y), **transform) for pieces in blocks])
 
 

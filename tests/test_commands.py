@@ -402,7 +402,7 @@ def test_a_loss_without_coordinate_descent_says_so_in_one_line(files, root):
 
 @pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler", "itakura-saito"])
 def test_the_list_has_a_say_in_the_losses_that_know_a_prior(files, monkeypatch, loss):
-    priors, nmf, prior = [], utils.nmf, np.ones((L, M), np.float32)
+    priors, nmf, prior = [], utils.nmf, (np.ones((L, M), np.float32), 0.1)
     monkeypatch.setattr(cli, "adapted_basis", lambda recording, basis, *_: (basis, 1.0, prior))
     monkeypatch.setattr(utils, "nmf", lambda *args, **options: priors.append(options["prior"]) or nmf(*args, **options))
     NMF.main(["spec.npy", "2", "fixed_basis.npy", "--adapt", "1", "--loss", loss])
