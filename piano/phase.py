@@ -420,7 +420,8 @@ def _smooth_bins(Y, H, U, rotation, note_of, notes, n_tracked, scale, first, X):
     innovation, z = np.zeros((2, n_frames), np.complex128)
     model, total, rest = np.zeros((3, n_frames))
     variance, energy = np.zeros((n_notes, n_frames)), np.zeros(n_notes)
-    tile = np.zeros((n_bins, n_notes, last - first), np.complex64)  # of X, whose frames lie far apart
+    tile = np.zeros((n_notes, n_bins, last - first), np.complex64)  # of X, whose frames lie far apart
+    tracked = np.zeros(n, np.int64)
     s_before = 0.0
     for k in range(n_bins):
         if not Y[k].any():
@@ -432,20 +433,23 @@ def _smooth_bins(Y, H, U, rotation, note_of, notes, n_tracked, scale, first, X):
                 a[m] += h * U[l, m]
         for note in range(n_notes):
             a = variance[note]
+            sum_of_note = 0.0
             for m in range(n_frames):
                 model[m] += a[m]
                 a[m] *= a[m]
-            energy[note] = a.sum()
+                sum_of_note += a[m]
+            energy[note] = sum_of_note
         least = 1e-12 * energy.sum() / n_frames + 1e-200  # keeps what is divided by from zero
         for note in range(n_notes):
             a = variance[note]
             for m in range(n_frames):
                 a[m] += least
                 total[m] += a[m]
-        tracked = np.argsort(-energy)[:n]
         rest[:] = total
-        for note in tracked:
-            rest -= variance[note]
+        for i in range(n):
+            tracked[i] = np.argmax(energy)
+            energy[tracked[i]] = -1.0
+            rest -= variance[tracked[i]]
         rest[:] = np.maximum(rest, 0.0)
 
         x, V = np.zeros(n, np.complex128), np.zeros((n, n), np.complex128)
@@ -496,13 +500,13 @@ def _smooth_bins(Y, H, U, rotation, note_of, notes, n_tracked, scale, first, X):
             for i in range(n):
                 ahead[m, i] += variance[tracked[i], m] * left / total[m]
         for i in range(n_notes):
-            a, x_k = variance[i], tile[k, i]
+            a, x_k = variance[i], tile[i, k]
             for m in range(first, last):
                 x_k[m - first] = scale * a[m] * z[m]
         for i in range(n):
             for m in range(first, last):
-                tile[k, tracked[i], m - first] = scale * ahead[m, i]
+                tile[tracked[i], k, m - first] = scale * ahead[m, i]
     for i in range(n_notes):
         for m in range(last - first):
             for k in range(n_bins):
-                X[notes[i], k, m] = tile[k, i, m]
+                X[notes[i], k, m] = tile[i, k, m]
