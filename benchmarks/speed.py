@@ -21,6 +21,7 @@ import inspect
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -47,9 +48,9 @@ SR = 22050  # Hz
 FRAMES_A_MINUTE = 60 * SR // 512
 COMMANDS = {  # options of make_init_H.py, script, and arguments after the sound, the iterations and the basis
     "CNMF.py, recommended": (
-        ("--states", "2", "--n-fft", "8192", "--hop-length", "2048"),
+        ("--states", "2", "--n-fft", "8192"),
         "CNMF.py",
-        ("--phase-init", "sinusoidal", "--adapt", "auto", "--no-phase", "--stems"),
+        ("--stems",),
     ),
     "NMF.py --loss kullback-leibler --stems": ((), "NMF.py", ("--loss", "kullback-leibler", "--stems")),
 }
@@ -340,7 +341,8 @@ def run_command(folder, command, minutes, cores):
     """Seconds by stage of a whole process, which add up to all that it took, and seconds of the processor."""
     _, script, options = COMMANDS[command]
     basis = str(basis_folder(folder, command) / "fixed_basis.npy")
-    arguments = [f"{minutes}.flac", "200", basis, *options, "-o", "out", "--overwrite"]
+    arguments = [f"{minutes}.flac", "200", basis, *options, "-o", "out"]
+    shutil.rmtree(folder / "out", ignore_errors=True)  # or the command would look at what it takes the place of
     child = [sys.executable, ROOT / "benchmarks" / "stages.py", str(time.monotonic()), "stages.json", script]
     elapsed, processor = run_pinned([*child, *arguments, "--quiet"], cores, folder)
     seconds = json.loads((folder / "stages.json").read_text(encoding="utf-8"))
