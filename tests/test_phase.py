@@ -320,3 +320,48 @@ def test_a_block_hears_16_frames_on_both_sides(rng):
     edges = [m for border in range(phase.BLOCK, M, phase.BLOCK) for m in (border - 1, border)]
     error = np.linalg.norm((X - whole)[:, :, edges]) / np.linalg.norm(whole[:, :, edges])
     assert error < rho**16  # what is d frames away is told of by rho^d at most
+
+
+def test_correlations_are_those_of_the_masked_notes_where_they_do_not_grow_louder(rng):
+    K, L, M, note_of = 5, 4, 30, np.array([1, 0, 1, 2])
+    H, U = rng.random((K, L)), rng.random((L, M)) * (rng.random((L, M)) < 0.7)
+    U[3] = 0  # note 2 is silent
+    Y = (rng.standard_normal((K, M)) + 1j * rng.standard_normal((K, M))) * 100
+    sums = phase._correlations_block((lambda: Y, U), H=H, note_of=note_of, n_notes=3)
+    a = np.stack([(H[:, note_of == n] @ U[note_of == n]) ** 2 for n in range(3)])
+    X = a / np.maximum(a.sum(axis=0), 1e-300) * Y
+    falls = (a[..., 1:] <= a[..., :-1]) & (a[..., 1:] > 0)
+    now, before = np.where(falls, X[..., 1:], 0), np.where(falls, X[..., :-1], 0)
+    turn = now * before.conj()
+    expected = [turn, np.abs(now) ** 2, np.abs(before) ** 2, np.abs(turn), np.abs(turn) ** 2]
+    np.testing.assert_allclose(sums, np.stack([x.sum(axis=2) for x in expected]), rtol=1e-10, atol=1e-9)
+    assert not sums[:, 2].any()
+
+
+def test_rotations_of_a_long_recording_are_measured_in_blocks_spread_over_it(rng):
+    """Noise fills the blocks that are not looked at, and leaves the rotations as they are."""
+    n_blocks, omega = 3 * phase.ROTATION_BLOCKS, 0.7
+    M = n_blocks * phase.BLOCK
+    H, U = np.ones((4, 1)), np.ones((1, M))
+    Y = H @ U * np.exp(1j * omega * np.arange(M))
+    looked_at = np.linspace(0, n_blocks - 1, phase.ROTATION_BLOCKS).round().astype(int)
+    left_out = ~np.isin(np.arange(M) // phase.BLOCK, looked_at)
+    Y[:, left_out] = rng.standard_normal((4, left_out.sum()))
+    found = phase.adapted_rotation(Y, Basis(H, rotation=np.full((4, 1), 0.5)), U, 1e-9)
+    assert found == pytest.approx(np.exp(1j * omega), abs=1e-5)
+
+
+def test_notes_that_are_silent_in_a_block_are_left_out_and_change_no_other(rng):
+    K, M, note_of = 7, 40, np.array([0, 1, 1, 2])
+    H, U = rng.random((K, 4)) + 0.1, rng.random((4, M)) + 0.1
+    U[1:3] = 0
+    rotation = 0.9 * np.exp(1j * rng.uniform(-3, 3, (K, 3)))
+    Y = rng.standard_normal((K, M)) + 1j * rng.standard_normal((K, M))
+    X = phase.smoothed_notes(Y, H, U, rotation, note_of)
+    sounding = phase.smoothed_notes(Y, H[:, [0, 3]], U[[0, 3]], rotation[:, [0, 2]], np.arange(2))
+    assert not X[1].any()
+    np.testing.assert_array_equal(X[[0, 2]], sounding)
+    part = phase.smoothed_notes(Y, H, U, rotation, note_of, 4.0, (10, 25))
+    np.testing.assert_allclose(part, 4 * X[:, :, 10:25], rtol=1e-6)
+    silent = phase.smoothed_notes(Y, H, 0 * U, rotation, note_of)
+    np.testing.assert_allclose(silent.sum(axis=0), Y, rtol=1e-5)  # what none explains is shared out all the same

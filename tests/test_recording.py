@@ -6,6 +6,7 @@ import soundfile
 
 import utils
 from piano import recording
+from piano.basis import Basis
 
 SR = 22050
 
@@ -101,3 +102,15 @@ def test_transposing_an_octave_doubles_the_frequency_and_halves_the_length():
     up = recording.transpose(tone(440).astype(np.float32), SR, 12)
     assert len(up) == SR // 2
     assert np.argmax(np.abs(np.fft.rfft(up))) * SR / len(up) == pytest.approx(880, abs=2)
+
+
+def test_a_lower_rate_is_resampled_from_what_is_there(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(seconds=20), SR, subtype="FLOAT")
+    basis = Basis(np.ones((129, 1)), SR, 256, 64, files=("basis.npy",))
+    opened = recording.open_recording(tmp_path / "a.wav", basis, tmp_path)
+    (tmp_path / "a.wav").unlink()  # it is not read again
+    y = recording.sound_at(opened, 16000)
+    assert len(y) == 20 * 16000
+    middle = slice(1600, -1600)
+    np.testing.assert_allclose(y[middle], tone(sr=16000, seconds=20)[middle], atol=1e-3)
+    assert recording.sound_at(opened, SR) is opened.y

@@ -256,6 +256,32 @@ def test_transforms_by_blocks_are_those_of_librosa(rng, n, n_fft, hop):
     np.testing.assert_allclose(sound, expected, atol=1e-5)
 
 
+def test_silence_between_frames_is_transformed_back_as_silence(rng):
+    n_fft, hop, n = 256, 64, 64 * 99
+    X = np.zeros((n_fft // 2 + 1, 100), np.complex64)
+    X[:, 31:45] = rng.standard_normal((n_fft // 2 + 1, 14)) + 1j * rng.standard_normal((n_fft // 2 + 1, 14))
+    X[[0, -1]] = X[[0, -1]].real
+    inverse = recording.InverseSTFT(100, n, n_fft=n_fft, hop=hop)
+    sound = np.concatenate([*(inverse.add(X[:, i : i + 20]) for i in range(0, 100, 20)), inverse.finish()])
+    expected = librosa.istft(X, n_fft=n_fft, hop_length=hop, length=n)
+    np.testing.assert_allclose(sound, expected, atol=1e-5 * np.abs(expected).max())
+    reach = slice(31 * hop - n_fft // 2, 44 * hop + n_fft // 2)
+    sound[reach] = 0
+    assert not sound.any()
+
+
+def test_a_note_is_masked_where_it_sounds_and_silent_elsewhere(rng):
+    H, U = rng.random((9, 3)), rng.random((3, 200))
+    U[1, 50:] = 0
+    Y = rng.standard_normal((9, 200)) + 1j * rng.standard_normal((9, 200))
+    blocks = list(stems.masked_notes(Y, Basis(H), U, [0, 1]))
+    found = [np.concatenate(parts, axis=1) for parts in zip(*blocks, strict=True)]
+    A = (H[:, :, None] * U) ** 2
+    expected = A / A.sum(axis=1, keepdims=True) * Y[:, None]
+    np.testing.assert_allclose(found, expected[:, :2].transpose(1, 0, 2), atol=1e-12)
+    assert not found[1][:, 50:].any()
+
+
 def test_files_are_named_after_notes_only():
     piano = Basis(np.ones((3, 3)), columns=[{"note": "C#4"}, {"note": "C#4"}, {"note": "Db5"}])
     names = {stems.file_name(piano, note): columns for note, columns in piano.notes.items()}
