@@ -234,7 +234,7 @@ def test_one_partial_that_is_louder_is_found(played):
         assert found[3] - found[2] == pytest.approx(expected[3] - expected[2], abs=0.5)
 
 
-@pytest.mark.parametrize("missed", [2, 4])
+@pytest.mark.parametrize("missed", range(len(KEYS)))
 def test_a_note_that_the_list_misses_is_kept_out_of_the_others(played, missed):
     U, notes = played
     basis = described(spectra())
@@ -246,7 +246,8 @@ def test_a_note_that_the_list_misses_is_kept_out_of_the_others(played, missed):
         mask = A[:, :, missed] ** 2 / np.maximum(np.sum(A**2, axis=2), 1e-30)
         return 1 - np.sum(((1 - mask) * own) ** 2) / np.sum(own**2)
 
-    assert kept([note for note in notes if note.midi != KEYS[missed]]) > 0.9
+    least = 0.86 if KEYS[missed] == 63 else 0.9  # every partial of D#4 is one of D#3's too
+    assert kept([note for note in notes if note.midi != KEYS[missed]]) > least
 
 
 def test_a_long_recording_is_known_by_frames_spread_over_it(problem):
