@@ -90,7 +90,7 @@ def decompose(path, out_dir, *, templates, args, map):
         if args.missing:
             cli.report(f"no {args.missing}: notes get the phases of the recording (--phase-init mixture)", args.quiet)
         listed = cli.listed_notes(recording, templates, args, map)
-        piano, strength, prior = cli.adapted_basis(recording, templates, listed, args, map)
+        piano, strength, prior = cli.adapted_basis(recording, templates, listed, args)
         wanted = cli.possible_stems(piano, listed, args)
         held = {"strength": strength, "prior": prior}
         blocks = component_blocks(recording.Y, piano, held, wanted, args, map)

@@ -61,7 +61,9 @@ def decompose(path, out_dir, *, templates, args, map):
         if cli.sounds_wanted(args):
             utils.check_complex(recording.Y, path)
         listed = cli.listed_notes(recording, templates, args, map)
-        piano, strength, prior = cli.adapted_basis(recording, templates, listed, args, map)
+        piano, strength, prior = cli.adapted_basis(recording, templates, listed, args)
+        if args.solver == "cd" and not args.quiet and not args.dask:
+            cli.announce_compilation()
         if args.loss != "kullback-leibler":  # the prior is known for that loss alone
             prior = None
         options = {"loss": args.loss, "solver": args.solver, "seed": args.seed, "prior": prior}

@@ -180,7 +180,6 @@ def nmf(
     loss="frobenius",
     solver="mu",
     seed=0,
-    start=None,
     prior=None,
     thr=None,
     tol=None,
@@ -210,8 +209,6 @@ def nmf(
         minimum in the same time, and leaves a frame alone once it is there; not for ``itakura-saito``.
     seed : int
         Of the random start.
-    start : np.ndarray [shape=(L, M), float, >= 0], optional
-        Activations to start from in place of the random ones.
     prior : tuple, optional
         ``gamma, quiet``, np.ndarray [shape=(L, M), float, >= 0] and float, for ``kullback-leibler`` alone: with
         a_lm = U_lm sum_k H_kl, adds ``sum_lm gamma_lm quiet log(1 + a_lm / quiet)`` to D. So a note that is soft
@@ -258,16 +255,13 @@ def nmf(
 
         def jobs():
             for frames in frame_slices(Y.shape[1], NMF_BLOCK):
-                if start is None:
-                    U = np.abs(rng.standard_normal((frames.stop - frames.start, H.shape[1]), dtype=np.float32)).T
-                else:
-                    U = start[:, frames] * (level / scale)
+                start = rng.standard_normal((frames.stop - frames.start, H.shape[1]), dtype=np.float32)
                 rate = None if prior is None else prior[0][:, frames].astype(dtype)
-                yield functools.partial(read_frames, Y, frames), U.astype(dtype), rate
+                yield functools.partial(read_frames, Y, frames), np.abs(start).T.astype(dtype), rate
 
         quiet = None if prior is None else dtype.type(prior[1] / scale)
-        options = {"loss": loss, "solver": solver, "n_iter": n_iter, "quiet": quiet, "scaled": start is not None}
-        work = functools.partial(_nmf_block, H=H, G=G, scale=scale, **options)
+        options = {"loss": loss, "solver": solver, "n_iter": n_iter, "scale": scale, "quiet": quiet}
+        work = functools.partial(_nmf_block, H=H, G=G, **options)
         U = np.empty((H.shape[1], Y.shape[1]), dtype)
         cost = np.zeros(n_iter)
         for frames, (U_block, distance) in zip(frame_slices(Y.shape[1], NMF_BLOCK), map(work, jobs()), strict=True):
@@ -287,12 +281,11 @@ def nmf(
     return (U, cost) if n_done == n_iter else solve(n_done)
 
 
-def _nmf_block(job, *, H, G, loss, solver, n_iter, scale, quiet, scaled):
-    """Fit one block: ``job`` is a function that reads it, the start, (L, M), and the rate of the prior.
+def _nmf_block(job, *, H, G, loss, solver, n_iter, scale, quiet):
+    """Fit one block: ``job`` is what reads it, the start, (L, M), whose loudness is not set yet, and the prior's rate.
 
-    The start's loudness is set here, unless it is ``scaled``. Frames go to all cores, in parts whose size does not
-    depend on their number; silent ones are zero and cost nothing. Returns U in units of ``scale`` and the divergence
-    of each part after each iteration, (n_iter, parts).
+    Frames go to all cores, in parts whose size does not depend on their number; silent ones are zero and cost nothing.
+    Returns U in units of ``scale`` and the divergence of each part after each iteration, (n_iter, parts).
     """
     read, start, rate = job
     Y = read()
@@ -306,8 +299,7 @@ def _nmf_block(job, *, H, G, loss, solver, n_iter, scale, quiet, scaled):
         V /= H.dtype.type(scale)
         zero_below(V)
         u = start[:, frames]
-        if not scaled:
-            u *= V.sum(axis=0) / (H.sum(axis=0) @ u)
+        u *= V.sum(axis=0) / (H.sum(axis=0) @ u)
         if loss == "frobenius":
             U[:, frames], divergence, _ = updates(V, H, G, u)
         elif rate is None:

@@ -8,7 +8,7 @@ Tables: growth with the length of the recording and with the size of the basis, 
 complex NMF with moving phases; fixed-basis NMF of a recording; its iterations early and late, in sound, a fade and
 silence; smoothed phases and adaptation; a whole short run; how soon solvers come near the least cost; and whole
 commands by stage, on one core and on two. Rivals take turns, so that what else the machine is doing hits all of them,
-and ratios are medians over the rounds. About forty minutes on two cores, half of them for the commands.
+and ratios are medians over the rounds. About half an hour on two cores, a third of it for the commands.
 
 On n cores a stage takes T(n) = s + p / n, s being its serial part and p what all cores share. From one core and two
 come s = 2 T(2) - T(1) and p = 2 (T(1) - T(2)), where s is taken for at least 0 and at most T(1). Stages add up to

@@ -106,7 +106,7 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
     strength : float
         S.
     prior : tuple or None
-        Of the activations, for :func:`utils.nmf`; None without ``notes``.
+        Of the activations, for :func:`utils.nmf`; None without ``notes``, and for silence.
 
     Raises
     ------
@@ -322,13 +322,16 @@ def partials(basis):
 
 
 def by_partial(counts, partial_of, basis):
-    """Sums of counts [shape=(K, L)] over the bins of each partial and the states of each note."""
+    """Sums of counts [shape=(K, L)] over each partial's bins and each note's states [shape=(notes, N_PARTIALS)]."""
     columns = zip(partial_of.T, basis.notes.values(), strict=True)
     return np.stack([np.bincount(p, counts[:, l].sum(axis=1), N_PARTIALS) for p, l in columns])
 
 
 def covariance(basis, heard):
-    """Covariance K, see the top: of all partials that exist with those of the notes that are heard, note by note."""
+    """Covariance K of the log factors, see the top [shape=(partials, partials that are heard)], note by note.
+
+    Partials that exist lie below half the sampling rate. ``heard`` [shape=(notes,), bool] tells of the notes.
+    """
     f = partial_frequencies(basis)
     note, n = np.nonzero(f < basis.sr / 2)
     octave, key, told = np.log2(f[note, n]), np.array(list(basis.notes))[note], heard[note]

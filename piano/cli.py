@@ -286,12 +286,14 @@ def reserved_folder(out_dir, path, basis, args, own):
     return outputs.reserved_folder(out_dir, names, script=args.script, inputs=inputs, overwrite=args.overwrite)
 
 
-def adapted_basis(recording, basis, listed, args, map):
+def adapted_basis(recording, basis, listed, args):
     """The basis, adapted if ``--adapt`` says so, the strength that held it back, and the prior of the activations."""
     if args.adapt in (None, "none"):
         return basis, None, None
     from piano import adapt
 
+    if not args.quiet:
+        announce_compilation()
     options = {"seed": args.seed, "progress": progress_bar("frame", args.quiet)}
     adapted, strength, prior = adapt.adapt_basis(recording.Y, basis, args.adapt, listed, **options)
     report(f"basis adapted with S = {strength:.3g}", args.quiet)

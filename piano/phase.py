@@ -200,7 +200,8 @@ def sinusoidal_blocks(
 ):
     """Complex NMF whose phases are those of smoothed notes, one block of frames after another.
 
-    1. NMF with the Kullback-Leibler divergence, ``n_iter`` iterations, tells how much of each note there is.
+    1. NMF with the Kullback-Leibler divergence, ``n_iter`` sweeps of coordinate descent at most, tells how much of each
+       note there is.
     2. Every note is smoothed through time in every bin, see the top of this module. P is its phase.
     3. Activations are refined with P held, by ``n_iter`` sweeps of Kameoka's complex NMF: X = H U P + beta (Y - F),
        ``U <- U max(0, sum_k H Re(X conj(P)) / beta) / (H^T S + weight p U^(p-1))``, which lowers its objective.
@@ -216,9 +217,11 @@ def sinusoidal_blocks(
     basis : Basis
         With rotations of at most 1; that of a note's first column counts.
     n_iter : int
-        Iterations of NMF, and sweeps.
+        Sweeps of NMF, and of complex NMF.
     strength : float, optional
         With which the basis was adapted, see :func:`adapted_rotation`; None where it was not.
+    prior : tuple, optional
+        Of the activations in the first step, see :func:`utils.nmf`.
 
     Yields
     ------

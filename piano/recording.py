@@ -322,10 +322,8 @@ class InverseSTFT:
         self.n_frames, self.n_samples, self.n_fft, self.hop = n_frames, n_samples, n_fft, hop
         self.window = hann(n_fft)
         self.n_hops = -(-n_fft // hop)  # that a frame reaches over
-        self.carried, self.first = (
-            np.zeros((self.n_hops, hop), np.float32),
-            0,
-        )  # hops that later frames add to, and the first of them
+        self.carried = np.zeros((self.n_hops, hop), np.float32)  # what later frames add to
+        self.first = 0  # hop of that
 
     def add(self, X):
         """The next samples, from the next block of frames X [shape=(K, frames), complex]; silence takes no time.

@@ -20,7 +20,7 @@ K, L, M = 513, 20, 600  # enough for BLAS to share out
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory, root):
+def files(tmp_path_factory, root, learnt):
     folder = tmp_path_factory.mktemp("same")
     rng = np.random.default_rng(1)
     np.save(folder / "basis.npy", rng.random((K, L)).astype(np.float32))
@@ -29,6 +29,10 @@ def files(tmp_path_factory, root):
     np.save(folder / "spec.npy", Y.astype(np.complex64))
     (folder / "notes").mkdir()
     (folder / "notes" / "C4.wav").write_bytes((root / "basis_wav_piano" / "060_C4.wav").read_bytes())
+    for path in learnt.glob("fixed_basis*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    y, sr = soundfile.read(root / "examples" / "chorale" / "matched" / "mixture.flac", stop=3 * 22050)
+    soundfile.write(folder / "song.flac", y, sr)
     return folder
 
 
@@ -46,6 +50,7 @@ def contents(folder):
         ["CNMF.py", "spec.npy", "4", "basis.npy", "--notes", "-thr", "1e-9"],
         ["CNMF.py", "spec.npy", "2", "basis.npy", "--phase-init", "random", "--no-phase", "--seed", "3"],
         ["CNMF.py", "spec.npy", "2", "basis.npy", "--phase-init", "sinusoidal", "--no-phase", "--adapt", "auto"],
+        ["CNMF.py", "song.flac", "9", "fixed_basis.npy", "--stems"],
     ],
     ids=" ".join,
 )
