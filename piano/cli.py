@@ -12,10 +12,10 @@ import sys
 import threading
 from pathlib import Path
 
-from piano import figures, notes, outputs, pitch, stems
+from piano import blocks, figures, notes, outputs, pitch, stems
 from piano.basis import patterns_path
 from piano.recording import is_audio, sound_at, with_sound
-from utils import InputError, one_blas_thread
+from utils import InputError
 
 STEMS = "listed", "all"
 SUBTYPES = {"wav": "FLOAT", "flac": "PCM_24"}  # of each format of stems, the one that loses least
@@ -483,7 +483,7 @@ def run(main):
     signal.signal(signal.SIGTERM, terminate)
     interrupted = _catch_interrupts()
     try:
-        with one_blas_thread():
+        with blocks.one_blas_thread():
             return main()
     except (Exception, KeyboardInterrupt) as error:
         if interrupted or isinstance(error, KeyboardInterrupt):  # an import may make another error of it

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-import utils
+from piano import blocks
 from utils import InputError
 
 VERSION = "1.0.0"
@@ -296,7 +296,7 @@ def write_record(folder, script, command, inputs, *, seed, stft, **ending):
     """
     paths = list(_files(folder))
     names = [path.relative_to(folder).as_posix() for path in paths]
-    outputs = dict(zip(names, utils.in_threads(_sha256, paths), strict=True))
+    outputs = dict(zip(names, blocks.in_threads(_sha256, paths), strict=True))
     earlier = []
     for run in _earlier_runs(folder.parents[1] / RECORD):
         left = {name: digest for name, digest in run["outputs"].items() if not (folder / name.split("/")[0]).exists()}

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-import utils
-from piano import pitch
+from piano import blocks, pitch
 from piano.recording import FRAMES, SAMPLES, InverseSTFT
 
 
@@ -51,7 +50,7 @@ def masked_notes(Y, basis, U, wanted, *, mask="wiener"):
         The wanted notes of one block of frames, in the order of ``basis.notes``.
     """
     U = U / (U.max() or 1)  # squares of very soft or loud models stay finite
-    for frames, block in utils.frame_blocks(Y, FRAMES):
+    for frames, block in blocks.frame_blocks(Y, FRAMES):
         yield _shares(block, basis, U[:, frames], wanted, {"ratio": 1, "wiener": 2}[mask])
 
 
@@ -63,8 +62,8 @@ def _shares(Y, basis, U, wanted, power):
         frames = np.flatnonzero(U[l].any(axis=0))
         return frames, (U[l][:, frames].T @ basis.H[:, l].T) ** power
 
-    with utils.one_blas_thread():
-        A = dict(zip(basis.notes, utils.in_threads(magnitudes, basis.notes.values()), strict=True))
+    with blocks.one_blas_thread():
+        A = dict(zip(basis.notes, blocks.in_threads(magnitudes, basis.notes.values()), strict=True))
     total = np.zeros(Y.shape, U.dtype)
     for frames, a in A.values():
         total[frames] += a
@@ -75,7 +74,7 @@ def _shares(Y, basis, U, wanted, power):
         X[frames] = a * share[frames]
         return X.T
 
-    return utils.in_threads(of_note, [note for note in basis.notes if note in wanted])
+    return blocks.in_threads(of_note, [note for note in basis.notes if note in wanted])
 
 
 def component_notes(Y, basis, U, P, F, wanted):
@@ -102,7 +101,7 @@ def component_notes(Y, basis, U, P, F, wanted):
         A = [np.outer(basis.H[:, l], U[l]) for l in columns]
         return sum(a * P[l] + a / S * residual for l, a in zip(columns, A, strict=True))  # a / S is never above one
 
-    return utils.in_threads(of_note, [l for note, l in basis.notes.items() if note in wanted])
+    return blocks.in_threads(of_note, [l for note, l in basis.notes.items() if note in wanted])
 
 
 class StemWriter:
@@ -160,7 +159,7 @@ class StemWriter:
 
     def _in_threads(self, function, *arguments):
         with _disk_errors():
-            utils.in_threads(lambda job: function(*job), zip(self.names, *arguments, strict=True))
+            blocks.in_threads(lambda job: function(*job), zip(self.names, *arguments, strict=True))
 
     def add_residual(self, kept):
         """Delete all stems but those in ``kept``, write the residual, and check what they add up to.
@@ -226,9 +225,9 @@ def _totals(y, paths):
     with ExitStack() as stack:
         sounds = [stack.enter_context(soundfile.SoundFile(path)) for path in paths]
         for start in range(0, len(y), SAMPLES):
-            block = utils.read_frames(y, slice(start, start + SAMPLES)).astype(np.float64)
+            block = blocks.read_frames(y, slice(start, start + SAMPLES)).astype(np.float64)
             read = functools.partial(soundfile.SoundFile.read, frames=len(block), fill_value=0)
-            yield block, sum(utils.in_threads(read, sounds), np.zeros(len(block)))
+            yield block, sum(blocks.in_threads(read, sounds), np.zeros(len(block)))
 
 
 @contextmanager
