@@ -11,6 +11,7 @@ what separates best is the default: --phase-init sinusoidal --adapt auto --no-ph
 
 import argparse
 import functools
+import math
 import os
 import signal
 import sys
@@ -85,21 +86,26 @@ def decompose(path, out_dir, *, templates, args, map):
         recording = open_recording(path, templates, workspace)
         utils.check_complex(recording.Y, path)
         n_tensors = 1 + templates.H.shape[1] if args.phase else 1
-        n_bytes = n_tensors * recording.Y.size * recording.Y.itemsize
+        n_bytes = n_tensors * math.prod(recording.Y.shape) * recording.Y.dtype.itemsize
         outputs.check_space(out_dir, n_bytes, "--no-phase leaves out the largest file")
         if args.missing:
             cli.report(f"no {args.missing}: notes get the phases of the recording (--phase-init mixture)", args.quiet)
         listed = cli.listed_notes(recording, templates, args, map)
         piano, strength, prior = cli.adapted_basis(recording, templates, listed, args)
         wanted = cli.possible_stems(piano, listed, args)
-        held = {"strength": strength, "prior": prior}
-        parts = component_blocks(recording.Y, piano, held, wanted, args, map)
+        options = {"progress": cli.progress_bar("frame", args.quiet), "map": map}
+        start = args.phase_init
+        if start == "sinusoidal":
+            piano, start = phase.start(recording.Y, piano, args.seed, strength, prior, **options)
+        options |= {"seed": args.seed, "sparsity": args.sparsity, "thr": args.thr, "tol": args.tol}
+        options["with_phase"] = args.phase or cli.sounds_wanted(args)
+        parts = utils.complex_nmf_blocks(recording.Y, piano.H, args.n_iter, phase_init=start, **options)
         with outputs.output_folder(workspace) as folder:
-            U, error, cost, writer = write_components(folder, parts, recording, piano, wanted, args)
+            U, error, cost, writer = write_parts(folder, parts, recording, piano, wanted, args)
             if listed is None and piano.columns:
                 listed = notes.find_notes(U, piano)
             outputs.save_arrays(folder, basis_calc=piano.H, activation_calc=U, cost=cost)
-            energy = utils.energy(recording.Y)
+            energy = 2 * utils.cost_scale(recording.Y)
             error = utils.normalised(error, energy)
             _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
             utils.plot_learning_curve(folder / "learning_curve_CNMF.png", utils.normalised(cost, energy), reason)
@@ -107,7 +113,7 @@ def decompose(path, out_dir, *, templates, args, map):
             if args.notes or recording.y is not None:
                 if listed is not None:
                     notes.write_notes(folder, listed, recording)
-                F = utils.load_spectrogram(folder / "reconst.npy")
+                F = utils.load_spectrogram(folder / "reconst.npy").Y
                 model = functools.partial(blocks.read_frames, F)
                 figures.plot_spectrogram(folder / "spectrogram.png", recording.Y, model, piano)
             if cli.sounds_wanted(args):
@@ -120,29 +126,12 @@ def decompose(path, out_dir, *, templates, args, map):
     cli.say_how_it_ended(out_dir, args, **ending)
 
 
-def component_blocks(Y, piano, held, wanted, args, map):
-    """Yield ``frames, U, F, error, cost, P, X`` for each block; P, and X of the ``wanted`` notes, where asked for."""
-    options = {"sparsity": args.sparsity, "seed": args.seed, "thr": args.thr, "tol": args.tol, "map": map}
-    options["progress"] = cli.progress_bar("frame", args.quiet)
-    if args.phase_init == "sinusoidal":
-        for *model, X in phase.sinusoidal_blocks(Y, piano, args.n_iter, **held, **options):
-            P = phase.phases(X, piano, Y.dtype) if args.phase else None
-            yield *model, P, [x for note, x in zip(piano.notes, X, strict=True) if note in wanted]
-        return
-    options |= {"phase_init": args.phase_init, "with_phase": args.phase or cli.sounds_wanted(args)}
-    for frames, U, P, F, error, cost in utils.complex_nmf_blocks(Y, piano.H, args.n_iter, **options):
-        X = None
-        if cli.sounds_wanted(args):
-            X = stems.component_notes(blocks.read_frames(Y, frames), piano, U, P, F, wanted)
-        yield frames, U, F, error, cost, P, X
-
-
-def write_components(folder, parts, recording, piano, wanted, args):
+def write_parts(folder, parts, recording, piano, wanted, args):
     """Write reconst.npy, phase_calc.npy and the sound of the wanted notes, as their blocks come.
 
     Returns U, the error and the cost after each iteration, and the writer of the stems, or None.
     """
-    Y, dtype = recording.Y, recording.Y.dtype.newbyteorder("=")
+    Y, dtype = recording.Y, recording.Y.dtype
     U = np.empty((piano.H.shape[1], Y.shape[1]), dtype.type().real.dtype)
     writer = None
     with ExitStack() as files:
@@ -151,15 +140,15 @@ def write_components(folder, parts, recording, piano, wanted, args):
             write_P = files.enter_context(utils.frame_writer(folder / "phase_calc.npy", (len(U), *Y.shape), dtype))
         if cli.sounds_wanted(args):
             writer = files.enter_context(cli.stem_writer(folder, recording, piano, wanted, args))
-        for block in parts:
-            frames, U_block, F, error, cost, P, X = block
-            U[:, frames] = U_block
-            write_F(F)
+        for part in parts:
+            U[:, part.frames] = part.U
+            write_F(part.F)
             if args.phase:
-                write_P(P)
+                write_P(part.P[part.row])
             if writer:
-                writer.write(X)
-    return U, error, cost, writer
+                mixture = blocks.read_frames(Y.Y, part.frames)
+                writer.write(stems.component_notes(mixture, piano, part, wanted))
+    return U, part.error, part.cost, writer
 
 
 if __name__ == "__main__":

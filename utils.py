@@ -35,9 +35,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import deque
+import pickle
+import tempfile
+from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -52,6 +56,7 @@ NMF_BLOCK = 1024  # frames, which go to all cores
 EUCLIDEAN_BLOCK = 512  # frames of one core: smaller products take BLAS longer a frame, larger ones leave its cache
 DIVERGENCE_BLOCK = 64  # frames of one core where S is needed as a whole, for the same reasons
 PHASE_BLOCK_BYTES = 2**26  # of one block of frames; the peak memory is a few times this where phases are wanted
+SILENT = 1e-4  # of the loudest activation in a frame, 80 dB below it: where phases are held, what is less is zero
 PHASE_FRAMES = 8  # of one core, at most: few, so that all cores end at about the same time
 MOST_MARKED = 40  # iterations whose points have room beside each other on a learning curve
 
@@ -234,39 +239,35 @@ def nmf(
         solver, or no prior.
     """
     check_basis(H)
-    check_spectrogram(Y)
+    Y = spectrogram(Y)
     check_bins(Y, H)
     if (loss, solver) not in UPDATES:
         raise InputError(f"solver: got {solver} with {loss}, expected mu")
     if prior is not None and loss != "kullback-leibler":
         raise InputError(f"prior: got one with {loss}, expected kullback-leibler")
-    dtype = np.result_type(Y.real.dtype, np.float32)
+    dtype = np.result_type(Y.dtype.type().real.dtype, np.float32)
     H, level = levelled(H, dtype)
-    G = gram(H).astype(dtype)
-    scale = power_of_two(max(np.abs(block).max() for _, block in blocks.frame_blocks(Y, EUCLIDEAN_BLOCK)))
-    check_unit(scale / level, dtype)
+    check_unit(Y.unit / level, dtype)
+    rate, quiet = (None, None) if prior is None else (prior[0], dtype.type(prior[1] / Y.unit))
+    slices = list(blocks.frame_slices(Y.shape[1], NMF_BLOCK))
     degree = {"frobenius": 2, "kullback-leibler": 1, "itakura-saito": 0}[loss]  # D grows with that power of the gain
 
     def solve(n_iter):
         rng = np.random.default_rng(seed)
 
         def jobs():
-            for frames in blocks.frame_slices(Y.shape[1], NMF_BLOCK):
-                start = rng.standard_normal((frames.stop - frames.start, H.shape[1]), dtype=np.float32)
-                rate = None if prior is None else prior[0][:, frames].astype(dtype)
-                yield functools.partial(blocks.read_frames, Y, frames), np.abs(start).T.astype(dtype), rate
+            for frames in slices:
+                start = np.abs(rng.standard_normal((frames.stop - frames.start, H.shape[1]), dtype=np.float32))
+                yield Y.at(frames), start.T.astype(dtype), None if rate is None else rate[:, frames].astype(dtype)
 
-        quiet = None if prior is None else dtype.type(prior[1] / scale)
-        options = {"loss": loss, "solver": solver, "n_iter": n_iter, "scale": scale, "quiet": quiet}
-        work = functools.partial(_nmf_block, H=H, G=G, **options)
+        work = functools.partial(
+            _nmf_block, H=H, G=gram(H).astype(dtype), loss=loss, solver=solver, n_iter=n_iter, quiet=quiet
+        )
         U = np.empty((H.shape[1], Y.shape[1]), dtype)
         cost = np.zeros(n_iter)
-        for frames, (U_block, distance) in zip(
-            blocks.frame_slices(Y.shape[1], NMF_BLOCK), map(work, jobs()), strict=True
-        ):
-            U[:, frames] = U_block
-            U[:, frames] *= dtype.type(scale / level)
-            cost = blocks.add_frames(cost, distance * scale**degree)
+        for frames, (U_block, distance) in zip(slices, map(work, jobs()), strict=True):
+            U[:, frames] = U_block * dtype.type(Y.unit / level)
+            cost = blocks.add_frames(cost, distance * Y.unit**degree)
             if not np.isfinite(cost).all():
                 raise _too_far_from_one(dtype)
             if progress:
@@ -280,31 +281,29 @@ def nmf(
     return (U, cost) if n_done == n_iter else solve(n_done)
 
 
-def _nmf_block(job, *, H, G, loss, solver, n_iter, scale, quiet):
-    """Fit one block: ``job`` is what reads it, the start, (L, M), whose loudness is not set yet, and the prior's rate.
+def _nmf_block(job, *, H, G, loss, solver, n_iter, quiet):
+    """Fit one block: ``job`` is its frames, the start, (L, M), whose loudness is not set yet, and the prior's rate.
 
     Frames go to all cores, in parts whose size does not depend on their number; silent ones are zero and cost nothing.
-    Returns U in units of ``scale`` and the divergence of each part after each iteration, (n_iter, parts).
+    Returns U and the divergence of each part after each iteration, (n_iter, parts).
     """
-    read, start, rate = job
-    Y = read()
+    frames, start, rate = job
+    Y = frames.read()
     sounding = np.flatnonzero(Y.any(axis=0))
     U, stop = np.zeros(start.shape, H.dtype), np.zeros(1, bool)
     updates = functools.partial(UPDATES[loss, solver], n_iter=n_iter, stop=stop)
 
-    def part(frames):
-        frames = sounding[frames]
-        V = np.ascontiguousarray(np.abs(Y[:, frames]), H.dtype)
-        V /= H.dtype.type(scale)
-        zero_below(V)
-        u = start[:, frames]
+    def part(m):
+        m = sounding[m]
+        V = zero_below(np.ascontiguousarray(np.abs(Y[:, m]), H.dtype))
+        u = start[:, m]
         u *= V.sum(axis=0) / (H.sum(axis=0) @ u)
         if loss == "frobenius":
-            U[:, frames], divergence, _ = updates(V, H, G, u)
+            U[:, m], divergence, _ = updates(V, H, G, u)
         elif rate is None:
-            U[:, frames], divergence = updates(V, H, u)
+            U[:, m], divergence = updates(V, H, u)
         else:
-            U[:, frames], divergence = updates(V, H, u, prior=(rate[:, frames], quiet))
+            U[:, m], divergence = updates(V, H, u, prior=(rate[:, m], quiet))
         return divergence
 
     if solver == "cd":
@@ -321,11 +320,10 @@ def cost_scale(Y, loss="frobenius"):
     ``frobenius``: ``1/2 sum |Y|^2``, the cost of the empty model; ``kullback-leibler``: ``sum |Y|``;
     ``itakura-saito``, free of gain as it is: the number of bins, K M.
     """
+    Y = spectrogram(Y)
     if loss == "frobenius":
-        return energy(Y) / 2
-    if loss == "kullback-leibler":
-        return sum(float(np.abs(block).sum(dtype=np.float64)) for _, block in blocks.frame_blocks(Y, EUCLIDEAN_BLOCK))
-    return float(math.prod(Y.shape))
+        return Y.energy * Y.unit**2 / 2
+    return float(Y.loudness.sum() * Y.unit if loss == "kullback-leibler" else math.prod(Y.shape))
 
 
 def _euclidean_updates(V, H, G, U, n_iter, stop, weight=0.0, p=1.0):
@@ -622,6 +620,38 @@ UPDATES = {
 # --- Complex NMF ------------------------------------------------------------------------------------
 
 
+class Part(NamedTuple):
+    """A block of frames of a complex NMF."""
+
+    frames: slice
+    U: np.ndarray  # (L, frames)
+    P: np.ndarray | None  # (R, K, frames), the phases that components have; None where they were not asked for
+    row: np.ndarray  # (L,) int: component l has the phase P[row[l]]
+    F: np.ndarray  # (K, frames)
+    error: np.ndarray  # (n_done,) sum |Y - F|^2 after each sweep, over all frames so far
+    cost: np.ndarray  # (n_done,) the whole objective, the same way
+
+
+class Start(NamedTuple):
+    """Where the phases of a complex NMF start, and whether they move; :func:`phase.start` is one more."""
+
+    n_frames: int  # of a block
+    job: Callable  # of a slice of frames: what ``begin`` takes; both can be pickled
+    begin: Callable  # of that: what ``sweeps`` takes besides Y
+    sweeps: Callable  # such as :func:`held_sweeps`
+
+
+class Swept(NamedTuple):
+    """What the sweeps of one block come to, in the units of Y and H."""
+
+    error: np.ndarray  # (n_iter, frames) or (n_iter, 1), sum |Y - F|^2 after each sweep
+    penalty: np.ndarray  # the same of sum U^p
+    U: np.ndarray  # these as in :class:`Part`
+    P: np.ndarray
+    row: np.ndarray
+    F: np.ndarray
+
+
 def complex_nmf(Y, H, n_iter, **options):
     """Fit activations and a phase for every component to a complex spectrogram, all in memory.
 
@@ -635,8 +665,8 @@ def complex_nmf(Y, H, n_iter, **options):
     cost : np.ndarray [shape=(n_done,), float64]
     """
     parts = list(complex_nmf_blocks(Y, H, n_iter, **options))
-    U, P, F = (np.concatenate(arrays, axis=-1) for arrays in list(zip(*parts, strict=True))[1:4])
-    return U, P, F, parts[-1][-1]
+    arrays = zip(*((part.U, part.P[part.row], part.F) for part in parts), strict=True)
+    return *(np.concatenate(array, axis=-1) for array in arrays), parts[-1].cost
 
 
 def complex_nmf_blocks(
@@ -644,9 +674,9 @@ def complex_nmf_blocks(
     H,
     n_iter,
     *,
+    phase_init="mixture",
     p=1.2,
     sparsity=1e-5,
-    phase_init="mixture",
     seed=0,
     thr=None,
     tol=None,
@@ -659,28 +689,28 @@ def complex_nmf_blocks(
 
     Minimises ``sum |Y - F|^2 + 2 lambda sum U^p`` with ``lambda = sparsity_weight(...)``, computed once for
     the whole file. Memory does not grow with the number of frames. Activations start flat, at
-    ``sum_k |Y_km| / sum_kl H_kl``, so frame m starts from what is in frame m (and, for random phases, from the seed
-    and m).
+    ``sum_k |Y_km| / sum_kl H_kl``, unless the start has others.
 
     ``thr`` and ``tol`` look at the error of the whole file, which no block knows: with either of them a first
     pass of ``n_iter`` sweeps finds the curve and with it where to stop, and a second pass does those sweeps
-    and yields. That costs at most twice the time of a run without them, and no memory.
+    and yields. What the start has found is kept for it in a temporary file.
 
     Parameters
     ----------
-    Y : np.ndarray [shape=(K, M), complex]
-        Spectrogram. A memory map is read by blocks. complex64 is worked on in single precision where phases
-        move, everything else in double precision.
+    Y : np.ndarray [shape=(K, M), complex] or Spectrogram
+        A memory map is read by blocks. complex64 is worked on in single precision where phases move, everything
+        else in double precision.
     H : np.ndarray [shape=(K, L), float, >= 0]
         Basis; no column may be zero.
     n_iter : int
         Largest number of sweeps, >= 1.
+    phase_init : {"mixture", "random"} or Start
+        Where the phases come from, and whether they move: from Y/|Y|, where they are pinned (a fixed point of the
+        sweep); uniformly random, and they move; or as a :class:`Start` has it.
     p : float
         Exponent of the sparsity penalty, 0 < p < 2.
     sparsity : float
         Scale-free weight s of the penalty, >= 0.
-    phase_init : {"mixture", "random"}
-        Start every phase at Y/|Y|, where it is pinned (a fixed point of the sweep), or uniformly at random.
     seed : int
         Of the random phases.
     thr : float, optional
@@ -690,7 +720,7 @@ def complex_nmf_blocks(
     block : int, optional
         Frames worked on at a time where phases move; the numbers do not depend on it.
     with_phase : bool
-        Whether to yield P; None comes in its place otherwise.
+        Whether parts have P.
     progress : callable, optional
         Called with the number of frames just done and the number of all frames to do, both passes counted.
     map : callable
@@ -698,13 +728,8 @@ def complex_nmf_blocks(
 
     Yields
     ------
-    frames : slice
-    U : np.ndarray [shape=(L, frames), float, >= 0]
-    P : np.ndarray [shape=(L, K, frames), complex, |P| = 1]
-    F : np.ndarray [shape=(K, frames), complex]
-    error, cost : np.ndarray [shape=(n_done,), float64]
-        ``sum |Y - F|^2`` and the whole objective after each sweep, summed over all frames so far: those of
-        the last block are the file's.
+    Part
+        In order of frames; ``error`` and ``cost`` of the last one are the file's.
 
     Raises
     ------
@@ -712,80 +737,63 @@ def complex_nmf_blocks(
         If Y is not complex, shapes disagree, or a value is negative, zero for a whole column, or not finite.
     """
     check_basis(H)
-    check_spectrogram(Y)
+    Y = spectrogram(Y)
     check_complex(Y)
     check_bins(Y, H)
-    blocks._blas()  # looked up here and not in the middle of a run
-    E = energy(Y)
-    weight = sparsity_weight(E, Y.shape[1], H.shape[1], p, sparsity)
-    dtype = Y.real.dtype.newbyteorder("=")
+    dtype = np.empty(0, Y.dtype).real.dtype
     H, level = levelled(H, np.float64 if phase_init == "mixture" else dtype)
-    check_unit(math.sqrt(E) / level, dtype)
+    check_unit(Y.unit * math.sqrt(Y.energy) / level, dtype)
+    # The weight in the units of Y and H: sparsity_weight grows with the gain as the first term over the second does
+    weight = sparsity_weight(Y.energy, Y.shape[1], H.shape[1], p, sparsity) * level**-p
+    start = phase_init
     if phase_init == "mixture":
-        size = EUCLIDEAN_BLOCK
-        sweeps = functools.partial(_pinned_block, H=H, G=gram(H))
-    else:
-        n_bytes = PHASE_BLOCK_BYTES if with_phase else 4 * PHASE_BLOCK_BYTES
-        size = block or max(blocks.available_cores(), n_bytes // (H.size * Y.dtype.itemsize))
-        sweeps = functools.partial(_moving_block, H=np.ascontiguousarray(H.T), G=gram(H).astype(dtype), seed=seed)
-    passes = 1 if thr is None and tol is None else 2
+        start = Start(EUCLIDEAN_BLOCK, _itself, _itself, _pinned_sweeps)
+    elif phase_init == "random":
+        size = block or max(blocks.available_cores(), PHASE_BLOCK_BYTES // (H.size * Y.dtype.itemsize))
+        start = Start(size, _itself, _itself, functools.partial(_moving_sweeps, seed=seed))
+    slices, passes = list(blocks.frame_slices(Y.shape[1], start.n_frames)), 1 if thr is None and tol is None else 2
+    work = functools.partial(_swept, sweeps=start.sweeps, H=H, G=gram(H), weight=weight, p=p)
 
-    def count(n):
-        if progress:
-            progress(n, passes * Y.shape[1])
+    def run(n_iter, begin, jobs, keep):
+        error, cost = np.zeros((2, n_iter))
+        results = map(functools.partial(work, n_iter=n_iter, begin=begin, keep=keep), jobs)
+        for frames, (begun, swept) in zip(slices, results, strict=True):
+            error = blocks.add_frames(error, swept.error * Y.unit**2)
+            cost = blocks.add_frames(cost, (swept.error + 2 * weight * swept.penalty) * Y.unit**2)
+            if not np.isfinite(cost).all():
+                raise _too_far_from_one("their precision")
+            if progress:
+                progress(frames.stop - frames.start, passes * Y.shape[1])
+            yield begun, Part(frames, *swept[2:], error, cost)
 
-    def run(n_iter, results):
-        work = functools.partial(sweeps, level=level, n_iter=n_iter, weight=weight, p=p, results=results)
-        jobs = (
-            (functools.partial(blocks.read_frames, Y, frames), frames.start)
-            for frames in blocks.frame_slices(Y.shape[1], size)
-        )
-        return curves_so_far(blocks.frame_slices(Y.shape[1], size), map(work, jobs), n_iter, weight, count)
+    def parts():
+        jobs, begin, n_done = ((Y.at(frames), start.job(frames)) for frames in slices), start.begin, n_iter
+        with tempfile.TemporaryFile() as file:
+            if passes == 2:
+                for begun, part in run(n_iter, begin, jobs, "start"):  # noqa: B007  the last part has the file's curves
+                    pickle.dump(begun, file)
+                n_done, _ = stopping_iteration(part.cost, normalised(part.error, Y.energy * Y.unit**2), thr, tol)
+                file.seek(0)
+                jobs, begin = ((Y.at(frames), pickle.load(file)) for frames in slices), _itself
+            for _, part in run(n_done, begin, jobs, "phase" if with_phase else "model"):
+                yield part._replace(U=part.U * part.U.dtype.type(Y.unit / level), F=part.F * dtype.type(Y.unit))
 
-    def solved():
-        n_done = n_iter if passes == 1 else last_sweep(run(n_iter, "curves"), E, thr, tol)
-        for frames, (U, F, *P), error, cost in run(n_done, "phases" if with_phase else "model"):
-            P = np.broadcast_to(P[0], (len(U), *F.shape)) if with_phase else None  # of pinned phases came one for all
-            yield frames, U, P, F, error, cost
-
-    return solved()  # a generator of its own, so that bad input is refused here and now
-
-
-def curves_so_far(slices, results, n_iter, weight, count):
-    """Yield ``(frames, model, error, cost)`` for each block of a complex NMF, the curves summed over all frames so far.
-
-    Parameters
-    ----------
-    slices : iterable of slice
-        Frames of each block.
-    results : iterable of tuple
-        Of each block, the error and the penalty after each sweep [shape=(n_iter, frames) or (n_iter, 1)], and
-        whatever else there is, which comes back as ``model``.
-    n_iter : int
-    weight : float
-        Of the penalty, see :func:`sparsity_weight`.
-    count : callable
-        Called with the number of frames of each block.
-
-    Raises
-    ------
-    InputError
-        If the cost is not finite.
-    """
-    error, cost = np.zeros((2, n_iter))
-    for frames, (frame_error, frame_penalty, *model) in zip(slices, results, strict=True):
-        error = blocks.add_frames(error, frame_error)
-        cost = blocks.add_frames(cost, frame_error + 2 * weight * frame_penalty)
-        if not np.isfinite(cost).all():
-            raise _too_far_from_one("their precision")
-        count(frames.stop - frames.start)
-        yield frames, model, error, cost
+    return parts()  # a generator of its own, so that bad input is refused here and now
 
 
-def last_sweep(curves, energy, thr, tol):
-    """The sweep after which ``thr`` and ``tol`` stop a run whose :func:`curves_so_far` these are, for all frames."""
-    *_, error, cost = deque(curves, maxlen=1).pop()
-    return stopping_iteration(cost, normalised(error, energy), thr, tol)[0]
+def _itself(job):
+    return job
+
+
+def _swept(job, *, begin, sweeps, H, G, n_iter, weight, p, keep):
+    """Sweeps of one block, wherever ``map`` has them done: what they began with, and :class:`Swept`, as far as kept."""
+    frames, told = job
+    with blocks.one_blas_thread():
+        begun = begin(told)
+        swept = sweeps(frames.read(), begun, H, G, n_iter, weight, p)
+    if keep == "start":
+        return begun, swept._replace(U=None, P=None, F=None)
+    return None, swept if keep == "phase" else swept._replace(P=None)
 
 
 def sparsity_weight(energy, n_frames, n_components, p, sparsity):
@@ -795,6 +803,89 @@ def sparsity_weight(energy, n_frames, n_components, p, sparsity):
     recording. This one is free of both: scaling Y by c scales U by c, and repeating Y repeats U.
     """
     return sparsity * (energy / (n_frames * n_components)) ** (1 - p / 2)
+
+
+def _pinned_sweeps(Y, _, H, G, n_iter, weight, p):
+    """Sweeps of one block from the mixture phase [shape=(K, frames)].
+
+    With ``P = Y/|Y|`` and beta = H U / S, X stays a positive multiple of Y/|Y|: no phase moves, |X|/beta is
+    |Y|, and the sweep *is* the sparse Euclidean update on |Y|. The phases are pinned there: where S > |Y|
+    the point is a saddle, which rounding errors left to themselves leave after some hundred sweeps. Silent frames
+    cost nothing. Returns :class:`Swept`.
+    """
+    sounding = np.flatnonzero(Y.any(axis=0))
+    V = zero_below(np.abs(Y[:, sounding]).astype(np.float64))
+    start = np.broadcast_to(V.sum(axis=0) / H.sum(), (H.shape[1], len(sounding)))
+    u, distance, penalty = _euclidean_updates(V, H, G, start, n_iter, np.zeros(1, bool), weight, p)
+    phase = unit_phase(Y)
+    U, F = np.zeros((H.shape[1], Y.shape[1]), phase.real.dtype), np.zeros_like(phase)
+    U[:, sounding] = zero_below(u.astype(U.dtype))
+    F[:, sounding] = (H @ u) * phase[:, sounding]
+    return Swept(2 * distance, penalty, U, phase[None], np.zeros(len(U), int), F)
+
+
+def _moving_sweeps(Y, frames, H, G, n_iter, weight, p, seed):
+    """Sweeps of one block from random phases, in the precision of Y; its frames go to all cores."""
+    rows, G = np.ascontiguousarray(H.T), G.astype(H.dtype)
+    Yt = np.array(Y.T, order="C")  # (frames, K), a copy: the caller's array is never changed
+    zero_below(Yt.view(H.dtype))
+    U = np.repeat(np.abs(Yt).sum(axis=1, keepdims=True) / rows.sum(), len(rows), axis=1)
+    P, F = np.empty((len(Yt), *rows.shape), Y.dtype), np.empty_like(Yt)
+    error, penalty = np.empty((2, len(Yt), n_iter))
+    kernel = blocks.compiled(_sweep_frames, SWEEP_TYPES.format(complex=Y.dtype, real=H.dtype))
+
+    def part(m):
+        for i in range(m.start, m.stop):
+            P[i] = _random_phases(seed, frames.start + i, rows.shape, Y.dtype) if Yt[i].any() else 1
+        weights = H.dtype.type(weight), H.dtype.type(p)
+        kernel(Yt[m], rows, G, U[m], P[m], F[m], error[m], penalty[m], *weights, stop)
+
+    stop, n_threads = np.zeros(1, bool), blocks.available_cores()
+    n_parts = n_threads * -(-len(Yt) // (PHASE_FRAMES * n_threads))  # no core is left without one
+    blocks.in_threads(part, blocks.frame_slices(len(Yt), -(-len(Yt) // n_parts)), stop)
+    return Swept(error.T, penalty.T, U.T, P.transpose(1, 2, 0), np.arange(len(rows)), F.T)
+
+
+def held_sweeps(Y, begun, H, G, n_iter, weight, p):
+    """Sweeps of one block with its phases held, in double precision.
+
+    ``U <- U max(0, sum_k H Re(X conj(P)) / beta) / (H^T S + weight p U^(p-1))``. In each frame, with D_l = H_l P_l,
+    A = Re(D^H Y) and B = Re(D^H D), the sum over k is H^T S + A - B U, and |Y - F|^2 is |Y|^2 - 2 A U + U B U: no sweep
+    needs the bins. ``begun`` is U, P and row, as in :class:`Swept`; what is ``SILENT`` in a frame is left out there.
+    """
+    U, P, row = begun
+    active = [np.flatnonzero(u > SILENT * u.max()) for u in U.T]
+    n = max(map(len, active))
+    u, A = np.zeros((2, len(active), n))
+    B, C = np.zeros((2, len(active), n, n))
+    refined, F, tiny = np.zeros_like(U), np.zeros_like(Y), np.finfo(np.float64).tiny
+
+    def model(m):
+        """Re D above Im D [shape=(2 K, active)]."""
+        D = H[:, active[m]] * P[row[active[m]], :, m].T
+        return np.concatenate([D.real, D.imag])
+
+    def gather(m):
+        l, D, y = slice(len(active[m])), model(m), np.concatenate([Y[:, m].real, Y[:, m].imag])
+        u[m, l], A[m, l], B[m, l, l], C[m, l, l] = U[active[m], m], D.T @ y, D.T @ D, G[np.ix_(active[m], active[m])]
+
+    def scatter(m):
+        refined[active[m], m] = u[m, : len(active[m])]
+        re, im = np.split(model(m) @ refined[active[m], m], 2)
+        F[:, m] = re + 1j * im
+
+    blocks.in_threads(gather, range(len(active)))
+    error, penalty = np.zeros((2, n_iter, len(active)))
+    energy, Bu = np.sum(np.abs(Y) ** 2, axis=0, dtype=np.float64), np.einsum("mlj,mj->ml", B, u)
+    for i in range(n_iter):
+        S = np.matmul(C, u[..., None])[..., 0]
+        u *= np.maximum(S + A - Bu, 0) / (S + weight * p * np.maximum(u, tiny) ** (p - 1) + tiny)
+        zero_below(u)
+        Bu = np.matmul(B, u[..., None])[..., 0]
+        error[i] = np.maximum(energy - np.sum(u * (2 * A - Bu), axis=1), 0)
+        penalty[i] = np.sum(u**p, axis=1)
+    blocks.in_threads(scatter, range(len(active)))
+    return Swept(error, penalty, zero_below(refined), P, row, F)
 
 
 def gram(H):
@@ -843,77 +934,6 @@ def unit_phase(Y):
     return np.divide(Y, magnitude, out=np.ones_like(Y), where=magnitude >= np.finfo(magnitude.dtype).tiny)
 
 
-def _pinned_block(job, *, H, G, level, n_iter, weight, p, results):
-    """Sweeps of one block from the mixture phase; ``job`` is a function that reads it, and its first frame.
-
-    With ``P = Y/|Y|`` and beta = H U / S, X stays a positive multiple of Y/|Y|: no phase moves, |X|/beta is
-    |Y|, and the sweep *is* the sparse Euclidean update on |Y|. The phases are pinned there: where S > |Y|
-    the point is a saddle, which rounding errors left to themselves leave after some hundred sweeps. H comes
-    divided by ``level``; silent frames cost nothing.
-
-    Returns the error and the penalty of each frame [shape=(n_iter, frames) or (n_iter, 1)]; unless ``results`` is
-    "curves", U and F besides, and for "phases" Y/|Y|, the phase [shape=(K, frames)] of every component.
-    """
-    read, _ = job
-    with blocks.one_blas_thread():
-        Y = read()
-        sounding = np.flatnonzero(Y.any(axis=0))
-        V = np.abs(Y[:, sounding]).astype(np.float64)
-        scale = power_of_two(V.max(initial=0))
-        V = zero_below(V / scale)
-        unit = scale / level  # of U
-        start = np.broadcast_to(V.sum(axis=0) / H.sum(), (H.shape[1], len(sounding)))
-        lam = weight * scale ** (p - 2) * level**-p  # the same weight, in the unit of V
-        u, distance, penalty = _euclidean_updates(V, H, G, start, n_iter, np.zeros(1, bool), lam, p)
-        curves = 2 * distance * scale**2, penalty * unit**p
-        if results == "curves":
-            return curves
-        phase = unit_phase(Y)
-        U, F = np.zeros((H.shape[1], Y.shape[1]), phase.real.dtype), np.zeros_like(phase)
-        U[:, sounding] = zero_below(u.astype(U.dtype)) * unit
-        F[:, sounding] = (H @ (u * scale)) * phase[:, sounding]
-    return (*curves, U, F, phase) if results == "phases" else (*curves, U, F)
-
-
-def _moving_block(job, *, H, G, level, n_iter, weight, p, seed, results):
-    """Sweeps of one block from random phases, in the precision of Y; its frames go to all cores.
-
-    Every frame is brought to a magnitude of about one by a power of two, which is exact, so that the kernel's
-    guards against division by zero hold for recordings of any level. H is (L, K) here, divided by ``level``; ``job``,
-    ``results`` and what is returned are as for :func:`_pinned_block`, with P [shape=(L, K, frames)] for "phases".
-    """
-    read, first_frame = job
-    Y = read()
-    n_frames, n_threads = Y.shape[1], blocks.available_cores()
-    scale = power_of_two(np.abs(Y).max(axis=0))  # (frames,)
-    unit = scale.astype(H.dtype)
-    Yt = np.ascontiguousarray((Y / unit).T)  # (frames, K)
-    zero_below(Yt.view(H.dtype))
-    U = np.repeat(np.abs(Yt).sum(axis=1, keepdims=True) / H.sum(), len(H), axis=1)
-    P = np.empty((n_frames, *H.shape), Y.dtype) if results == "phases" else None
-    F = np.empty_like(Yt)
-    error, penalty = np.empty((2, n_frames, n_iter))
-    # The same weight, in each frame's own unit
-    lam = np.minimum(weight * scale ** (p - 2) * level**-p, np.finfo(H.dtype).max).astype(H.dtype)
-    zero_below(lam)
-    kernel = blocks.compiled(_sweep_frames, SWEEP_TYPES.format(complex=Y.dtype, real=H.dtype))
-
-    def part(m):
-        phases = np.empty((m.stop - m.start, *H.shape), Y.dtype) if P is None else P[m]
-        for i, y in enumerate(Yt[m]):
-            phases[i] = _random_phases(seed, first_frame + m.start + i, H.shape, Y.dtype) if y.any() else 1
-        kernel(Yt[m], H, G, U[m], phases, F[m], error[m], penalty[m], lam[m], H.dtype.type(p), stop)
-
-    stop = np.zeros(1, bool)
-    n_parts = n_threads * -(-n_frames // (PHASE_FRAMES * n_threads))  # no core is left without one
-    blocks.in_threads(part, blocks.frame_slices(n_frames, -(-n_frames // n_parts)), stop)
-    curves = error.T * scale**2, penalty.T * (scale / level) ** p
-    if results == "curves":
-        return curves
-    model = (U.T * (scale / level)).astype(H.dtype), F.T * unit
-    return (*curves, *model, P.transpose(1, 2, 0)) if results == "phases" else (*curves, *model)
-
-
 def _random_phases(seed, m, shape, dtype):
     """Uniform phases of frame ``m``, of shape (L, K)."""
     rng = np.random.default_rng((seed, m))
@@ -927,7 +947,7 @@ def _random_phases(seed, m, shape, dtype):
 
 SWEEP_TYPES = (
     "void({complex}[:, ::1], {real}[:, ::1], {real}[:, ::1], {real}[:, ::1], {complex}[:, :, ::1], {complex}[:, ::1], "
-    "float64[:, ::1], float64[:, ::1], {real}[::1], {real}, boolean[::1])"
+    "float64[:, ::1], float64[:, ::1], {real}, {real}, boolean[::1])"
 )
 
 
@@ -943,7 +963,7 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
     A frame's state, L x K phases, stays in a core's cache for all its sweeps. A row l is updated and then added
     to the next F and S while it is still at hand, two rows at a time to halve the traffic of F and S.
     Silent frames keep their phases. Everything is laid out frame first: Y, F (M, K); H (L, K); G = H^T H (L, L);
-    U (M, L); P (M, L, K); error, penalty (M, n_iter); weight (M,). U, P, F, error (``sum |Y - F|^2``) and penalty
+    U (M, L); P (M, L, K); error, penalty (M, n_iter). U, P, F, error (``sum |Y - F|^2``) and penalty
     (``sum U^p``) are written in place; once ``stop[0]`` is set it returns. Rows are padded with zeros to a whole
     number of vectors, and to an even number of rows.
     """
@@ -980,7 +1000,7 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
                 D_re[k], D_im[k], S[k] = Y_re[k] - F_re[k], Y_im[k] - F_im[k], S_next[k]
             F_re[:], F_im[:], S_next[:] = zero, zero, zero
             for l in range(n_components):  # H^T S = G U
-                total = weight[m] * p * slope[l] + tiny
+                total = weight * p * slope[l] + tiny
                 for j in range(n_components):
                     total += G[l, j] * u[j]
                 below[l] = total
@@ -1047,16 +1067,6 @@ def normalised(error, scale):
     return error / scale if scale else np.zeros_like(error)
 
 
-def energy(Y):
-    """``sum |Y|^2`` in double precision; not finite where a value of Y is not."""
-    total = 0.0
-    with blocks.one_blas_thread():
-        for _, block in blocks.frame_blocks(Y, EUCLIDEAN_BLOCK):
-            parts = block.ravel(order="K").view(block.real.dtype).astype(np.float64)
-            total += float(np.vdot(parts, parts))
-    return total
-
-
 def check_basis(H, name="basis"):
     """Raise :class:`InputError` unless H is a basis: 2-D, finite, >= 0, with no column of zeros."""
     if H.ndim != 2 or H.size == 0 or H.dtype.kind != "f":
@@ -1071,12 +1081,57 @@ def check_basis(H, name="basis"):
         raise InputError(f"{name}: got only zeros in column {l}, expected a spectrum in every column")
 
 
-def check_spectrogram(Y, name="spectrogram"):
-    """Raise :class:`InputError` unless Y is a spectrogram: 2-D, not empty, finite, complex or real >= 0."""
+@dataclass(frozen=True)
+class Spectrogram:
+    """A checked spectrogram, read by blocks of frames in a unit in which its peak is at most one.
+
+    Attributes
+    ----------
+    Y : np.ndarray [shape=(K, M), complex or real >= 0]
+        As it came; may be a memory map.
+    unit : float
+        A power of two, so that dividing by it is free of rounding.
+    loudness : np.ndarray [shape=(M,), float64]
+        ``sum_k |Y|`` of each frame, in that unit.
+    energy : float
+        ``sum |Y|^2``, in the square of that unit.
+    """
+
+    Y: np.ndarray
+    unit: float
+    loudness: np.ndarray
+    energy: float
+
+    @property
+    def shape(self):
+        """(K, M)."""
+        return self.Y.shape
+
+    @property
+    def dtype(self):
+        """Of Y, in the machine's byte order."""
+        return self.Y.dtype.newbyteorder("=")
+
+    def at(self, frames):
+        """A slice of frames, or an array of their numbers, to be read where they are wanted."""
+        return blocks.Frames(self.Y, frames, self.unit)
+
+
+def spectrogram(Y, name="spectrogram"):
+    """A :class:`Spectrogram` of Y, which is read once; one that is checked comes back as it is.
+
+    Raises
+    ------
+    InputError
+        Unless Y is 2-D, not empty, finite, and complex or real >= 0.
+    """
+    if isinstance(Y, Spectrogram):
+        return Y
     if Y.ndim != 2 or Y.size == 0 or Y.dtype.kind not in "fc":
         raise InputError(
             f"{name}: got {Y.dtype} values of shape {Y.shape}, expected real or complex values of shape (K, M)"
         )
+    units, loudness, energy = [], [], []
     for frames, block in blocks.frame_blocks(Y, EUCLIDEAN_BLOCK):
         bad = ~np.isfinite(block)
         if bad.any():
@@ -1086,6 +1141,15 @@ def check_spectrogram(Y, name="spectrogram"):
             )
         if block.dtype.kind == "f" and (block < 0).any():
             raise InputError(f"{name}: got values down to {block.min():g}, expected magnitudes >= 0 (is it in dB?)")
+        V = np.abs(block)
+        units.append(float(power_of_two(V.max())))
+        V /= V.dtype.type(units[-1])
+        loudness.append(V.sum(axis=0, dtype=np.float64))
+        energy.append(float(np.square(V, dtype=np.float64).sum()))
+    units = np.array(units)
+    unit, relative = units.max(), units / units.max()
+    loudness = np.concatenate([sums * part for sums, part in zip(loudness, relative, strict=True)])
+    return Spectrogram(Y, float(unit), loudness, float(np.sum(energy * relative**2)))
 
 
 def check_complex(Y, name="spectrogram"):
@@ -1096,24 +1160,22 @@ def check_complex(Y, name="spectrogram"):
 
 def check_bins(Y, H, name="spectrogram", basis_name="basis"):
     """Raise :class:`InputError` unless Y and H have the same number of bins."""
-    if len(Y) != len(H):
+    if Y.shape[0] != len(H):
         raise InputError(
-            f"{name}: got {len(Y)} bins (n_fft {2 * len(Y) - 2}), "
+            f"{name}: got {Y.shape[0]} bins (n_fft {2 * Y.shape[0] - 2}), "
             f"expected the {len(H)} bins (n_fft {2 * len(H) - 2}) of {basis_name}"
         )
 
 
 def load_spectrogram(path):
-    """Open a spectrogram as a read-only memory map [shape=(K, M), real >= 0 or complex].
+    """Open a spectrogram, :class:`Spectrogram`, as a read-only memory map.
 
     Raises
     ------
     InputError
         If the file is not a whole ``.npy`` file that holds a spectrogram.
     """
-    Y = _open_npy(path)
-    check_spectrogram(Y, path)
-    return Y
+    return spectrogram(_open_npy(path), path)
 
 
 def load_basis(path):

@@ -92,16 +92,18 @@ class Setting(NamedTuple):
 # --- Ways of taking a recording apart -----------------------------------------------------------------
 
 
-def model_parts(Y, basis, truth, *, phase_init):
+def model_parts(Y, basis, truth, *, start):
     """``sum_{l in n} H U P`` of a complex NMF; from the mixture phase, P = Y/|Y|, this is the plain model."""
-    for _, U, P, *_ in utils.complex_nmf_blocks(Y, basis.H, N_ITER, phase_init=phase_init):
-        yield (sum(np.outer(basis.H[:, l], U[l]) * P[l] for l in basis.notes[note]) for note in truth)
+    for part in utils.complex_nmf_blocks(Y, basis.H, N_ITER, phase_init=start):
+        yield (
+            sum(np.outer(basis.H[:, l], part.U[l]) * part.P[part.row[l]] for l in basis.notes[note]) for note in truth
+        )
 
 
-def components(Y, basis, truth, *, phase_init):
+def components(Y, basis, truth, *, start):
     """``sum_{l in n} X``, the parts of the model and their shares of what it leaves."""
-    for frames, U, P, F, *_ in utils.complex_nmf_blocks(Y, basis.H, N_ITER, phase_init=phase_init):
-        yield component_notes(Y[:, frames], basis, U, P, F, truth)
+    for part in utils.complex_nmf_blocks(Y, basis.H, N_ITER, phase_init=start):
+        yield component_notes(Y[:, part.frames], basis, part, truth)
 
 
 def masked(Y, basis, truth, played=None, *, loss, mask, strength=None):
@@ -113,13 +115,12 @@ def masked(Y, basis, truth, played=None, *, loss, mask, strength=None):
 
 
 def smoothed(Y, basis, truth, played=None, *, strength=None):
-    """The notes smoothed through time, with sinusoidal phases."""
+    """``sum_{l in n} X`` from the phases of smoothed notes, which are held."""
     prior = None
     if strength is not None:
         basis, strength, prior = adapt.adapt_basis(Y, basis, strength, played)
-    wanted = [list(basis.notes).index(note) for note in truth]
-    for *_, X in phase.sinusoidal_blocks(Y, basis, N_ITER, strength=strength, prior=prior):
-        yield X[wanted]
+    basis, start = phase.start(Y, basis, strength=strength, prior=prior)
+    yield from components(Y, basis, truth, start=start)
 
 
 def model_with_true_phases(Y, basis, truth, *, loss):
@@ -162,7 +163,7 @@ def smoothed_settings(states, n_fft, strength=None, told=None):
     return [Setting(name, n, partial(smoothed, strength=strength), n_fft, told=told) for n in states]
 
 
-PLAIN = Setting("CNMF, mixture phase: H U Y/abs(Y)", 1, partial(model_parts, phase_init="mixture"))
+PLAIN = Setting("CNMF, mixture phase: H U Y/abs(Y)", 1, partial(model_parts, start="mixture"))
 SETTINGS = [
     PLAIN,
     PLAIN._replace(states=3),
@@ -181,7 +182,7 @@ SETTINGS = [
     *smoothed_settings((2,), 8192, "auto", "listed"),
     *smoothed_settings((2,), 8192, "auto", "true"),
     *(
-        Setting(f"CNMF, random start: {part}", states, partial(separate, phase_init="random"))
+        Setting(f"CNMF, random start: {part}", states, partial(separate, start="random"))
         for (part, separate), states in itertools.product({"H U P": model_parts, "X": components}.items(), (1, 3))
     ),
     Setting("true magnitudes, mixture phase", None, true_magnitudes, oracle=True),
@@ -586,12 +587,20 @@ def without_chance(found, most, chance):
     return np.ones(len(found))
 
 
-def templates_rotation(Y, basis, U, strength, *, map=map):
-    return basis.rotation
+def templates_rotation(told, rotation, strength):
+    return rotation
 
 
-def without_prior(Y, basis, n_iter, *, original=phase.sinusoidal_blocks, **options):
-    return original(Y, basis, n_iter, **options | {"prior": None})
+def as_measured_first(told, rotation):
+    return rotation
+
+
+def without_prior(Y, basis, *, original=phase.start, **options):
+    return original(Y, basis, **options | {"prior": None})
+
+
+def without_energies(H, U, energy, expected):
+    return H, U
 
 
 def left_out():
@@ -601,12 +610,14 @@ def left_out():
     return {
         "nothing": (whole, {}),
         "the list of notes": (whole._replace(told="none"), {}),
-        "the list, in the last decomposition": (whole, {(phase, "sinusoidal_blocks"): without_prior}),
+        "the list, in the last decomposition": (whole, {(phase, "start"): without_prior}),
+        "energies of smoothed notes": (whole, {(phase, "with_energies"): without_energies}),
         "tuning": (whole, {(adapt, "tuning"): without_tuning}),
         "factors of partials": (whole, {(adapt, "_with_factors"): without_factors}),
         "what factors of partials have in common": (whole, {(adapt, "COMMON"): 0.01, (adapt, "SHARED"): 0.01}),
         "each note's own deviation, and its rotation": (with_strength[adapt.FIRMEST], {}),
         "rotations of the recording": (whole, {(phase, "adapted_rotation"): templates_rotation}),
+        "rotations measured once more": (whole, {(phase, "refined_rotation"): as_measured_first}),
         "strength chosen by the recording: always 20": (with_strength[20.0], {}),
         "easing of the prior for loud notes": (whole, {(adapt, "QUIET"): 1e9}),
         "comparing rotations with chance": (whole, {(phase, "coherent_part"): without_chance}),

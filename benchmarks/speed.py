@@ -139,6 +139,12 @@ def compare_sweeps(rng, rounds=11, n_iter=200):
     print_table(title, ("", "ms", "elements / s / core", "times the suite's"), rows)
 
 
+def sinusoidal(Y, piano, n_iter):
+    """Complex NMF on the phases of smoothed notes."""
+    piano, start = phase.start(Y, piano)
+    return list(utils.complex_nmf_blocks(Y, piano.H, n_iter, phase_init=start))
+
+
 def chorale(n_frames, n_components=60):
     """A recording of so many frames, the chorale over and over, and a basis for it: that of the templates.
 
@@ -227,7 +233,7 @@ def compare_smoothing(rounds=3, n_iter=200):
         H = piano.H
         rivals = {
             "NMF, Kullback-Leibler": lambda Y=Y, H=H: utils.nmf(Y, H, n_iter, loss="kullback-leibler"),
-            "sinusoidal phases, NMF included": lambda Y=Y, piano=piano: list(phase.sinusoidal_blocks(Y, piano, n_iter)),
+            "sinusoidal phases, NMF included": lambda Y=Y, piano=piano: sinusoidal(Y, piano, n_iter),
             "adaptation": lambda Y=Y, piano=piano: adapt.adapt_basis(Y, piano),
         }
         times = take_turns(rivals.values(), rounds)

@@ -27,7 +27,8 @@ FUNCTIONS = {  # of each stage, besides
     "notes": ("piano.notes.listed", "piano.notes.find_notes", "piano.notes.write_notes"),
     "adaptation": ("piano.adapt.adapt_basis",),
     "NMF": ("utils.nmf",),
-    "smoothing": ("piano.phase.sinusoidal_blocks",),
+    "phases": ("piano.phase.start",),
+    "complex NMF": ("utils.complex_nmf_blocks",),
     "sound": ("piano.stems.masked_notes", "piano.stems:StemWriter.write", "piano.stems:StemWriter.add_residual"),
     "pictures": ("utils.plot_learning_curve", "piano.figures.plot_activation", "piano.figures.plot_spectrogram"),
 }

@@ -86,8 +86,8 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
 
     Parameters
     ----------
-    Y : np.ndarray [shape=(K, M), float or complex]
-        Spectrogram, linear amplitude; may be a memory map.
+    Y : np.ndarray [shape=(K, M), float or complex] or utils.Spectrogram
+        Linear amplitude; may be a memory map.
     basis : Basis
         Where its columns are not described, the templates are neither tuned nor given factors.
     strength : float or "auto"
@@ -114,23 +114,20 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
         As from :func:`utils.nmf`.
     """
     utils.check_basis(basis.H)
-    utils.check_spectrogram(Y)
+    Y = utils.spectrogram(Y)
     utils.check_bins(Y, basis.H)
     H, level = basis.H, basis.H.sum(axis=0)
     described = basis.columns and basis.sr
     n_sweeps = 1 + N_SWEEPS + (2 * N_TUNED + N_ROUNDS * N_BETWEEN if described else 0)
     strength = strength if strength == "auto" else float(min(strength, FIRMEST))
-    loudness = np.concatenate(
-        [np.abs(block).sum(axis=0, dtype=np.float64) for _, block in blocks.frame_blocks(Y, utils.EUCLIDEAN_BLOCK)]
-    )
-    heard = np.flatnonzero(loudness > AUDIBLE * loudness.max())
-    quiet = QUIET * float(loudness[heard].sum()) / max(len(heard), 1)
+    heard = np.flatnonzero(Y.loudness > AUDIBLE * Y.loudness.max())
+    quiet = QUIET * float(Y.loudness[heard].sum()) / max(len(heard), 1)
     rate = listed_rate(notes, basis, Y.shape[1]) if notes else None
-    prior = None if rate is None else (rate, quiet)
+    prior = None if rate is None else (rate, quiet * Y.unit)
     if not len(heard):
         return basis, FIRMEST if strength == "auto" else strength, None
 
-    frames = heard[np.linspace(0, len(heard) - 1, min(len(heard), FRAMES)).round().astype(int)]
+    frames = heard[blocks.spread(len(heard), FRAMES)]
     T = H.astype(np.float64) / level
     fit = _started(Y, T, frames, rate, quiet, seed)
     fit.count = functools.partial(progress, len(frames), n_sweeps * len(frames)) if progress else lambda: None
@@ -198,13 +195,9 @@ class _Fit:
 
 def _started(Y, T, frames, rate, quiet, seed):
     """The :class:`_Fit` of some frames; NMF of them tells what sounds."""
-    V = np.abs(blocks.read_frames(Y, frames))
-    V = V.astype(np.result_type(V, np.float32), order="C")
-    scale = utils.power_of_two(V.max())
-    V /= V.dtype.type(scale)
-    utils.zero_below(V)
+    V = np.abs(Y.at(frames).read())
+    V = utils.zero_below(V.astype(np.result_type(V, np.float32), order="C"))
     U, _ = utils.nmf(V, T.astype(V.dtype), N_STARTED, loss="kullback-leibler", solver="cd", seed=seed)
-    quiet /= scale
     if rate is not None:
         rate = rate[:, frames]
     may_sound = 1 if rate is None else rate < UNLISTED

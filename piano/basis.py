@@ -212,7 +212,7 @@ def load_rotation(path, shape):
     path = rotation_path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file, expected the rotations that make_init_H.py writes with a basis")
-    rotation = np.array(utils.load_spectrogram(path))
+    rotation = np.array(utils.load_spectrogram(path).Y)
     utils.check_complex(rotation, path)
     if rotation.shape != tuple(shape):
         raise InputError(f"{path}: got rotations of shape {rotation.shape}, expected {tuple(shape)}, the basis'")

@@ -6,6 +6,7 @@ import mmap
 import os
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,20 @@ def read_frames(Y, frames):
     return np.array(np.memmap(Y.filename, Y.dtype, "r", Y.offset, Y.shape, order)[..., frames], dtype)
 
 
+@dataclass(frozen=True)
+class Frames:
+    """Frames of a spectrogram that are read where they are worked on, in a unit; can be sent there."""
+
+    Y: np.ndarray  # (K, M), may be a memory map
+    frames: slice | np.ndarray
+    unit: float = 1.0
+
+    def read(self):
+        """Y[:, frames] / unit."""
+        block = read_frames(self.Y, self.frames)
+        return block if self.unit == 1 else block / block.real.dtype.type(self.unit)
+
+
 def frame_blocks(Y, size):
     """Yield ``(frames, Y[:, frames])`` for consecutive slices of ``size`` frames."""
     for frames in frame_slices(Y.shape[1], size):
@@ -39,6 +54,11 @@ def frame_slices(n_frames, size):
     """Yield consecutive slices of ``size`` frames, the last one shorter."""
     for start in range(0, n_frames, size):
         yield slice(start, min(start + size, n_frames))
+
+
+def spread(n, most):
+    """Which of n frames or blocks are looked at where ``most`` are enough: evenly spread from the first to the last."""
+    return np.unique(np.linspace(0, n - 1, most).round().astype(int))
 
 
 def add_frames(total, values):

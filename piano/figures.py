@@ -394,7 +394,7 @@ def loudest_on_pixels(Y, model, rows):
     """
     step = -(-Y.shape[1] // PIXELS[1])
     columns = [], []
-    for frames, block in blocks.frame_blocks(Y, step * -(-utils.EUCLIDEAN_BLOCK // step)):
+    for frames, block in blocks.frame_blocks(utils.spectrogram(Y).Y, step * -(-utils.EUCLIDEAN_BLOCK // step)):
         for kept, S in zip(columns, (block, model(frames)), strict=True):
             S = np.maximum.reduceat(np.abs(S), rows, axis=0)
             kept.append(np.maximum.reduceat(S, np.arange(0, S.shape[1], step), axis=1))

@@ -22,6 +22,7 @@ References
 """
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,13 +30,14 @@ import utils
 from piano import blocks
 
 BLOCK, CONTEXT = 64, 16  # frames smoothed at a time, and frames before and after that they are smoothed with
-ROTATION_BLOCKS = 10  # at most, spread over the recording, that rotations are measured in
+N_BLOCKS = 10  # at most, spread over the recording, that rotations and energies are measured in
+N_SWEEPS = 200  # of NMF at most; most frames are at rest long before
+MOST_CHANGE = 10.0  # of a bin of a spectrum, by what the smoothed notes show
 N_TRACKED = 6  # notes of a bin, the strongest of a block, that keep a phase there; the rest are Wiener-filtered
 COHERENCE = 0.985  # the largest rho: a template is steadier than the same note in a recording
-SILENT = 1e-4  # of the loudest activation in a frame, 80 dB below it: where phases are held, what is less is zero
 TEMPLATE_DB = -40.0  # frames of a template, relative to its loudest, that its rotation is measured on
-EXPONENT = 1.2  # p of the sparsity penalty, Kameoka's
 STRONGEST = 1e6  # above which the recording's count for nothing
+LEANING = 3.0  # weight of the rotations that notes were smoothed by, beside those that are measured on them then
 TRUSTED = 20.0  # strength of adaptation at which the templates' rotations count as much as the recording's
 
 
@@ -59,13 +61,19 @@ def measure_rotation(Y):
     first = int(np.argmax(loudness))
     quiet = np.flatnonzero(loudness[first:] < loudness[first] * 10 ** (TEMPLATE_DB / 10))
     Y = Y[:, first : first + quiet[0] if len(quiet) else None].astype(np.complex128)
-    return _rotation(*_correlations(Y)).astype(np.complex64)
+    return _rotation(*_correlations(Y)[:3]).astype(np.complex64)
 
 
-def _correlations(X):
-    """``sum_m X_m conj(X_(m-1))``, ``sum_m |X_m|^2`` and ``sum_m |X_(m-1)|^2`` over the frames, the last axis."""
-    now, before = X[..., 1:], X[..., :-1]
-    return np.stack([np.sum(a * b.conj(), axis=-1) for a, b in ((now, before), (now, now), (before, before))])
+def _correlations(X, steady=True):
+    """Of notes over the frames, the last axis, where they are ``steady`` since the last one [shape=(5, ...), complex].
+
+    Sums of x_m conj(x_(m-1)), ``|x_m|^2``, ``|x_(m-1)|^2``, ``|x_m x_(m-1)|`` and its square.
+    """
+    now, before = X[..., 1:] * steady, X[..., :-1] * steady
+    turns = now * before.conj()
+    sizes = np.abs(turns)
+    energies = (np.sum(np.abs(x) ** 2, axis=-1) for x in (now, before))
+    return np.stack([turns.sum(axis=-1), *energies, sizes.sum(axis=-1), np.sum(sizes**2, axis=-1)])
 
 
 def _rotation(cross, now, before):
@@ -73,11 +81,11 @@ def _rotation(cross, now, before):
     return cross / np.maximum(size, np.finfo(np.float64).tiny)
 
 
-def adapted_rotation(Y, basis, U, strength, *, map=map):
+def adapted_rotation(told, rotation, strength):
     """Rotations of another piano: the templates' own, corrected by what the recording's notes show.
 
-    The notes are taken from the recording by Wiener masks, and their rotations r' measured as a template's are, where
-    they do not grow louder: what is struck has a phase of its own, and would hide how steadily it goes on. Then
+    The rotations r' of notes are measured as a template's are, where they do not grow louder: what is struck has a
+    phase of its own, and would hide how steadily it goes on. Then
 
         r <- q^2 (r' + t r) / (1 + t),   t = (strength / TRUSTED)^2,
 
@@ -86,35 +94,33 @@ def adapted_rotation(Y, basis, U, strength, *, map=map):
 
     Parameters
     ----------
-    Y : np.ndarray [shape=(K, M), complex]
-        Recording.
-    basis : Basis
-        With the rotations of the templates.
-    U : np.ndarray [shape=(L, M)]
-        Activations.
+    told : np.ndarray [shape=(5, N, K), complex]
+        Of :func:`_correlations`, for the notes as Wiener masks have them.
+    rotation : np.ndarray [shape=(K, N), complex]
+        Of the templates' notes.
     strength : float
         With which the basis keeps to its templates, see :func:`adapt.adapt_basis`.
-    map : callable
-        As for :func:`utils.nmf`.
 
     Returns
     -------
-    np.ndarray [shape=(K, L), complex64]
+    np.ndarray [shape=(K, N), complex64]
     """
-    U = U / (U.max() or 1)
-    notes = list(basis.notes.values())
-    work = functools.partial(_correlations_block, H=basis.H, note_of=note_of_columns(basis), n_notes=len(notes))
-    slices = list(blocks.frame_slices(Y.shape[1], BLOCK))
-    spread = np.unique(np.linspace(0, len(slices) - 1, ROTATION_BLOCKS).round().astype(int))
-    jobs = ((functools.partial(blocks.read_frames, Y, slices[i]), U[:, slices[i]]) for i in spread)
-    total = sum(map(work, jobs))
     trust = (min(strength, STRONGEST) / TRUSTED) ** 2
-    adapted = np.empty(basis.rotation.shape, np.complex64)
-    for l, (cross, now, before, sizes, squares) in zip(notes, total.transpose(1, 0, 2), strict=True):
+    adapted = np.empty(rotation.shape, np.complex64)
+    for n, (cross, now, before, sizes, squares) in enumerate(told.transpose(1, 0, 2)):
         q = coherent_part(np.abs(cross) ** 2, sizes.real**2, squares.real)
-        found = q**2 * _rotation(cross, now, before)
-        adapted[:, l] = (found[:, None] + (q**2 * trust)[:, None] * basis.rotation[:, l]) / (1 + trust)
+        adapted[:, n] = q**2 * (_rotation(cross, now, before) + trust * rotation[:, n]) / (1 + trust)
     return adapted
+
+
+def refined_rotation(told, rotation):
+    """Rotations mixed with those of the notes that were smoothed by them, where a note sounds.
+
+    What was smoothed by a rotation leans to it, so that has ``LEANING`` times the weight. ``told`` [shape=(5, N, K)] is
+    that of :func:`adapted_rotation`, of the smoothed notes; ``rotation`` and what is returned have shape (K, N).
+    """
+    found = _rotation(*told[:3]).T
+    return np.where(found == 0, rotation, (found + LEANING * rotation) / (1 + LEANING)).astype(np.complex64)
 
 
 def coherent_part(found, most, chance):
@@ -136,148 +142,126 @@ def coherent_part(found, most, chance):
     return np.where(heard, np.minimum(ratio, 1), 0)[octave]
 
 
-def _correlations_block(job, *, H, note_of, n_notes):
-    """Sums of one block for :func:`adapted_rotation`, (5, notes, K); see :func:`_correlate_bins`."""
-    read, U = job
-    Y = read()
-    sums, columns = np.zeros((5, n_notes, len(H)), np.complex128), np.flatnonzero(U.any(axis=1))
-    if not Y.any() or not len(columns):
-        return sums
-    scale = float(utils.power_of_two(np.abs(Y).max()))
-    notes, note_of = np.unique(note_of[columns], return_inverse=True)
-    Y = np.array(Y / scale, np.complex128, order="C")
-    H, U = (np.array(array, np.float64, order="C") for array in (H[:, columns], U[columns]))
-    kernel = blocks.compiled(_correlate_bins, CORRELATE_TYPES)
+def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=map):
+    """Start a complex NMF at the phases of smoothed notes, which are held.
 
-    def correlate(bins):
-        kernel(Y[bins], H[bins], U, note_of, notes, sums[:, :, bins])
-
-    blocks.in_threads(correlate, blocks.frame_slices(len(Y), 32))
-    return sums * scale ** np.array([2, 2, 2, 2, 4]).reshape(-1, 1, 1)
-
-
-CORRELATE_TYPES = (
-    "void(complex128[:, ::1], float64[:, ::1], float64[:, ::1], int64[::1], int64[::1], complex128[:, :, :])"
-)
-
-
-def _correlate_bins(Y, H, U, note_of, notes, sums):
-    """Correlations of ``notes`` in some bins, where they do not grow louder; numba compiles this.
-
-    With the note x, its Wiener mask times Y, ``sums`` get ``sum_m x_m conj(x_(m-1))``, ``sum_m |x_m|^2``,
-    ``sum_m |x_(m-1)|^2``, ``sum_m |x_m x_(m-1)|`` and the sum of its squares.
-    """
-    n_bins, n_frames = Y.shape
-    a, total = np.zeros((len(notes), n_frames)), np.zeros(n_frames)
-    for k in range(n_bins):
-        y = Y[k]
-        a[:], total[:] = 0.0, np.finfo(np.float64).tiny
-        for l in range(len(note_of)):
-            a_n, h = a[note_of[l]], H[k, l]
-            for m in range(n_frames):
-                a_n[m] += h * U[l, m]
-        for n in range(len(notes)):
-            for m in range(n_frames):
-                a[n, m] *= a[n, m]
-                total[m] += a[n, m]
-        for n in range(len(notes)):
-            cross, now, before, sizes, squares = 0j, 0.0, 0.0, 0.0, 0.0
-            for m in range(1, n_frames):
-                if 0.0 < a[n, m] <= a[n, m - 1]:
-                    x, x_before = a[n, m] / total[m] * y[m], a[n, m - 1] / total[m - 1] * y[m - 1]
-                    turn = x * np.conj(x_before)
-                    square = turn.real**2 + turn.imag**2
-                    cross += turn
-                    now += x.real**2 + x.imag**2
-                    before += x_before.real**2 + x_before.imag**2
-                    sizes += np.sqrt(square)
-                    squares += square
-            sums[0, notes[n], k], sums[1, notes[n], k], sums[2, notes[n], k] = cross, now, before
-            sums[3, notes[n], k], sums[4, notes[n], k] = sizes, squares
-
-
-def sinusoidal_blocks(
-    Y, basis, n_iter, *, sparsity=1e-5, seed=0, strength=None, prior=None, thr=None, tol=None, progress=None, map=map
-):
-    """Complex NMF whose phases are those of smoothed notes, one block of frames after another.
-
-    1. NMF with the Kullback-Leibler divergence, ``n_iter`` sweeps of coordinate descent at most, tells how much of each
-       note there is.
-    2. Every note is smoothed through time in every bin, see the top of this module. P is its phase.
-    3. Activations are refined with P held, by ``n_iter`` sweeps of Kameoka's complex NMF: X = H U P + beta (Y - F),
-       ``U <- U max(0, sum_k H Re(X conj(P)) / beta) / (H^T S + weight p U^(p-1))``, which lowers its objective.
-
-    Frames are smoothed ``BLOCK`` at a time, with ``CONTEXT`` more on both sides, so that memory does not grow with
-    the recording. The objective, ``thr`` and ``tol`` are those of :func:`utils.complex_nmf_blocks`, and so is
-    what is not told here.
+    1. NMF with the Kullback-Leibler divergence, by coordinate descent, tells how much of each note there is.
+    2. Where the basis was adapted, its rotations and then its spectra are those of the recording's notes, too: see
+       :func:`adapted_rotation` and :func:`with_energies`.
+    3. Every note is smoothed through time in every bin, see the top of this module, ``BLOCK`` frames at a time, with
+       ``CONTEXT`` more on both sides, so that memory does not grow with the recording. P is its phase.
 
     Parameters
     ----------
-    Y : np.ndarray [shape=(K, M), complex]
-        Spectrogram; may be a memory map.
+    Y : np.ndarray [shape=(K, M), complex] or utils.Spectrogram
+        May be a memory map.
     basis : Basis
         With rotations of at most 1; that of a note's first column counts.
-    n_iter : int
-        Sweeps of NMF, and of complex NMF.
+    seed : int
+        Of the random start of NMF.
     strength : float, optional
-        With which the basis was adapted, see :func:`adapted_rotation`; None where it was not.
+        With which the basis was adapted, see :func:`adapt.adapt_basis`; None where it was not.
     prior : tuple, optional
         Of the activations in the first step, see :func:`utils.nmf`.
+    progress, map : callable
+        As for :func:`utils.nmf`.
 
-    Yields
-    ------
-    frames, U, F, error, cost
-        As from :func:`utils.complex_nmf_blocks`.
-    X : np.ndarray [shape=(notes, K, frames), complex64]
-        The smoothed notes; they sum to Y. For P, see :func:`phases`.
+    Returns
+    -------
+    basis : Basis
+    start : utils.Start
+        For :func:`utils.complex_nmf_blocks` with the spectra of this basis.
 
     Raises
     ------
     InputError
-        As from :func:`utils.complex_nmf_blocks`.
+        As from :func:`utils.nmf`.
     """
-    H, n_frames = basis.H, Y.shape[1]
-    utils.check_basis(H)
-    utils.check_spectrogram(Y)
+    Y = utils.spectrogram(Y)
     utils.check_complex(Y)
-    utils.check_bins(Y, H)
-    E = utils.energy(Y)
-    weight = utils.sparsity_weight(E, n_frames, H.shape[1], EXPONENT, sparsity)
-    passes = 1 if thr is None and tol is None else 2
+    options = {"loss": "kullback-leibler", "solver": "cd", "seed": seed, "prior": prior}
+    U, _ = utils.nmf(Y, basis.H, N_SWEEPS, **options, progress=progress, map=map)
+    H, level = utils.levelled(basis.H, U.dtype)
+    U *= U.dtype.type(level / Y.unit)
+    note_of, rotation = note_of_columns(basis), basis.rotation[:, [l[0] for l in basis.notes.values()]]
+    if strength is not None:
+        slices = list(blocks.frame_slices(Y.shape[1], BLOCK))
+        some = [_with_context(Y, U, slices[i]) for i in blocks.spread(len(slices), N_BLOCKS)]
 
-    def count(n, _=None):
-        if progress:
-            progress(n, (1 + passes) * n_frames)
+        def told(rotation):
+            work = functools.partial(_told_block, H=H, rotation=rotation, note_of=note_of)
+            return [sum(sums) for sums in zip(*map(work, some), strict=True)]
 
-    def run(U, rotation, n_iter, results):
-        work = functools.partial(
-            _sinusoidal_block,
-            H=H,
-            rotation=rotation[:, [l[0] for l in basis.notes.values()]],
-            note_of=note_of_columns(basis),
-            n_iter=n_iter,
-            weight=weight,
-            results=results,
-        )
-        slices = list(blocks.frame_slices(n_frames, BLOCK))
-        jobs = (_with_context(Y, U, block) for block in slices)
-        return utils.curves_so_far(slices, map(work, jobs), n_iter, weight, count)
-
-    def solved():
-        options = {"loss": "kullback-leibler", "solver": "cd", "seed": seed, "prior": prior}
-        U, _ = utils.nmf(Y, H, n_iter, **options, progress=count, map=map)
-        turn = basis.rotation if strength is None else adapted_rotation(Y, basis, U, strength, map=map)
-        n_done = n_iter if passes == 1 else utils.last_sweep(run(U, turn, n_iter, "curves"), E, thr, tol)
-        for frames, (U_block, F, X), error, cost in run(U, turn, n_done, "model"):
-            yield frames, U_block, F, error, cost, X
-
-    return solved()  # a generator of its own, so that bad input is refused here and now
+        turns, _ = told(np.zeros_like(rotation))
+        rotation = adapted_rotation(turns, rotation, strength)
+        turns, energies = told(rotation)
+        rotation = refined_rotation(turns, rotation)
+        H, U = with_energies(H, U, *energies)
+        basis = replace(basis, H=(H * level).astype(basis.H.dtype), rotation=rotation[:, note_of])
+    begin = functools.partial(_smoothed_block, H=H, rotation=rotation, note_of=note_of)
+    return basis, utils.Start(BLOCK, functools.partial(_with_context, Y, U), begin, utils.held_sweeps)
 
 
-def _with_context(Y, U, block):
-    """Job for one block of frames: what reads it with its context, U for that, and the block's limits there."""
-    wide = slice(max(block.start - CONTEXT, 0), min(block.stop + CONTEXT, Y.shape[1]))
-    return functools.partial(blocks.read_frames, Y, wide), U[:, wide], block.start - wide.start, block.stop - wide.start
+def with_energies(H, U, energy, expected):
+    """H with the notes' energies in each bin as they were found, and U so that H U is as loud as before.
+
+    ``H <- H (sum_m U |X|^2 / A / sum_m U A)^(1/2)``, which rests where |X|^2 is A^2 throughout: the partials of two
+    notes that share a bin come apart by their rotations, and magnitudes alone do not know how loud each one is.
+
+    Parameters
+    ----------
+    H, U : np.ndarray [shape=(K, L)], [shape=(L, M)]
+    energy, expected : np.ndarray [shape=(K, L), float, >= 0]
+        The two sums; a factor is between 1 / ``MOST_CHANGE`` and ``MOST_CHANGE``, and 1 where nothing is expected.
+    """
+    known = expected > expected.max() * np.finfo(H.dtype).eps
+    factor = np.sqrt(np.divide(energy, expected, out=np.ones_like(energy), where=known))
+    changed = H * np.clip(factor, 1 / MOST_CHANGE, MOST_CHANGE)
+    louder = changed.sum(axis=0) / H.sum(axis=0)
+    return (changed / louder).astype(H.dtype), U * louder[:, None].astype(U.dtype)
+
+
+def _with_context(Y, U, frames):
+    """What :func:`_smoothed_block` takes: the frames with their context, U for them, and the limits in them."""
+    wide = slice(max(frames.start - CONTEXT, 0), min(frames.stop + CONTEXT, Y.shape[1]))
+    return Y.at(wide), U[:, wide], (frames.start - wide.start, frames.stop - wide.start)
+
+
+def _smoothed_block(job, *, H, rotation, note_of):
+    """U, P and the rows of P of one block, see :class:`utils.Part`; silent notes have none."""
+    frames, U, limits = job
+    notes, X = smoothed_notes(frames.read(), H, U, rotation, note_of, limits)
+    P = blocks.in_threads(utils.unit_phase, X.transpose(0, 2, 1))
+    row = np.full(len(H.T), len(notes))
+    row[np.isin(note_of, notes)] = np.searchsorted(notes, note_of[np.isin(note_of, notes)])
+    return U[:, slice(*limits)], np.stack([*P, np.ones_like(P[0])]).transpose(0, 2, 1), row
+
+
+def _told_block(job, *, H, rotation, note_of):
+    """What the smoothed notes X of one block tell, as sums over its frames.
+
+    Returns
+    -------
+    np.ndarray [shape=(5, N, K), complex]
+        Their :func:`_correlations`, where they do not grow louder.
+    np.ndarray [shape=(2, K, L), float]
+        ``sum_m U |X|^2 / A`` and ``sum_m U A``, where A = H U over the note's columns is what |X| was taken for.
+    """
+    frames, U, limits = job
+    notes, X = smoothed_notes(frames.read(), H, U, rotation, note_of, limits)
+    turns, energies = np.zeros((5, *rotation.T.shape), np.complex128), np.zeros((2, *H.shape))
+    U = U[:, slice(*limits)]
+
+    def add(i):
+        l = np.flatnonzero(note_of == notes[i])
+        A = H[:, l] @ U[l]
+        turns[:, notes[i]] = _correlations(X[i], (A[:, 1:] <= A[:, :-1]) & (A[:, 1:] > 0))
+        A = np.maximum(A, utils.floor_of(H.dtype))
+        energies[:, :, l] = (np.abs(X[i]) ** 2 / A) @ U[l].T, A @ U[l].T
+
+    with blocks.one_blas_thread():
+        blocks.in_threads(add, range(len(notes)))
+    return turns, energies
 
 
 def note_of_columns(basis):
@@ -288,85 +272,8 @@ def note_of_columns(basis):
     return note_of
 
 
-def phases(X, basis, dtype):
-    """Phase of every column [shape=(L, K, frames), dtype]: that of its note in X [shape=(notes, K, frames)]."""
-    return utils.unit_phase(X.astype(dtype, copy=False))[note_of_columns(basis)]
-
-
-def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, results):
-    """Smooth one block and refine its activations; ``job`` reads it with its context, U for it, and its limits there.
-
-    Returns the error and the penalty of each frame [shape=(n_iter, frames)], and unless ``results`` is "curves", U,
-    F and X.
-    """
-    read, U, first, last = job
-    Y = read()
-    scale = utils.power_of_two(np.abs(Y).max())
-    Y, U = Y / Y.real.dtype.type(scale), U / scale
-    X = smoothed_notes(Y, H, U, rotation, note_of, scale, (first, last))
-    Y, U = Y[:, first:last], U[:, first:last]
-    refined, F = np.zeros_like(U), np.zeros_like(Y)
-    error, penalty = np.zeros((2, U.shape[1], n_iter))
-    stop = np.zeros(1, bool)
-    kernel = blocks.compiled(_held_sweeps, HELD_TYPES)
-    lam = weight * scale ** (EXPONENT - 2)
-    rows, n_bins = np.ascontiguousarray(H.T, Y.real.dtype), len(H)
-
-    def refine(m):
-        y = np.concatenate([Y[:, m].real, Y[:, m].imag])
-        error[m] = np.sum(y**2, dtype=np.float64)
-        active = np.flatnonzero(U[:, m] > SILENT * U[:, m].max())
-        if len(active):
-            h, phase = rows[active], utils.unit_phase(X[note_of[active], :, m])
-            D = np.concatenate([h * phase.real, h * phase.imag], axis=1)  # (active, 2K): F is u @ D
-            u = U[active, m]
-            A, B, G = ((a @ b.T).astype(np.float64) for a, b in ((D, y), (D, D), (h, h)))
-            kernel(A, B, G, u, lam, EXPONENT, error[m], penalty[m], stop)
-            refined[active, m] = u
-            f = u.astype(D.dtype) @ D
-            F[:, m] = f[:n_bins] + 1j * f[n_bins:]
-
-    with blocks.one_blas_thread():
-        blocks.in_threads(refine, range(U.shape[1]), stop)
-    curves = error.T * scale**2, penalty.T * scale**EXPONENT
-    if results == "curves":
-        return curves
-    refined = utils.zero_below(refined.astype(Y.real.dtype)) * Y.real.dtype.type(scale)
-    return (*curves, refined, F * Y.dtype.type(scale), X)
-
-
-HELD_TYPES = (
-    "void(float64[::1], float64[:, ::1], float64[:, ::1], float64[::1], float64, float64, float64[::1], float64[::1], "
-    "boolean[::1])"
-)
-
-
-def _held_sweeps(A, B, G, u, weight, p, error, penalty, stop):
-    """Sweeps of one frame with its phases held; numba compiles this.
-
-    With D_l = H_l P_l, the parts of the model: A = Re(D^H Y) and B = Re(D^H D), so that |Y - F|^2 = |Y|^2 - 2 A u +
-    u B u; G = H^T H, so that H^T S = G u. u is updated in place; ``error``, which comes with |Y|^2, and ``penalty``
-    are filled in; once ``stop[0]`` is set it returns.
-    """
-    tiny = np.finfo(np.float64).tiny
-    floor = np.sqrt(tiny)  # utils.floor_of
-    for i in range(len(error)):
-        if stop[0]:
-            return
-        above, below = A - B @ u, G @ u
-        for l in range(len(u)):
-            if u[l] > 0:
-                numerator = max(0.0, below[l] + above[l])
-                u[l] = u[l] * numerator / (below[l] + weight * p * u[l] ** (p - 1) + tiny)
-                if u[l] < floor:
-                    u[l] = 0.0
-        error[i] = max(0.0, error[i] - np.sum(u * (2 * A - B @ u)))
-        for l in range(len(u)):
-            penalty[i] += u[l] ** p if u[l] > 0 else 0.0
-
-
-def smoothed_notes(Y, H, U, rotation, note_of, scale=1.0, limits=None):
-    """Mean of every note given the whole mixture, see the top of this module.
+def smoothed_notes(Y, H, U, rotation, note_of, limits=None):
+    """Mean of every note that sounds given the whole mixture, see the top of this module.
 
     Parameters
     ----------
@@ -378,47 +285,47 @@ def smoothed_notes(Y, H, U, rotation, note_of, scale=1.0, limits=None):
         Of each note, at most 1.
     note_of : np.ndarray [shape=(L,), int]
         Note that each column belongs to, from 0 to N - 1.
-    scale : float
-        Of the result.
     limits : tuple, optional
         First frame that is wanted, and the one after the last.
 
     Returns
     -------
-    np.ndarray [shape=(N, K, frames), complex64]
-        They sum to ``scale * Y``.
+    notes : np.ndarray [shape=(R,), int]
+        Those with an activation, in order; where there is none, all.
+    X : np.ndarray [shape=(R, K, frames), complex64]
+        They sum to Y.
     """
     first, last = limits or (0, Y.shape[1])
-    X = np.zeros((rotation.shape[1], last - first, len(Y)), np.complex64).transpose(0, 2, 1)  # as transforms want it
     columns = np.flatnonzero(U.any(axis=1)) if U.any() else np.arange(len(U))  # the others would only take their time
-    notes, note_of = np.unique(note_of[columns], return_inverse=True)
+    notes, of = np.unique(note_of[columns], return_inverse=True)
+    X = np.zeros((len(notes), last - first, len(Y)), np.complex64).transpose(0, 2, 1)  # as transforms want it
     H, U, rotation = H[:, columns], U[columns], rotation[:, notes]
     size = np.abs(rotation).astype(np.float64)
     rotation = rotation * (np.minimum(size, COHERENCE) / np.maximum(size, np.finfo(np.float64).tiny))
     Y, H, rotation = (np.array(array, np.result_type(array, np.float64), order="C") for array in (Y, H, rotation))
     U = np.array(U, np.float64, order="C")
-    kernel = blocks.compiled(_smooth_bins, SMOOTH_TYPES)
+    kernel, n_tracked = blocks.compiled(_smooth_bins, SMOOTH_TYPES), N_TRACKED if rotation.any() else 0
 
     def smooth(bins):
-        kernel(Y[bins], H[bins], U, rotation[bins], note_of, notes, N_TRACKED, scale, first, X[:, bins])
+        kernel(Y[bins], H[bins], U, rotation[bins], of, n_tracked, first, X[:, bins])
 
     blocks.in_threads(smooth, blocks.frame_slices(len(Y), 32))
-    return X
+    return notes, X
 
 
 SMOOTH_TYPES = (
-    "void(complex128[:, ::1], float64[:, ::1], float64[:, ::1], complex128[:, ::1], int64[::1], int64[::1], int64, "
-    "float64, int64, complex64[:, :, :])"
+    "void(complex128[:, ::1], float64[:, ::1], float64[:, ::1], complex128[:, ::1], int64[::1], int64, int64, "
+    "complex64[:, :, :])"
 )
 
 
-def _smooth_bins(Y, H, U, rotation, note_of, notes, n_tracked, scale, first, X):
-    """Smooth ``notes``, those that sound, in some bins; numba compiles this. Their rows of X are written in place.
+def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, first, X):
+    """Smooth all notes in some bins; numba compiles this. X is written in place.
 
     x is the state, the strongest notes, and V its covariance. An innovation e of variance s moves x by g e with
     g = V 1 / s; back in time, z = (sum_n C_n)^(-1) Y comes from them, and X_n = C_n z from its sums ahead and behind.
     """
-    n_notes, (n_bins, n_frames), last = len(notes), Y.shape, first + X.shape[2]
+    n_notes, (n_bins, n_frames), last = len(X), Y.shape, first + X.shape[2]
     n = min(n_tracked, n_notes)
     r, g, ahead = np.zeros((3, n_frames, n), np.complex128)
     innovation, z = np.zeros((2, n_frames), np.complex128)
@@ -506,11 +413,11 @@ def _smooth_bins(Y, H, U, rotation, note_of, notes, n_tracked, scale, first, X):
         for i in range(n_notes):
             a, x_k = variance[i], tile[i, k]
             for m in range(first, last):
-                x_k[m - first] = scale * a[m] * z[m]
+                x_k[m - first] = a[m] * z[m]
         for i in range(n):
             for m in range(first, last):
-                tile[tracked[i], k, m - first] = scale * ahead[m, i]
+                tile[tracked[i], k, m - first] = ahead[m, i]
     for i in range(n_notes):
         for m in range(last - first):
             for k in range(n_bins):
-                X[notes[i], k, m] = tile[i, k, m]
+                X[i, k, m] = tile[i, k, m]

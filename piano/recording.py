@@ -193,8 +193,8 @@ class Recording:
     ----------
     path : Path
         Of the input.
-    Y : np.ndarray [shape=(K, M), complex64 of a sound]
-        Spectrogram; a memory map.
+    Y : utils.Spectrogram
+        A memory map, complex64 of a sound.
     y : np.ndarray [shape=(n,), float32] or None
         Mono sound, a memory map; None for a spectrogram, see :func:`with_sound`.
     y_sr : int or None
@@ -206,7 +206,7 @@ class Recording:
     """
 
     path: Path
-    Y: np.ndarray
+    Y: utils.Spectrogram
     y: np.ndarray | None
     y_sr: int | None
     sr: int | None
@@ -296,7 +296,7 @@ def _sound_of(recording):
     inverse = InverseSTFT(Y.shape[1], (Y.shape[1] - 1) * recording.hop, n_fft=recording.n_fft, hop=recording.hop)
     copy = Path(recording.folder) / "sound.f32"
     with open(copy, "wb") as file:
-        for _, block in blocks.frame_blocks(Y, FRAMES):
+        for _, block in blocks.frame_blocks(Y.Y, FRAMES):
             file.write(inverse.add(block).astype(np.float32).tobytes())
         file.write(inverse.finish().astype(np.float32).tobytes())
     return np.memmap(copy, np.float32, "r") if copy.stat().st_size else np.zeros(0, np.float32)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+import utils
 from piano import blocks, pitch
 from piano.recording import FRAMES, SAMPLES, InverseSTFT
 
@@ -35,7 +36,7 @@ def masked_notes(Y, basis, U, wanted, *, mask="wiener"):
 
     Parameters
     ----------
-    Y : np.ndarray [shape=(K, M), complex]
+    Y : np.ndarray [shape=(K, M), complex] or utils.Spectrogram
         Mixture; may be a memory map.
     basis : Basis
     U : np.ndarray [shape=(L, M)]
@@ -50,7 +51,7 @@ def masked_notes(Y, basis, U, wanted, *, mask="wiener"):
         The wanted notes of one block of frames, in the order of ``basis.notes``.
     """
     U = U / (U.max() or 1)  # squares of very soft or loud models stay finite
-    for frames, block in blocks.frame_blocks(Y, FRAMES):
+    for frames, block in blocks.frame_blocks(utils.spectrogram(Y).Y, FRAMES):
         yield _shares(block, basis, U[:, frames], wanted, {"ratio": 1, "wiener": 2}[mask])
 
 
@@ -77,31 +78,40 @@ def _shares(Y, basis, U, wanted, power):
     return blocks.in_threads(of_note, [note for note in basis.notes if note in wanted])
 
 
-def component_notes(Y, basis, U, P, F, wanted):
+def component_notes(Y, basis, part, wanted):
     """Notes of a complex NMF, ``sum_{l in n} X_l`` with ``X = H U P + beta (Y - F)``, of one block of frames.
+
+    beta is H U / S, so that X = H U (P + (Y - F) / S).
 
     Parameters
     ----------
     Y : np.ndarray [shape=(K, frames), complex]
         Mixture.
     basis : Basis
-    U, P, F : np.ndarray [shape=(L, frames)], [shape=(L, K, frames)], [shape=(K, frames)]
-        Of the block, from :func:`utils.complex_nmf_blocks`.
+    part : utils.Part
+        From :func:`utils.complex_nmf_blocks`, with phases.
     wanted : collection
         Notes to give, of the keys of ``basis.notes``.
 
     Returns
     -------
     list of np.ndarray [shape=(K, frames), complex]
-        In the order of ``basis.notes``; all notes add up to Y.
+        In the order of ``basis.notes``; all notes add up to Y, where any note sounds.
     """
-    S, residual = np.maximum(basis.H @ U, np.finfo(U.dtype).tiny), Y - F
+    Y, F, U, H = Y.T, part.F.T, part.U.T, basis.H.T  # frame first, as transforms want it
+    S = U @ H
+    R = np.divide(Y - F, S, out=np.zeros_like(F), where=utils.floor_of(S.dtype) * S.max(initial=0) < S)
 
     def of_note(columns):
-        A = [np.outer(basis.H[:, l], U[l]) for l in columns]
-        return sum(a * P[l] + a / S * residual for l, a in zip(columns, A, strict=True))  # a / S is never above one
+        X = np.zeros_like(R)
+        for row in np.unique(part.row[columns]):  # the states of a note may share a phase
+            l = [l for l in columns if part.row[l] == row and U[:, l].any()]
+            if l:
+                X += (U[:, l] @ H[l]) * (part.P[row].T + R)
+        return X.T
 
-    return blocks.in_threads(of_note, [l for note, l in basis.notes.items() if note in wanted])
+    with blocks.one_blas_thread():
+        return blocks.in_threads(of_note, [l for note, l in basis.notes.items() if note in wanted])
 
 
 class StemWriter:

@@ -231,8 +231,8 @@ def test_notes_of_every_kind_sum_to_the_mixture(rng):
     columns = [{"note": note} for note in ("C4", "C4", "D4", "E4", "E4", "E4")]
     piano = Basis(H / H.sum(axis=0), columns=columns)
     components = (
-        stems.component_notes(Y[:, frames], piano, U, P, F, piano.notes)
-        for frames, U, P, F, *_ in utils.complex_nmf_blocks(Y, piano.H, 3, phase_init="random", block=70)
+        stems.component_notes(Y[:, part.frames], piano, part, piano.notes)
+        for part in utils.complex_nmf_blocks(Y, piano.H, 3, phase_init="random", block=70)
     )
     for pieces in (
         stems.masked_notes(Y, piano, U, piano.notes, mask="ratio"),

@@ -88,14 +88,14 @@ def test_adaptation(spectrogram, monkeypatch):
 
 def test_smoothing_and_refinement(spectrogram):
     piano = Basis(basis(), rotation=np.full((K, L), 0.9 + 0.1j, np.complex64))
-    for _, U, F, error, cost, X in phase.sinusoidal_blocks(spectrogram, piano, 500):
-        P = phase.phases(X, piano, F.dtype)
-        assert [n_subnormal(x) for x in (U, P, error, cost, X)] == [0] * 5
-    Y = np.ones((3, 2)), np.eye(2), np.eye(2)
-    u, error, penalty = np.ones(2), np.ones(3000), np.zeros(3000)
-    phase._held_sweeps(np.array([1.0, -0.9]), *Y[1:], u, 1e-5, 1.2, error, penalty, np.zeros(1, bool))
-    assert n_subnormal(u, error, penalty) == 0
-    assert u[1] == 0
+    _, start = phase.start(spectrogram, piano)
+    for part in utils.complex_nmf_blocks(spectrogram, piano.H, 500, phase_init=start):
+        assert [n_subnormal(x) for x in (part.U, part.P, part.error, part.cost)] == [0] * 4
+    Y, H = np.array([[1.0], [-0.9]], complex), np.eye(2)  # the second activation falls by the same factor each time
+    begun = np.ones((2, 1)), np.ones((1, 2, 1), complex), np.zeros(2, int)
+    swept = utils.held_sweeps(Y, begun, H, H, 3000, 1e-5, 1.2)
+    assert n_subnormal(swept.U, swept.error, swept.penalty) == 0
+    assert swept.U[1] == 0
 
 
 def test_products_of_two_that_are_not_below_the_floor_are_normal():
