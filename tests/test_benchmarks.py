@@ -203,12 +203,12 @@ def test_stages_add_up_to_the_whole(stages):
             nmf()
             yield
 
-    for _ in clock.timed(steps, "smoothing")():
+    for _ in clock.timed(steps, "phases")():
         pass
     clock.tick()
     assert sum(clock.seconds.values()) == clock.since == next(ticks) - 1
     assert clock.seconds["NMF"] == 2  # once a call
-    assert clock.seconds["smoothing"] == 1 + 2 + 2 + 1  # its call, before and after NMF in each step, and its end
+    assert clock.seconds["phases"] == 1 + 2 + 2 + 1  # its call, before and after NMF in each step, and its end
     assert clock.running == ["imports"]
 
 
@@ -222,7 +222,7 @@ def test_a_command_is_timed_by_stage(stages, root, learnt, tmp_path):
     assert min(seconds.values()) >= 0
     for name in ("imports", "reading", "NMF", "sound", "pictures", "rest"):
         assert seconds[name] > 0, name
-    assert seconds["smoothing"] == seconds["adaptation"] == 0
+    assert seconds["phases"] == seconds["adaptation"] == 0
 
 
 def test_a_function_that_is_not_there_cannot_be_timed(stages):
