@@ -181,7 +181,7 @@ def nmf(
     thr=None,
     tol=None,
     progress=None,
-    map=map,
+    map=None,
 ):
     """Fit activations to a magnitude spectrogram with ``H`` held fixed.
 
@@ -216,9 +216,8 @@ def nmf(
         Stop at the first iteration that lowers D by less than this fraction.
     progress : callable, optional
         Called with the number of frames just done and the number of all frames to do.
-    map : callable
-        What calls a function on each block of frames: the builtin, or one that keeps its contract, lazy and in
-        order, and does the work elsewhere. It must be given no more than it can pickle; the result is the same.
+    map : callable, optional
+        What works on the blocks of frames elsewhere, see :func:`blocks.each`; the result is the same.
 
     Returns
     -------
@@ -262,7 +261,7 @@ def nmf(
         U = np.empty((H.shape[1], Y.shape[1]), dtype)
         cost = np.zeros(n_iter)
         for frames, (U_block, distance) in zip(
-            blocks.frame_slices(Y.shape[1], NMF_BLOCK), map(work, jobs()), strict=True
+            blocks.frame_slices(Y.shape[1], NMF_BLOCK), blocks.each(work, jobs(), map), strict=True
         ):
             U[:, frames] = U_block
             U[:, frames] *= dtype.type(scale / level)
@@ -310,8 +309,7 @@ def _nmf_block(job, *, H, G, loss, solver, n_iter, scale, quiet):
     if solver == "cd":
         _descent_kernel(UPDATES[loss, solver], H.dtype)  # compiled here, and not by a thread
     size = EUCLIDEAN_BLOCK if loss == "frobenius" else DIVERGENCE_BLOCK
-    with blocks.one_blas_thread():
-        divergence = blocks.in_threads(part, blocks.frame_slices(len(sounding), size), stop)
+    divergence = blocks.in_threads(part, blocks.frame_slices(len(sounding), size), stop)
     return U, np.hstack([np.zeros((n_iter, 1)), *divergence])
 
 
@@ -653,7 +651,7 @@ def complex_nmf_blocks(
     block=None,
     with_phase=True,
     progress=None,
-    map=map,
+    map=None,
 ):
     """Kameoka's complex NMF [2]_ with ``H`` held fixed, one block of frames after another.
 
@@ -693,7 +691,7 @@ def complex_nmf_blocks(
         Whether to yield P; None comes in its place otherwise.
     progress : callable, optional
         Called with the number of frames just done and the number of all frames to do, both passes counted.
-    map : callable
+    map : callable, optional
         As for :func:`nmf`.
 
     Yields
@@ -715,7 +713,6 @@ def complex_nmf_blocks(
     check_spectrogram(Y)
     check_complex(Y)
     check_bins(Y, H)
-    blocks._blas()  # looked up here and not in the middle of a run
     E = energy(Y)
     weight = sparsity_weight(E, Y.shape[1], H.shape[1], p, sparsity)
     dtype = Y.real.dtype.newbyteorder("=")
@@ -740,7 +737,7 @@ def complex_nmf_blocks(
             (functools.partial(blocks.read_frames, Y, frames), frames.start)
             for frames in blocks.frame_slices(Y.shape[1], size)
         )
-        return curves_so_far(blocks.frame_slices(Y.shape[1], size), map(work, jobs), n_iter, weight, count)
+        return curves_so_far(blocks.frame_slices(Y.shape[1], size), blocks.each(work, jobs, map), n_iter, weight, count)
 
     def solved():
         n_done = n_iter if passes == 1 else last_sweep(run(n_iter, "curves"), E, thr, tol)

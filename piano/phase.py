@@ -73,7 +73,7 @@ def _rotation(cross, now, before):
     return cross / np.maximum(size, np.finfo(np.float64).tiny)
 
 
-def adapted_rotation(Y, basis, U, strength, *, map=map):
+def adapted_rotation(Y, basis, U, strength, *, map=None):
     """Rotations of another piano: the templates' own, corrected by what the recording's notes show.
 
     The notes are taken from the recording by Wiener masks, and their rotations r' measured as a template's are, where
@@ -94,7 +94,7 @@ def adapted_rotation(Y, basis, U, strength, *, map=map):
         Activations.
     strength : float
         With which the basis keeps to its templates, see :func:`adapt.adapt_basis`.
-    map : callable
+    map : callable, optional
         As for :func:`utils.nmf`.
 
     Returns
@@ -107,7 +107,7 @@ def adapted_rotation(Y, basis, U, strength, *, map=map):
     slices = list(blocks.frame_slices(Y.shape[1], BLOCK))
     spread = np.unique(np.linspace(0, len(slices) - 1, ROTATION_BLOCKS).round().astype(int))
     jobs = ((functools.partial(blocks.read_frames, Y, slices[i]), U[:, slices[i]]) for i in spread)
-    total = sum(map(work, jobs))
+    total = sum(blocks.each(work, jobs, map))
     trust = (min(strength, STRONGEST) / TRUSTED) ** 2
     adapted = np.empty(basis.rotation.shape, np.complex64)
     for l, (cross, now, before, sizes, squares) in zip(notes, total.transpose(1, 0, 2), strict=True):
@@ -197,7 +197,7 @@ def _correlate_bins(Y, H, U, note_of, notes, sums):
 
 
 def sinusoidal_blocks(
-    Y, basis, n_iter, *, sparsity=1e-5, seed=0, strength=None, prior=None, thr=None, tol=None, progress=None, map=map
+    Y, basis, n_iter, *, sparsity=1e-5, seed=0, strength=None, prior=None, thr=None, tol=None, progress=None, map=None
 ):
     """Complex NMF whose phases are those of smoothed notes, one block of frames after another.
 
@@ -261,7 +261,7 @@ def sinusoidal_blocks(
         )
         slices = list(blocks.frame_slices(n_frames, BLOCK))
         jobs = (_with_context(Y, U, block) for block in slices)
-        return utils.curves_so_far(slices, map(work, jobs), n_iter, weight, count)
+        return utils.curves_so_far(slices, blocks.each(work, jobs, map), n_iter, weight, count)
 
     def solved():
         options = {"loss": "kullback-leibler", "solver": "cd", "seed": seed, "prior": prior}

@@ -62,8 +62,7 @@ def _shares(Y, basis, U, wanted, power):
         frames = np.flatnonzero(U[l].any(axis=0))
         return frames, (U[l][:, frames].T @ basis.H[:, l].T) ** power
 
-    with blocks.one_blas_thread():
-        A = dict(zip(basis.notes, blocks.in_threads(magnitudes, basis.notes.values()), strict=True))
+    A = dict(zip(basis.notes, blocks.in_threads(magnitudes, basis.notes.values()), strict=True))
     total = np.zeros(Y.shape, U.dtype)
     for frames, a in A.values():
         total[frames] += a
