@@ -403,7 +403,8 @@ def _descend_gram(A, G, U, decrease, floor, at_rest, stop):
     for m in range(len(U)):
         if stop[0]:
             return
-        E[:] = A[m]
+        for l in range(len(E)):
+            E[l] = A[m, l]
         for l in range(len(E)):
             if U[m, l] > 0:
                 for j in range(len(E)):
@@ -949,7 +950,9 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
     n_frames, n_components, n_bins = P.shape
     n_rows, width = n_components + n_components % 2, -(-n_bins // 16) * 16
     h = np.zeros((n_rows, width), H.dtype)
-    h[:n_components, :n_bins] = H
+    for l in range(n_components):  # an array put in place of a part of another takes two seconds more to compile
+        for k in range(n_bins):
+            h[l, k] = H[l, k]
     P_re, P_im = np.zeros((2, n_rows, width), H.dtype)
     Y_re, Y_im, F_re, F_im, D_re, D_im, S, S_next = np.zeros((8, width), H.dtype)
     u = np.zeros(n_rows, H.dtype)
@@ -958,11 +961,11 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
         if not Y[m].any():
             U[m], F[m], error[m], penalty[m] = zero, zero, zero, zero
             continue
-        u[:n_components] = U[m]
         F_re[:], F_im[:], S_next[:] = zero, zero, zero
         for k in range(n_bins):
             Y_re[k], Y_im[k] = Y[m, k].real, Y[m, k].imag
         for l in range(n_components):
+            u[l] = U[m, l]
             slope[l] = max(u[l], tiny) ** (p - one)
             for k in range(n_bins):
                 P_re[l, k], P_im[l, k] = P[m, l, k].real, P[m, l, k].imag
@@ -1011,10 +1014,10 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
                 total_p += u[l] * slope[l]
             error[m, i], penalty[m, i] = distance, total_p
 
-        U[m] = u[:n_components]
         for k in range(n_bins):
             F[m, k] = complex(F_re[k], F_im[k])
         for l in range(n_components):
+            U[m, l] = u[l]
             for k in range(n_bins):
                 size = np.sqrt(P_re[l, k] * P_re[l, k] + P_im[l, k] * P_im[l, k])  # not 1 where |Q| was next to root
                 P[m, l, k] = complex(P_re[l, k] / size, P_im[l, k] / size) if size > zero else one
