@@ -19,7 +19,7 @@ test: $(VENV)/dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) $(PYTEST) -rs
-	$(RUN) tests/other_processor.py
+	$(RUN) tests/kernels.py
 	@command -v chromium >/dev/null \
 		|| echo "Left out: listen.html in a browser. There is no chromium here (on Debian: apt install chromium)."
 

@@ -186,7 +186,7 @@ def nmf(
     thr=None,
     tol=None,
     progress=None,
-    map=map,
+    map=None,
 ):
     """Fit activations to a magnitude spectrogram with ``H`` held fixed.
 
@@ -221,9 +221,8 @@ def nmf(
         Stop at the first iteration that lowers D by less than this fraction.
     progress : callable, optional
         Called with the number of frames just done and the number of all frames to do.
-    map : callable
-        What calls a function on each block of frames: the builtin, or one that keeps its contract, lazy and in
-        order, and does the work elsewhere. It must be given no more than it can pickle; the result is the same.
+    map : callable, optional
+        What works on the blocks of frames elsewhere, see :func:`blocks.each`; the result is the same.
 
     Returns
     -------
@@ -265,7 +264,7 @@ def nmf(
         )
         U = np.empty((H.shape[1], Y.shape[1]), dtype)
         cost = np.zeros(n_iter)
-        for frames, (U_block, distance) in zip(slices, map(work, jobs()), strict=True):
+        for frames, (U_block, distance) in zip(slices, blocks.each(work, jobs(), map), strict=True):
             U[:, frames] = U_block * dtype.type(Y.unit / level)
             cost = blocks.add_frames(cost, distance * Y.unit**degree)
             if not np.isfinite(cost).all():
@@ -309,8 +308,7 @@ def _nmf_block(job, *, H, G, loss, solver, n_iter, quiet):
     if solver == "cd":
         _descent_kernel(UPDATES[loss, solver], H.dtype)  # compiled here, and not by a thread
     size = EUCLIDEAN_BLOCK if loss == "frobenius" else DIVERGENCE_BLOCK
-    with blocks.one_blas_thread():
-        divergence = blocks.in_threads(part, blocks.frame_slices(len(sounding), size), stop)
+    divergence = blocks.in_threads(part, blocks.frame_slices(len(sounding), size), stop)
     return U, np.hstack([np.zeros((n_iter, 1)), *divergence])
 
 
@@ -403,7 +401,8 @@ def _descend_gram(A, G, U, decrease, floor, at_rest, stop):
     for m in range(len(U)):
         if stop[0]:
             return
-        E[:] = A[m]
+        for l in range(len(E)):
+            E[l] = A[m, l]
         for l in range(len(E)):
             if U[m, l] > 0:
                 for j in range(len(E)):
@@ -683,7 +682,7 @@ def complex_nmf_blocks(
     block=None,
     with_phase=True,
     progress=None,
-    map=map,
+    map=None,
 ):
     """Kameoka's complex NMF [2]_ with ``H`` held fixed, one block of frames after another.
 
@@ -723,7 +722,7 @@ def complex_nmf_blocks(
         Whether parts have P.
     progress : callable, optional
         Called with the number of frames just done and the number of all frames to do, both passes counted.
-    map : callable
+    map : callable, optional
         As for :func:`nmf`.
 
     Yields
@@ -756,7 +755,7 @@ def complex_nmf_blocks(
 
     def run(n_iter, begin, jobs, keep):
         error, cost = np.zeros((2, n_iter))
-        results = map(functools.partial(work, n_iter=n_iter, begin=begin, keep=keep), jobs)
+        results = blocks.each(functools.partial(work, n_iter=n_iter, begin=begin, keep=keep), jobs, map)
         for frames, (begun, swept) in zip(slices, results, strict=True):
             error = blocks.add_frames(error, swept.error * Y.unit**2)
             cost = blocks.add_frames(cost, (swept.error + 2 * weight * swept.penalty) * Y.unit**2)
@@ -788,9 +787,8 @@ def _itself(job):
 def _swept(job, *, begin, sweeps, H, G, n_iter, weight, p, keep):
     """Sweeps of one block, wherever ``map`` has them done: what they began with, and :class:`Swept`, as far as kept."""
     frames, told = job
-    with blocks.one_blas_thread():
-        begun = begin(told)
-        swept = sweeps(frames.read(), begun, H, G, n_iter, weight, p)
+    begun = begin(told)
+    swept = sweeps(frames.read(), begun, H, G, n_iter, weight, p)
     if keep == "start":
         return begun, swept._replace(U=None, P=None, F=None)
     return None, swept if keep == "phase" else swept._replace(P=None)
@@ -972,7 +970,9 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
     n_frames, n_components, n_bins = P.shape
     n_rows, width = n_components + n_components % 2, -(-n_bins // 16) * 16
     h = np.zeros((n_rows, width), H.dtype)
-    h[:n_components, :n_bins] = H
+    for l in range(n_components):  # an array put in place of a part of another takes two seconds more to compile
+        for k in range(n_bins):
+            h[l, k] = H[l, k]
     P_re, P_im = np.zeros((2, n_rows, width), H.dtype)
     Y_re, Y_im, F_re, F_im, D_re, D_im, S, S_next = np.zeros((8, width), H.dtype)
     u = np.zeros(n_rows, H.dtype)
@@ -981,11 +981,11 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
         if not Y[m].any():
             U[m], F[m], error[m], penalty[m] = zero, zero, zero, zero
             continue
-        u[:n_components] = U[m]
         F_re[:], F_im[:], S_next[:] = zero, zero, zero
         for k in range(n_bins):
             Y_re[k], Y_im[k] = Y[m, k].real, Y[m, k].imag
         for l in range(n_components):
+            u[l] = U[m, l]
             slope[l] = max(u[l], tiny) ** (p - one)
             for k in range(n_bins):
                 P_re[l, k], P_im[l, k] = P[m, l, k].real, P[m, l, k].imag
@@ -1034,10 +1034,10 @@ def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
                 total_p += u[l] * slope[l]
             error[m, i], penalty[m, i] = distance, total_p
 
-        U[m] = u[:n_components]
         for k in range(n_bins):
             F[m, k] = complex(F_re[k], F_im[k])
         for l in range(n_components):
+            U[m, l] = u[l]
             for k in range(n_bins):
                 size = np.sqrt(P_re[l, k] * P_re[l, k] + P_im[l, k] * P_im[l, k])  # not 1 where |Q| was next to root
                 P[m, l, k] = complex(P_re[l, k] / size, P_im[l, k] / size) if size > zero else one

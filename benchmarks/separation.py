@@ -50,6 +50,7 @@ from unittest import mock
 
 import numpy as np
 import soxr
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -464,7 +465,7 @@ def over_cases(function, cases):
 
 def use_one_core():
     blocks.core_limit.set(1)
-    blocks.one_blas_thread().__enter__()
+    threadpool_limits(1, user_api="blas")
 
 
 def compile_kernels(case):

@@ -185,8 +185,7 @@ class _Fit:
                 block(slice(first, min(first + BLOCK, frames.stop)), N)
             return N
 
-        with blocks.one_blas_thread():
-            parts = blocks.in_threads(part, blocks.frame_slices(self.V.shape[1], PART))
+        parts = blocks.in_threads(part, blocks.frame_slices(self.V.shape[1], PART))
         N = sum(parts, np.zeros(rows.shape)) * rows
         for _ in range(n):
             self.count()

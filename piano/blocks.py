@@ -4,6 +4,8 @@ import functools
 import itertools
 import mmap
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -79,11 +81,9 @@ def in_threads(function, parts, stop=None):
 
     ``stop`` [shape=(1,), bool] is set at the end, and tells parts that take long that nobody waits for them any more.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(available_cores()) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(available_cores()) as pool:
         try:
-            return list(pool.map(function, parts))
+            return list(pool.map(functools.partial(_held_to_one_thread, function), parts))
         finally:
             if stop is not None:
                 stop[:] = True
@@ -96,16 +96,77 @@ def available_cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
+def each(function, jobs, map=None, at_once=1):
+    """Call a function on each job: every piece of work goes this way, and has one thread of BLAS wherever it is done.
+
+    Parameters
+    ----------
+    function : callable
+        Of one job.
+    jobs : iterable
+    map : callable, optional
+        What does the work elsewhere: like the builtin ``map``, in order. It gets no more than it can pickle.
+    at_once : int
+        Jobs in hand at most where there is no ``map``. As many threads of this process share the cores, and each job
+        finds its share in :func:`available_cores`.
+
+    Returns
+    -------
+    iterable
+        Of the results, in the order of the jobs.
+    """
+    work = functools.partial(_held_to_one_thread, function)
+    return _here(work, jobs, at_once) if map is None else map(work, jobs)
+
+
+def _held_to_one_thread(function, job):
+    with one_blas_thread():
+        return function(job)
+
+
+def _here(work, jobs, at_once):
+    n_cores, jobs = available_cores(), iter(jobs)
+    while batch := list(itertools.islice(jobs, min(n_cores, at_once))):
+        if len(batch) == 1:
+            yield work(*batch)
+            continue
+        share = -(-n_cores // len(batch))
+        with ThreadPoolExecutor(len(batch), initializer=core_limit.set, initargs=(share,)) as pool:
+            yield from pool.map(work, batch)
+
+
+@contextmanager
 def one_blas_thread():
-    """Context in which BLAS uses one thread: sums come out the same everywhere, and small products soonest."""
-    return _blas().limit(limits=1, user_api="blas")
+    """Context in which BLAS uses one thread: sums come out the same everywhere, and small products soonest.
+
+    The number is the whole process', so the last to leave puts it back, whoever came first.
+    """
+    libraries = _blas()
+    with _turn:
+        _before.append(_before[0] if _before else [library.num_threads for library in libraries])
+        _set_threads(libraries, [1] * len(libraries))
+    try:
+        yield
+    finally:
+        with _turn:
+            before = _before.pop()
+            if not _before:
+                _set_threads(libraries, before)
+
+
+_before, _turn = [], threading.Lock()  # the numbers of threads before, as often as one thread is held to
+
+
+def _set_threads(libraries, numbers):
+    for library, n in zip(libraries, numbers, strict=True):  # threadpoolctl 3.7 lets only the first thread do that
+        getattr(library, "_real_set_num_threads", library.set_num_threads)(n)
 
 
 @functools.cache
 def _blas():
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController()
+    return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
 # --- Compiled kernels -----------------------------------------------------------------------------
@@ -125,7 +186,11 @@ def compiled(kernel, types):
         function = numba.njit(cache=True, **options)(kernel)  # reads nothing before it is compiled
         if is_private(function.stats.cache_path):
             with _alone_in(function.stats.cache_path):
-                function.compile(types)
+                try:
+                    function.compile(types)
+                except Exception:  # what is kept is damaged: a disk was full, say
+                    function._cache.flush()
+                    function.compile(types)
             function.disable_compile()
             return function
     return numba.njit(types, **options)(kernel)

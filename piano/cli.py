@@ -241,7 +241,7 @@ def sounds_wanted(args):
 def for_each_input(parser, args, work):
     """Call ``work(path, folder, map=...)`` for each input. A bad one is reported at the end, after the others.
 
-    ``map`` runs the work on blocks of frames: the builtin, or with ``--dask`` the cluster's.
+    ``map`` does the work on blocks of frames with ``--dask``: the cluster's; None without.
     """
     folders = [args.out_dir / Path(path).stem for path in args.inputs] if len(args.inputs) > 1 else [args.out_dir]
     names = [outputs.folded(folder) for folder in folders]
@@ -259,9 +259,9 @@ def for_each_input(parser, args, work):
 
 
 def _maps(address):
-    """Context of the two maps of :func:`cluster.connected`; without a cluster, the builtin twice."""
+    """Context of the two maps of :func:`cluster.connected`; without one, None and the builtin."""
     if address is None:
-        return contextlib.nullcontext((map, map))
+        return contextlib.nullcontext((None, map))
     from piano import cluster
 
     return cluster.connected(address)

@@ -307,14 +307,7 @@ def _work(payload, job, expected):
         name, got = next((name, got) for name, got in environment().items() if got != expected.get(name))
         raise InputError(f"--dask: got {name} {got} on worker {get_worker().address}, expected {expected.get(name)}")
     blocks.core_limit.set(1)
-    _limit_blas()
     try:
         return True, pickle.loads(payload)(pickle.loads(job))
     except _UnseenError:
         return False, None
-
-
-@functools.cache
-def _limit_blas():
-    """Limit BLAS to one thread for good. Threads that set and restored it in turn would undo each other's limit."""
-    return blocks.one_blas_thread()

@@ -17,10 +17,8 @@ References
    IEEE/ACM TASLP 24 (11), 2016.
 """
 
-import builtins
 import functools
 import math
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -498,15 +496,18 @@ def _sweep(V, B, w, P, note, first, length, c, begin, end, S, num, back, N):
                 i += 1
         n_active = i
         if n:
-            l[n : n + 3], t[n : n + 3], g[n : n + 3] = l[0], t[0], 0
-        R[:] = B[m] * w
+            for i in range(n, n + 3):
+                l[i], t[i], g[i] = l[0], t[0], 0
+        for k in range(K):  # arrays put in place of arrays would take two seconds more to compile
+            R[k] = B[m] * w[k]
         for i in range(0, n, 4):
             p0, p1, p2, p3 = P[l[i], t[i]], P[l[i + 1], t[i + 1]], P[l[i + 2], t[i + 2]], P[l[i + 3], t[i + 3]]
             g0, g1, g2, g3 = g[i], g[i + 1], g[i + 2], g[i + 3]
             for k in range(K):
                 R[k] += g0 * p0[k] + g1 * p1[k] + g2 * p2[k] + g3 * p3[k]
         if len(S):
-            S[m, :] = R
+            for k in range(K):
+                S[m, k] = R[k]
         if not len(back):
             continue
         total = np.float32(0)
@@ -657,21 +658,6 @@ def parts(y, cuts, given=None, margin=SCORE_S):
             inside = (given.onset >= start - margin) & (given.onset < stop + margin)
             notes = Given(*(field[inside] for field in given))
         yield np.array(blocks.read_frames(y, slice(cut_at[0], cut_at[1])), np.float32), cut_at, notes
-
-
-def on_all_cores(function, jobs):
-    """``map(function, jobs)``: lazy and in order, as many at once as there are cores, ``TOGETHER`` at most.
-
-    Where there are more cores than jobs, the function finds its share in :func:`blocks.available_cores`.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    n_cores, jobs = blocks.available_cores(), iter(jobs)
-    with blocks.one_blas_thread():
-        while batch := list(islice(jobs, min(n_cores, TOGETHER))):
-            share = -(-n_cores // len(batch))
-            with ThreadPoolExecutor(len(batch), initializer=blocks.core_limit.set, initargs=(share,)) as pool:
-                yield from pool.map(function, batch)
 
 
 def scaled(y, every=1):
@@ -892,7 +878,7 @@ def nothing(n_frames):
 # --- Recordings ----------------------------------------------------------------------------------------
 
 
-def find_events(y, patterns, midi, *, map=map, progress=None):
+def find_events(y, patterns, midi, *, map=None, progress=None):
     """List the notes that were struck in a recording of a piano.
 
     Parameters
@@ -903,8 +889,8 @@ def find_events(y, patterns, midi, *, map=map, progress=None):
         Of :func:`learn_pattern`; a key may have several, of several velocities.
     midi : np.ndarray [shape=(L,), int]
         MIDI number of each pattern.
-    map : callable
-        The builtin, or a stand-in for it: lazy, in order. The function and its jobs can be pickled.
+    map : callable, optional
+        What works on the segments elsewhere, see :func:`blocks.each`.
     progress : callable, optional
         Called with the number of samples done and of those to do, after each segment.
 
@@ -915,33 +901,32 @@ def find_events(y, patterns, midi, *, map=map, progress=None):
     """
     midi = np.asarray(midi)
     cuts = list(segments(len(y)))
-    heard = fit(y, cuts, patterns, midi, None, mapped(map), progress)
+    heard = fit(y, cuts, patterns, midi, None, map, progress)
     heard = join(heard, midi)
     confidence = confidences(heard, midi)
     listed = confidence >= LISTED
     return events(ended(pick(heard, listed), midi), confidence[listed], midi)
 
 
-def mapped(map):
-    """:func:`on_all_cores` in place of the builtin, for which everything is compiled before threads need it."""
-    if map is not builtins.map:
-        return map
-    for kernel, types in KERNELS.items():
-        blocks.compiled(kernel, types)
-    return on_all_cores
+def each_segment(function, parts, map):
+    """:func:`blocks.each` part of a recording, as many at once as there are cores, ``TOGETHER`` at most."""
+    if map is None:
+        for kernel, types in KERNELS.items():
+            blocks.compiled(kernel, types)  # before threads need it
+    return blocks.each(function, parts, map, TOGETHER)
 
 
 def fit(y, cuts, patterns, midi, given, map, progress):
     """Found events of all segments, after the patterns are adapted to the recording."""
     chosen = [cuts[i] for i in np.unique(np.linspace(0, len(cuts) - 1, ADAPTED_SEGMENTS).round().astype(int))]
-    left = sum(map(functools.partial(tune_segment, patterns=patterns), parts(y, chosen)))
+    left = sum(each_segment(functools.partial(tune_segment, patterns=patterns), parts(y, chosen), map))
     best = int(np.argmin(left))
     if left[best] < TUNED * left[len(CENTS) // 2]:
         patterns = warped(patterns.astype(np.float32), int(CENTS[best]))
     count = functools.partial(count_segment, patterns=patterns, midi=midi)
     counts = np.zeros((2, len(patterns), patterns.shape[2]))
     total = sum(stop - start for start, stop, *_ in (*chosen, *cuts))
-    for (start, stop, *_), more in zip(chosen, map(count, parts(y, chosen, given)), strict=True):
+    for (start, stop, *_), more in zip(chosen, each_segment(count, parts(y, chosen, given), map), strict=True):
         counts += more
         if progress:
             progress(stop - start, total)
@@ -949,7 +934,7 @@ def fit(y, cuts, patterns, midi, given, map, progress):
     gain = adaptation(patterns.mean(axis=1, dtype=np.float32), N, D, len(patterns))
     found = []
     function = functools.partial(fit_segment, patterns=patterns, gain=gain, midi=midi)
-    for (start, stop, *_), heard in zip(cuts, map(function, parts(y, cuts, given)), strict=True):
+    for (start, stop, *_), heard in zip(cuts, each_segment(function, parts(y, cuts, given), map), strict=True):
         found.append(heard)
         if progress:
             progress(stop - start, total)
@@ -1022,7 +1007,7 @@ def events(heard, confidence, midi):
     return sorted(rows, key=lambda event: (event.onset, event.midi))
 
 
-def align_score(y, patterns, midi, score_midi, score_onset, *, map=map, progress=None):
+def align_score(y, patterns, midi, score_midi, score_onset, *, map=None, progress=None):
     """Place the notes of a score in a recording: the same model, with the notes given.
 
     The score as a whole is moved by at most ``SEARCH_S``, then each note by at most ``SCORE_S``. A score of another
@@ -1050,12 +1035,12 @@ def align_score(y, patterns, midi, score_midi, score_onset, *, map=map, progress
     given = Given(np.arange(len(onset)), np.asarray(score_midi, int), onset)
     cuts = list(segments(len(y)))
     function = functools.partial(support_segment, patterns=patterns, midi=midi)
-    support = sum(mapped(map)(function, parts(y, cuts, given, SEARCH_S)))
+    support = sum(each_segment(function, parts(y, cuts, given, SEARCH_S), map))
     support = np.convolve(support, np.hanning(2 * round(SCORE_S * SR / HOP) + 1), "same")  # the middle of a plateau
     support = support * (1 - 0.1 * np.abs(np.linspace(-1, 1, len(support))))  # of two equal places, the nearer
     shift = (int(np.argmax(support)) - len(support) // 2) * HOP / SR if support.any() else 0.0
     given = given._replace(onset=onset + shift)
-    heard = fit(y, cuts, patterns, midi, given, mapped(map), progress)
+    heard = fit(y, cuts, patterns, midi, given, map, progress)
     rows = [None] * len(onset)
     if not len(heard.level):
         return rows, shift

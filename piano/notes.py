@@ -45,7 +45,7 @@ def sum_states(U, basis):
     return np.stack([U[states].sum(axis=0) for states in columns]), [basis.columns[l]["note"] for l, *_ in columns]
 
 
-def listed(y, basis, score=None, *, progress=None, map=map):
+def listed(y, basis, score=None, *, progress=None, map=None):
     """List the notes of a sound: what was played, when, and how loud, by the event model of :mod:`events`.
 
     Parameters

@@ -142,7 +142,7 @@ def coherent_part(found, most, chance):
     return np.where(heard, np.minimum(ratio, 1), 0)[octave]
 
 
-def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=map):
+def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=None):
     """Start a complex NMF at the phases of smoothed notes, which are held.
 
     1. NMF with the Kullback-Leibler divergence, by coordinate descent, tells how much of each note there is.
@@ -190,7 +190,7 @@ def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=map
 
         def told(rotation):
             work = functools.partial(_told_block, H=H, rotation=rotation, note_of=note_of)
-            return [sum(sums) for sums in zip(*map(work, some), strict=True)]
+            return [sum(sums) for sums in zip(*blocks.each(work, some, map), strict=True)]
 
         turns, _ = told(np.zeros_like(rotation))
         rotation = adapted_rotation(turns, rotation, strength)
@@ -259,8 +259,7 @@ def _told_block(job, *, H, rotation, note_of):
         A = np.maximum(A, utils.floor_of(H.dtype))
         energies[:, :, l] = (np.abs(X[i]) ** 2 / A) @ U[l].T, A @ U[l].T
 
-    with blocks.one_blas_thread():
-        blocks.in_threads(add, range(len(notes)))
+    blocks.in_threads(add, range(len(notes)))
     return turns, energies
 
 
@@ -356,12 +355,15 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, first, X):
             for m in range(n_frames):
                 a[m] += least
                 total[m] += a[m]
-        rest[:] = total
+        for m in range(n_frames):
+            rest[m] = total[m]
         for i in range(n):
             tracked[i] = np.argmax(energy)
             energy[tracked[i]] = -1.0
-            rest -= variance[tracked[i]]
-        rest[:] = np.maximum(rest, 0.0)
+            for m in range(n_frames):
+                rest[m] -= variance[tracked[i], m]
+        for m in range(n_frames):
+            rest[m] = max(rest[m], 0.0)
 
         x, V = np.zeros(n, np.complex128), np.zeros((n, n), np.complex128)
         for m in range(n_frames):

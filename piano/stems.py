@@ -63,8 +63,7 @@ def _shares(Y, basis, U, wanted, power):
         frames = np.flatnonzero(U[l].any(axis=0))
         return frames, (U[l][:, frames].T @ basis.H[:, l].T) ** power
 
-    with blocks.one_blas_thread():
-        A = dict(zip(basis.notes, blocks.in_threads(magnitudes, basis.notes.values()), strict=True))
+    A = dict(zip(basis.notes, blocks.in_threads(magnitudes, basis.notes.values()), strict=True))
     total = np.zeros(Y.shape, U.dtype)
     for frames, a in A.values():
         total[frames] += a
@@ -99,7 +98,8 @@ def component_notes(Y, basis, part, wanted):
         In the order of ``basis.notes``; all notes add up to Y, where any note sounds.
     """
     Y, F, U, H = Y.T, part.F.T, part.U.T, basis.H.T  # frame first, as transforms want it
-    S = U @ H
+    with blocks.one_blas_thread():
+        S = U @ H
     R = np.divide(Y - F, S, out=np.zeros_like(F), where=utils.floor_of(S.dtype) * S.max(initial=0) < S)
 
     def of_note(columns):
@@ -110,8 +110,7 @@ def component_notes(Y, basis, part, wanted):
                 X += (U[:, l] @ H[l]) * (part.P[row].T + R)
         return X.T
 
-    with blocks.one_blas_thread():
-        return blocks.in_threads(of_note, [l for note, l in basis.notes.items() if note in wanted])
+    return blocks.in_threads(of_note, [l for note, l in basis.notes.items() if note in wanted])
 
 
 class StemWriter:

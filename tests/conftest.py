@@ -8,16 +8,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 import make_init_H
 
 ROOT = Path(__file__).resolve().parents[1]
-if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # numba's cache breaks where two processes fill it at the same time
+if "PYTEST_XDIST_WORKER" in os.environ:  # beside the tests of another Python, or as on another processor
     version, processor = f"{sys.version_info[0]}.{sys.version_info[1]}", os.environ.get("NUMBA_CPU_NAME", "own")
-    os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "numba" / version / processor / worker)
+    os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "numba" / version / processor)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a job in the background; the runs it starts inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_report_header():
+    """The kernels that BLAS takes."""
+    return f"BLAS: {', '.join(str(library.get('architecture')) for library in threadpool_info())}"
+
+
+def pytest_collection_modifyitems(items):
+    """A test that is not run under every kernel says why."""
+    for item in items:
+        for mark in item.iter_markers("same_everywhere"):
+            if not mark.args:
+                raise pytest.UsageError(f"{item.nodeid}: got same_everywhere without a reason, expected one")
 
 
 @pytest.fixture

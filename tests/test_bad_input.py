@@ -16,6 +16,8 @@ import NMF
 from piano import outputs
 from piano.recording import SAMPLES, load
 
+pytestmark = pytest.mark.same_everywhere("compares messages")
+
 K, L, M = 9, 2, 6
 SR = 22050
 BOTH, BASIS = (NMF, CNMF), (make_init_H,)

@@ -12,6 +12,8 @@ import pytest
 from piano import phase, recording
 from piano.notes import Note
 
+pytestmark = pytest.mark.same_everywhere("compares tables that are stored")
+
 
 @pytest.fixture(scope="module")
 def separation(benchmark):

@@ -22,6 +22,8 @@ pytest.importorskip("distributed")
 import utils
 from piano import blocks, cluster
 
+pytestmark = pytest.mark.same_everywhere("starts schedulers and workers, for work that other files test")
+
 K, L, M = 1025, 60, 1200  # three blocks where phases stay, three in short.npy where they move
 N_ITER = "300"  # of a run that something happens to
 DASK = Path(sys.executable).with_name("dask")

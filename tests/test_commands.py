@@ -19,6 +19,8 @@ import utils
 from piano import cli, figures
 from piano.basis import Basis
 
+pytestmark = pytest.mark.same_everywhere("compares names and words; what is computed, other files test")
+
 K, L, M = 33, 3, 20
 NAMES = ["C4", "C#4", "D4"]
 NMF_FILES = [

@@ -2,7 +2,6 @@
 
 import functools
 import pickle
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -297,10 +296,10 @@ def test_segments_hear_what_the_whole_does(monkeypatch):
     assert_heard(listed(y), notes)
 
 
-def test_map_and_progress():
+@pytest.mark.parametrize("how", [map, pickled_map])
+def test_map_and_progress(how):
     y, done = mix(MELODY, 4.5), []
-    mapped = listed(y, map=pickled_map, progress=lambda *n: done.append(n))
-    assert mapped == listed(y)
+    assert listed(y, map=how, progress=lambda *n: done.append(n)) == listed(y)
     assert sum(n for n, _ in done) == done[-1][1]
 
 
@@ -308,29 +307,9 @@ def test_map_and_progress():
 def test_any_number_of_cores_gives_the_same_list(monkeypatch, cores):
     monkeypatch.setattr(events, "SEGMENT_S", 1.0)
     y = mix(MELODY, 4.5)
-    expected = listed(y, map=lambda function, jobs: map(function, jobs))
+    expected = listed(y, map=map)
     monkeypatch.setattr(blocks, "available_cores", lambda: blocks.core_limit.get() or cores)
     assert listed(y) == expected
-
-
-def test_jobs_are_fetched_as_they_are_done_and_come_in_order(monkeypatch):
-    monkeypatch.setattr(blocks, "available_cores", lambda: blocks.core_limit.get() or 3)
-    fetched = []
-
-    def jobs():
-        for i in range(8):
-            fetched.append(i)
-            yield i
-
-    done = events.on_all_cores(lambda i: (time.sleep(0.01 * (8 - i)), i)[1], jobs())
-    assert next(done) == 0
-    assert fetched == [0, 1, 2]
-    assert list(done) == list(range(1, 8))
-
-
-def test_cores_without_a_job_of_their_own_help_with_the_others(monkeypatch):
-    monkeypatch.setattr(blocks, "available_cores", lambda: blocks.core_limit.get() or 4)
-    assert list(events.on_all_cores(lambda _: blocks.core_limit.get(), range(5))) == [1, 1, 1, 1, 4]
 
 
 def test_offsets_follow_the_damper():

@@ -12,6 +12,8 @@ import soundfile
 import CNMF
 import NMF
 
+pytestmark = pytest.mark.same_everywhere("kills processes")
+
 K, L, M = 129, 3, 60
 
 

@@ -9,6 +9,8 @@ import time
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.same_everywhere("kills processes")
+
 NEVER = "2000000"  # iterations
 MESSAGE = "interrupted; nothing incomplete is left\n"
 

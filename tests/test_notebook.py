@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
+pytestmark = pytest.mark.same_everywhere("compares words; what is computed, other files test")
+
 PATH = "docs/notebook.ipynb"
 ITS_VALUES = """
 import json

@@ -16,6 +16,8 @@ import pytest
 import utils
 from piano import outputs
 
+pytestmark = pytest.mark.same_everywhere("compares names and bytes of files")
+
 
 def write(path, contents, script="A.py", **options):
     """Hand ``contents``, a dict from names to texts, over to ``path``, with a record."""

@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.same_everywhere("compares words; what is computed, other files test")
+
 
 @pytest.fixture(scope="module")
 def readme(root):

@@ -7,6 +7,8 @@ import re
 import pytest
 import soundfile
 
+pytestmark = pytest.mark.same_everywhere("compares words")
+
 COMMON = "Options of all commands"
 SECTIONS = {
     "make_init_H": (COMMON, "make_init_H.py"),

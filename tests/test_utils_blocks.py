@@ -12,6 +12,7 @@ import pytest
 import oracle
 import utils
 
+no_numbers = pytest.mark.same_everywhere("starts processes that keep compiled code, or are stopped")
 K, L, M = 83, 5, 23  # no whole number of vectors, an odd number of components
 
 
@@ -89,6 +90,7 @@ def long_run(tmp_path, root, rng):
     process.stderr.close()
 
 
+@no_numbers
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_run_that_is_stopped_leaves_nothing_under_a_final_name(long_run, number, status):
     process, folder = long_run
@@ -100,6 +102,7 @@ def test_a_run_that_is_stopped_leaves_nothing_under_a_final_name(long_run, numbe
         assert not list(folder.glob(".part-*"))
 
 
+@no_numbers
 def test_two_first_runs_at_once_leave_a_cache_that_serves_both(tmp_path, root):
     (tmp_path / "small.py").write_text("def kernel(x):\n    for i in range(len(x)):\n        x[i] += x.itemsize\n")
     code = (
@@ -118,6 +121,28 @@ def test_two_first_runs_at_once_leave_a_cache_that_serves_both(tmp_path, root):
     assert both() == ["[4. 4.]\n", "[8. 8.]\n"]
 
 
+@no_numbers
+def test_damaged_compiled_code_is_made_anew(tmp_path, root):
+    (tmp_path / "small.py").write_text("def kernel(x):\n    x[0] += 1\n")
+    code = (
+        "import numpy as np, small; from piano import blocks; x = np.zeros(1); f = blocks.compiled(small.kernel,"
+        "'void(float64[::1])'); f(x); print(x[0], sum(f.stats.cache_hits.values()))"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": f"{root}:{tmp_path}"}
+
+    def result_and_hits():
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert result_and_hits() == "1.0 0\n"
+    for ending, left in (("nbi", 0), ("nbc", 0.5), ("nbi", 0.5)):
+        (path,) = tmp_path.rglob(f"*.{ending}")
+        os.truncate(path, int(left * path.stat().st_size))
+        assert result_and_hits() == "1.0 0\n"
+    assert result_and_hits() == "1.0 1\n"
+
+
+@no_numbers
 def test_no_place_to_keep_compiled_code_is_no_error(tmp_path, root, problem):
     Y, H = problem
     np.savez(tmp_path / "problem.npz", Y=Y, H=H)
@@ -135,6 +160,7 @@ def test_no_place_to_keep_compiled_code_is_no_error(tmp_path, root, problem):
     np.testing.assert_array_equal(np.load(tmp_path / "U.npy"), run(Y, H)[0])
 
 
+@no_numbers
 @pytest.mark.parametrize(
     ("mode", "owner", "private"), [(0o755, 0, True), (0o775, 0, True), (0o757, 0, False), (0o755, 1, False)]
 )
