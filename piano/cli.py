@@ -470,17 +470,55 @@ def _catch_interrupts():
     return interrupted
 
 
+class _Heedless:
+    """A stream like ``stream``, but where that cannot be written to, what is written is lost and nothing ends."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def write(self, text):
+        self._attempt(self.stream.write, text)
+
+    def flush(self):
+        self._attempt(self.stream.flush)
+
+    def _attempt(self, function, *arguments):
+        try:
+            function(*arguments)
+        except OSError:  # a full disk, a pipe that nobody reads, a terminal that is gone
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())  # for what waits in its buffer too
+            os.close(nowhere)
+
+
+def _heedless_stderr():
+    """Context in which stderr can be written to whatever it is; where it, stdin or stdout is closed, it is nowhere."""
+    while (nowhere := os.open(os.devnull, os.O_RDWR)) <= 2:  # or a file of results would have its number
+        pass
+    os.close(nowhere)
+    return contextlib.redirect_stderr(_Heedless(sys.stderr or open(2, "w", closefd=False)))
+
+
 def run(main):
     """Run a script: Ctrl-C ends it with status 130, a plain kill with 143, a full disk with one line and 1.
 
-    All three unwind the script, so no unfinished file is left. BLAS gets one thread. With more, it would add up in
-    another order, and results would depend on the number of cores.
+    All three unwind the script, so no unfinished file is left; so does the terminal that is closed (129). BLAS gets one
+    thread. With more, it would add up in another order, and results would depend on the number of cores.
     """
+    with _heedless_stderr():
+        return _run(main)
 
+
+def _run(main):
     def terminate(signum, frame):
         raise SystemExit(128 + signum)
 
-    signal.signal(signal.SIGTERM, terminate)
+    for ending in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows has no SIGHUP
+        if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(ending, terminate)
     interrupted = _catch_interrupts()
     try:
         with one_blas_thread():

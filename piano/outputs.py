@@ -183,7 +183,7 @@ def _hand_over(done, path, outdated):
 def save_arrays(folder, **arrays):
     """Write each array into ``folder`` as a ``.npy`` file of its name."""
     for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array)
+        np.save(folder / f"{name}.npy", utils.finite(array, f"{name}.npy"))
 
 
 # --- What goes when results come --------------------------------------------------------------------

@@ -32,7 +32,8 @@ def masked_notes(Y, basis, U, wanted, *, mask="wiener"):
     """Yield each note's share of the mixture, block by block.
 
     ``ratio``: ``X_n = (sum_{l in n} H_kl U_lm / S_km) Y_km``; ``wiener``: the shares of squared magnitudes,
-    ``X_n = A_n^2 / (sum_n A_n^2) Y_km`` with ``A_n = sum_{l in n} H_kl U_lm``. All notes add up to Y.
+    ``X_n = A_n^2 / (sum_n A_n^2) Y_km`` with ``A_n = sum_{l in n} H_kl U_lm``. All notes add up to Y where the model is
+    not zero; there, none has a share.
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ def masked_notes(Y, basis, U, wanted, *, mask="wiener"):
     list of np.ndarray [shape=(K, frames), complex]
         The wanted notes of one block of frames, in the order of ``basis.notes``.
     """
-    U = U / (U.max() or 1)  # squares of very soft or loud models stay finite
+    U = U / (U.max() or 1) / basis.H.max()  # squares of very soft or loud models stay finite
     for frames, block in utils.frame_blocks(Y, FRAMES):
         yield _shares(block, basis, U[:, frames], wanted, {"ratio": 1, "wiener": 2}[mask])
 
@@ -68,11 +69,12 @@ def _shares(Y, basis, U, wanted, power):
     total = np.zeros(Y.shape, U.dtype)
     for frames, a in A.values():
         total[frames] += a
-    share = Y / np.maximum(total, np.finfo(U.dtype).tiny)
 
     def of_note(note):
-        X, (frames, a) = np.zeros_like(share), A[note]
-        X[frames] = a * share[frames]
+        X, (frames, a) = np.zeros_like(Y), A[note]
+        S = total[frames]
+        share = np.divide(a, S, out=np.zeros_like(a), where=S > 0)  # 0 / 0 is 0; no level makes it more than one
+        X[frames] = share * Y[frames]
         return X.T
 
     return utils.in_threads(of_note, [note for note in basis.notes if note in wanted])
@@ -216,7 +218,7 @@ class StemWriter:
             self.clipped[name] = self.clipped.get(name, 0) + n
         samples = samples[: len(self.recording.y) - self.n_written.get(name, 0)]
         self.n_written[name] = self.n_written.get(name, 0) + len(samples)
-        file.write(samples)
+        file.write(utils.finite(samples, name))
 
 
 def _totals(y, paths):

@@ -15,7 +15,7 @@ import CNMF
 import make_init_H
 import NMF
 import utils
-from piano import notes, pitch, recording, stems
+from piano import notes, outputs, pitch, recording, stems
 from piano.basis import Basis
 
 SR = 22050
@@ -280,6 +280,57 @@ def test_a_note_is_masked_where_it_sounds_and_silent_elsewhere(rng):
     expected = A / A.sum(axis=1, keepdims=True) * Y[:, None]
     np.testing.assert_allclose(found, expected[:, :2].transpose(1, 0, 2), atol=1e-12)
     assert not found[1][:, 50:].any()
+
+
+@pytest.mark.parametrize("mask", ["wiener", "ratio"])
+@pytest.mark.parametrize("gains", [(1, 1), (1e15, 1), (1e37, 1e-30), (1e-30, 1e30)])
+def test_where_nothing_is_modelled_no_note_has_a_share(rng, mask, gains):
+    """A basis that is zero from some bin on, and levels at both ends of single precision."""
+    gain, level = np.float32(gains)
+    H, U = rng.random((9, 3), np.float32) * level, rng.random((3, 20), np.float32) * gain
+    H[6:], U[0] = 0, 0
+    Y = ((rng.random((9, 20)) + 1) * gain).astype(np.complex64)
+    (found,) = stems.masked_notes(Y, Basis(H), U, [0, 1, 2], mask=mask)
+    assert np.isfinite(found).all()
+    assert not np.any(found[0])
+    total = np.sum(found, axis=0)
+    np.testing.assert_allclose(total[:6], Y[:6], rtol=1e-5)
+    assert not total[6:].any()
+
+
+def test_a_basis_that_ends_early_leaves_the_rest_to_the_residual(folder, chord):
+    H = np.load("fixed_basis.npy")
+    H[300:] = 0
+    np.save("fixed_basis.npy", H)
+    NMF.main(["chord.wav", "5", "fixed_basis.npy", "--stems", "--quiet"])
+    stems, _ = read_stems(folder / "stems")
+    assert np.isfinite(list(stems.values())).all()
+    assert null(chord.astype(np.float64), stems) < -120
+
+
+def test_what_is_not_finite_is_never_written(tmp_path):
+    bad = np.array([[0, np.nan]], np.float32)
+    with pytest.raises(utils.InputError, match=r"a\.npy: got results that are not finite"):
+        outputs.save_arrays(tmp_path, a=bad)
+    with (
+        pytest.raises(utils.InputError, match=r"b\.npy: got results"),
+        utils.frame_writer(tmp_path / "b.npy", (1, 2), "f4") as write,
+    ):
+        write(bad)
+    sound = recording.Recording("a", np.ones((1025, 4), np.complex64), np.ones(1536), 22050, 22050, 2048, 512, tmp_path)
+    writer = stems.StemWriter(tmp_path / "stems", {0: "c.wav"}, "residual.wav", sound, "FLOAT")
+    with pytest.raises(utils.InputError, match=r"c\.wav: got results"), writer:
+        writer.write([np.full((1025, 4), np.nan, np.complex64)])
+    with pytest.raises(utils.InputError, match="got results"):
+        notes.write_sound(tmp_path / "d.wav", [notes.Note("C4", 60, 262.0, 0, 1, np.nan)], 9, 8000, 1.0)
+
+
+def test_every_writer_of_the_suite_asks_whether_its_numbers_are_finite(root):
+    """Where arrays and sounds are written: np.save, and soundfile's and utils.frame_writer's write."""
+    for path in [*root.glob("*.py"), *root.glob("piano/*.py")]:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if re.search(r"np\.save\(|\bfile\.write\((gain|samples|np)", line):
+                assert "finite(" in line, f"{path.name}: {line.strip()}"
 
 
 def test_files_are_named_after_notes_only():
