@@ -156,6 +156,7 @@ class StemWriter:
         self._in_threads(lambda note, X: self._write_samples(note, self.inverse[note].add(X)), spectra)
 
     def __exit__(self, kind, *_):
+        self.stack.callback(self.resamplers.clear)  # soxr complains, at length, of those that live to Python's end
         with self.stack, _disk_errors():
             if kind is None:
                 self._in_threads(lambda note: self._write_samples(note, self.inverse[note].finish(), last=True))

@@ -2,8 +2,11 @@
 
 import csv
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import librosa
@@ -454,3 +457,23 @@ def test_bad_scores_and_pages(with_patterns, chord, capsys, arguments, message):
     assert end.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert {path: path.stat().st_mtime_ns for path in with_patterns.rglob("*")} == before
+
+
+def test_a_run_at_the_recordings_rate_ends_without_a_word_of_soxr(root, tmp_path):
+    code = (
+        "import gc, numpy as np\n"
+        "from piano import recording, stems\n"
+        "from pathlib import Path\n"
+        "Y, y = np.ones((5, 4), np.complex64), np.ones(48, np.float32)\n"
+        "sound = recording.Recording('a', Y, y, 16000, 8000, 8, 8, Path())\n"
+        "with stems.StemWriter(Path('stems'), {60: 'c.wav'}, 'residual.wav', sound, 'FLOAT') as writer:\n"
+        "    writer.write([Y])\n"
+        "writer.itself = writer\n"  # a cycle that nobody collects
+        "del writer\n"
+        "gc.freeze()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
