@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-NEVER = "2000000"  # iterations
+NEVER = "1000000"  # iterations
 MESSAGE = "interrupted; nothing incomplete is left\n"
 
 
