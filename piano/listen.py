@@ -149,7 +149,7 @@ def in_words(page):
     """What a page holds and how long one can be, in one line."""
     minutes, seconds = divmod(int(page.longest), 60)
     return (
-        f"listen.html: {page.n_notes} notes, {page.n_bytes / 1e6:.1f} MB; "
+        f"listen.html: {page.n_notes} notes, {page.code} inside, {page.n_bytes / 1e6:.1f} MB; "
         f"such a page can hold {minutes}:{seconds:02d} min of this recording"
     )
 
@@ -375,11 +375,12 @@ def check_span(span, n_samples, sr):
     InputError
         If it lies outside the recording, is shorter than a sample, or by its length alone too much for a page.
     """
-    start, stop = span or (0, n_samples / sr)
-    first, last = round(start * sr), min(round(stop * sr), n_samples)
-    if span and not first < last:
-        part = f"a part of the recording's 0 to {n_samples / sr:.1f} s"
+    seconds = n_samples / sr
+    start, stop = span or (0, seconds)
+    if span and not (0 <= start < min(stop, seconds) and round(start * sr) < round(stop * sr)):
+        part = f"a part of the recording's 0 to {seconds:.1f} s"
         raise InputError(f"--listen-range: got {start:g} to {stop:g} s, expected {part}")
+    first, last = round(start * sr), min(round(stop * sr), n_samples)
     _check_length(8 * (last - first), DECODED_LIMIT, (last - first) / sr)
     return first, last
 
