@@ -22,7 +22,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import numpy as np
 
 import utils
-from piano import basis, cli, figures, notes, outputs, phase, stems
+from piano import basis, blocks, cli, figures, notes, outputs, phase, stems
 from piano.recording import open_recording
 
 DEFAULTS = {"phase_init": "mixture", "adapt": "none", "phase": True}
@@ -96,9 +96,9 @@ def decompose(path, out_dir, *, templates, args, map):
         cli.check_length(out_dir, recording, templates, wanted, args)
         piano, strength, prior = cli.adapted_basis(recording, templates, listed, args, stage)
         held = {"strength": strength, "prior": prior}
-        blocks = component_blocks(recording.Y, piano, held, wanted, args, map, stage(cli.APART))
+        parts = component_blocks(recording.Y, piano, held, wanted, args, map, stage(cli.APART))
         with outputs.output_folder(workspace) as folder:
-            U, error, cost, writer = write_components(folder, blocks, recording, piano, wanted, args)
+            U, error, cost, writer = write_components(folder, parts, recording, piano, wanted, args)
             stage(cli.WRITING)
             if listed is None and piano.columns:
                 listed = notes.find_notes(U, piano)
@@ -114,7 +114,7 @@ def decompose(path, out_dir, *, templates, args, map):
                 if listed is not None:
                     notes.write_notes(folder, listed, recording)
                 F = utils.load_spectrogram(folder / "reconst.npy")
-                model = functools.partial(utils.read_frames, F)
+                model = functools.partial(blocks.read_frames, F)
                 figures.plot_spectrogram(folder / "spectrogram.png", recording.Y, model, piano)
             if args.listen:
                 cli.write_page(folder, U, piano, listed, writer, args)
@@ -137,11 +137,11 @@ def component_blocks(Y, piano, held, wanted, args, map, progress):
     for frames, U, P, F, error, cost in utils.complex_nmf_blocks(Y, piano.H, args.n_iter, **options):
         X = None
         if cli.sounds_wanted(args):
-            X = stems.component_notes(utils.read_frames(Y, frames), piano, U, P, F, wanted)
+            X = stems.component_notes(blocks.read_frames(Y, frames), piano, U, P, F, wanted)
         yield frames, U, F, error, cost, P, X
 
 
-def write_components(folder, blocks, recording, piano, wanted, args):
+def write_components(folder, parts, recording, piano, wanted, args):
     """Write reconst.npy, phase_calc.npy and the sound of the wanted notes, as their blocks come.
 
     Returns U, the error and the cost after each iteration, and the writer of the stems, or None.
@@ -155,7 +155,7 @@ def write_components(folder, blocks, recording, piano, wanted, args):
             write_P = files.enter_context(utils.frame_writer(folder / "phase_calc.npy", (len(U), *Y.shape), dtype))
         if cli.sounds_wanted(args):
             writer = files.enter_context(cli.stem_writer(folder, recording, piano, wanted, args))
-        for block in blocks:
+        for block in parts:
             frames, U_block, F, error, cost, P, X = block
             U[:, frames] = U_block
             write_F(F)

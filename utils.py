@@ -34,16 +34,14 @@ References
 from __future__ import annotations
 
 import functools
-import itertools
 import math
-import mmap
-import os
 from collections import deque
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+
+from piano import blocks
 
 C3_HZ = 130.81  # fundamental of C3 (MIDI 48) in Hz; every other note lies whole semitones away
 C3_MIDI = 48
@@ -53,7 +51,6 @@ IS_FLOOR = 1e-7  # what the Itakura-Saito divergence takes silence for, in the s
 NMF_BLOCK = 1024  # frames, which go to all cores
 EUCLIDEAN_BLOCK = 512  # frames of one core: smaller products take BLAS longer a frame, larger ones leave its cache
 DIVERGENCE_BLOCK = 64  # frames of one core where S is needed as a whole, for the same reasons
-core_limit = ContextVar("core_limit", default=None)  # of whoever works on other blocks at the same time
 PHASE_BLOCK_BYTES = 2**26  # of one block of frames; the peak memory is a few times this where phases are wanted
 PHASE_FRAMES = 8  # of one core, at most: few, so that all cores end at about the same time
 MOST_MARKED = 40  # iterations whose points have room beside each other on a learning curve
@@ -246,7 +243,7 @@ def nmf(
     dtype = np.result_type(Y.real.dtype, np.float32)
     H, level = levelled(H, dtype)
     G = gram(H).astype(dtype)
-    scale = power_of_two(max(np.abs(block).max() for _, block in frame_blocks(Y, EUCLIDEAN_BLOCK)))
+    scale = power_of_two(max(np.abs(block).max() for _, block in blocks.frame_blocks(Y, EUCLIDEAN_BLOCK)))
     check_unit(scale / level, dtype)
     degree = {"frobenius": 2, "kullback-leibler": 1, "itakura-saito": 0}[loss]  # D grows with that power of the gain
 
@@ -254,20 +251,22 @@ def nmf(
         rng = np.random.default_rng(seed)
 
         def jobs():
-            for frames in frame_slices(Y.shape[1], NMF_BLOCK):
+            for frames in blocks.frame_slices(Y.shape[1], NMF_BLOCK):
                 start = rng.standard_normal((frames.stop - frames.start, H.shape[1]), dtype=np.float32)
                 rate = None if prior is None else prior[0][:, frames].astype(dtype)
-                yield functools.partial(read_frames, Y, frames), np.abs(start).T.astype(dtype), rate
+                yield functools.partial(blocks.read_frames, Y, frames), np.abs(start).T.astype(dtype), rate
 
         quiet = None if prior is None else dtype.type(prior[1] / scale)
         options = {"loss": loss, "solver": solver, "n_iter": n_iter, "scale": scale, "quiet": quiet}
         work = functools.partial(_nmf_block, H=H, G=G, **options)
         U = np.empty((H.shape[1], Y.shape[1]), dtype)
         cost = np.zeros(n_iter)
-        for frames, (U_block, distance) in zip(frame_slices(Y.shape[1], NMF_BLOCK), map(work, jobs()), strict=True):
+        for frames, (U_block, distance) in zip(
+            blocks.frame_slices(Y.shape[1], NMF_BLOCK), map(work, jobs()), strict=True
+        ):
             U[:, frames] = U_block
             U[:, frames] *= dtype.type(scale / level)
-            cost = add_frames(cost, distance * scale**degree)
+            cost = blocks.add_frames(cost, distance * scale**degree)
             if not np.isfinite(cost).all():
                 raise _too_far_from_one(dtype)
             if progress:
@@ -311,8 +310,8 @@ def _nmf_block(job, *, H, G, loss, solver, n_iter, scale, quiet):
     if solver == "cd":
         _descent_kernel(UPDATES[loss, solver], H.dtype)  # compiled here, and not by a thread
     size = EUCLIDEAN_BLOCK if loss == "frobenius" else DIVERGENCE_BLOCK
-    with one_blas_thread():
-        divergence = in_threads(part, frame_slices(len(sounding), size), stop)
+    with blocks.one_blas_thread():
+        divergence = blocks.in_threads(part, blocks.frame_slices(len(sounding), size), stop)
     return U, np.hstack([np.zeros((n_iter, 1)), *divergence])
 
 
@@ -325,7 +324,7 @@ def cost_scale(Y, loss="frobenius"):
     if loss == "frobenius":
         return energy(Y) / 2
     if loss == "kullback-leibler":
-        return sum(float(np.abs(block).sum(dtype=np.float64)) for _, block in frame_blocks(Y, EUCLIDEAN_BLOCK))
+        return sum(float(np.abs(block).sum(dtype=np.float64)) for _, block in blocks.frame_blocks(Y, EUCLIDEAN_BLOCK))
     return float(math.prod(Y.shape))
 
 
@@ -348,7 +347,7 @@ def _euclidean_updates(V, H, G, U, n_iter, stop, weight=0.0, p=1.0):
     E = A - GU
     U_next = np.empty_like(U)
     decrease, penalty = np.zeros((2, n_iter))
-    for i in until(stop, n_iter):
+    for i in blocks.until(stop, n_iter):
         if weight:
             GU += weight * p * U ** (p - 1)
         np.divide(A, GU, out=U_next)
@@ -428,18 +427,6 @@ def _descend_gram(A, G, U, decrease, floor, at_rest, stop):
                 break
 
 
-def one_blas_thread():
-    """Context in which BLAS uses one thread: sums come out the same everywhere, and small products soonest."""
-    return _blas().limit(limits=1, user_api="blas")
-
-
-@functools.cache
-def _blas():
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
-
-
 def _on_floor(H, U, floor):
     """``H U + floor`` as one product: H and U with one more column and row, floor and ones."""
     return (
@@ -464,7 +451,7 @@ def _kullback_leibler_updates(V, H, U, n_iter, stop, prior=None):
     U = U_floor[:-1]
     S = H_floor @ U_floor
     ratio, factor = V / S, np.empty_like(U)
-    for i in until(stop, n_iter):
+    for i in blocks.until(stop, n_iter):
         np.matmul(H_normalised, ratio, out=factor)
         U *= factor
         if prior is not None:
@@ -505,7 +492,7 @@ def _kullback_leibler_descent(V, H, U, n_iter, stop, prior=None):
     kernel = _descent_kernel(_kullback_leibler_descent, V.dtype)
     S, divergence, curve = np.empty_like(V), np.zeros(len(V)), np.zeros((n_iter, 1))
     state = np.full(len(V), ALL, np.int64)
-    for i in until(stop, n_iter):
+    for i in blocks.until(stop, n_iter):
         before = state.copy()
         kernel(V, Ht, column_sums, rate, quiet, S, U, state, floor, AT_REST)
         m = np.flatnonzero(before != DONE)
@@ -591,7 +578,7 @@ def _itakura_saito_updates(V, H, U, n_iter, stop):
     inverse = 1 / (H_floor @ U_floor)  # of S
     ratio = V * inverse
     above, below = np.empty((2, *U.shape), U.dtype)
-    for i in until(stop, n_iter):
+    for i in blocks.until(stop, n_iter):
         ratio *= inverse
         np.matmul(Ht, ratio, out=above)
         np.matmul(Ht, inverse, out=below)
@@ -620,7 +607,7 @@ DESCENTS = {_euclidean_descent: (_descend_gram, GRAM_TYPES), _kullback_leibler_d
 
 def _descent_kernel(descent, dtype):
     kernel, types = DESCENTS[descent]
-    return compiled(kernel, types.format(real="float32" if dtype == np.float32 else "float64"))
+    return blocks.compiled(kernel, types.format(real="float32" if dtype == np.float32 else "float64"))
 
 
 UPDATES = {
@@ -647,9 +634,9 @@ def complex_nmf(Y, H, n_iter, **options):
     F : np.ndarray [shape=(K, M), complex]
     cost : np.ndarray [shape=(n_done,), float64]
     """
-    blocks = list(complex_nmf_blocks(Y, H, n_iter, **options))
-    U, P, F = (np.concatenate(arrays, axis=-1) for arrays in list(zip(*blocks, strict=True))[1:4])
-    return U, P, F, blocks[-1][-1]
+    parts = list(complex_nmf_blocks(Y, H, n_iter, **options))
+    U, P, F = (np.concatenate(arrays, axis=-1) for arrays in list(zip(*parts, strict=True))[1:4])
+    return U, P, F, parts[-1][-1]
 
 
 def complex_nmf_blocks(
@@ -728,7 +715,7 @@ def complex_nmf_blocks(
     check_spectrogram(Y)
     check_complex(Y)
     check_bins(Y, H)
-    _blas()  # looked up here and not in the middle of a run
+    blocks._blas()  # looked up here and not in the middle of a run
     E = energy(Y)
     weight = sparsity_weight(E, Y.shape[1], H.shape[1], p, sparsity)
     dtype = Y.real.dtype.newbyteorder("=")
@@ -739,7 +726,7 @@ def complex_nmf_blocks(
         sweeps = functools.partial(_pinned_block, H=H, G=gram(H))
     else:
         n_bytes = PHASE_BLOCK_BYTES if with_phase else 4 * PHASE_BLOCK_BYTES
-        size = block or max(available_cores(), n_bytes // (H.size * Y.dtype.itemsize))
+        size = block or max(blocks.available_cores(), n_bytes // (H.size * Y.dtype.itemsize))
         sweeps = functools.partial(_moving_block, H=np.ascontiguousarray(H.T), G=gram(H).astype(dtype), seed=seed)
     passes = 1 if thr is None and tol is None else 2
 
@@ -749,16 +736,19 @@ def complex_nmf_blocks(
 
     def run(n_iter, results):
         work = functools.partial(sweeps, level=level, n_iter=n_iter, weight=weight, p=p, results=results)
-        jobs = ((functools.partial(read_frames, Y, frames), frames.start) for frames in frame_slices(Y.shape[1], size))
-        return curves_so_far(frame_slices(Y.shape[1], size), map(work, jobs), n_iter, weight, count)
+        jobs = (
+            (functools.partial(blocks.read_frames, Y, frames), frames.start)
+            for frames in blocks.frame_slices(Y.shape[1], size)
+        )
+        return curves_so_far(blocks.frame_slices(Y.shape[1], size), map(work, jobs), n_iter, weight, count)
 
-    def blocks():
+    def solved():
         n_done = n_iter if passes == 1 else last_sweep(run(n_iter, "curves"), E, thr, tol)
         for frames, (U, F, *P), error, cost in run(n_done, "phases" if with_phase else "model"):
             P = np.broadcast_to(P[0], (len(U), *F.shape)) if with_phase else None  # of pinned phases came one for all
             yield frames, U, P, F, error, cost
 
-    return blocks()  # a generator of its own, so that bad input is refused here and now
+    return solved()  # a generator of its own, so that bad input is refused here and now
 
 
 def curves_so_far(slices, results, n_iter, weight, count):
@@ -784,8 +774,8 @@ def curves_so_far(slices, results, n_iter, weight, count):
     """
     error, cost = np.zeros((2, n_iter))
     for frames, (frame_error, frame_penalty, *model) in zip(slices, results, strict=True):
-        error = add_frames(error, frame_error)
-        cost = add_frames(cost, frame_error + 2 * weight * frame_penalty)
+        error = blocks.add_frames(error, frame_error)
+        cost = blocks.add_frames(cost, frame_error + 2 * weight * frame_penalty)
         if not np.isfinite(cost).all():
             raise _too_far_from_one("their precision")
         count(frames.stop - frames.start)
@@ -810,7 +800,7 @@ def sparsity_weight(energy, n_frames, n_components, p, sparsity):
 def gram(H):
     """``H^T H`` [shape=(L, L)] in double precision."""
     H = H.astype(np.float64)
-    with one_blas_thread():
+    with blocks.one_blas_thread():
         return H.T @ H
 
 
@@ -865,7 +855,7 @@ def _pinned_block(job, *, H, G, level, n_iter, weight, p, results):
     "curves", U and F besides, and for "phases" Y/|Y|, the phase [shape=(K, frames)] of every component.
     """
     read, _ = job
-    with one_blas_thread():
+    with blocks.one_blas_thread():
         Y = read()
         sounding = np.flatnonzero(Y.any(axis=0))
         V = np.abs(Y[:, sounding]).astype(np.float64)
@@ -894,7 +884,7 @@ def _moving_block(job, *, H, G, level, n_iter, weight, p, seed, results):
     """
     read, first_frame = job
     Y = read()
-    n_frames, n_threads = Y.shape[1], available_cores()
+    n_frames, n_threads = Y.shape[1], blocks.available_cores()
     scale = power_of_two(np.abs(Y).max(axis=0))  # (frames,)
     unit = scale.astype(H.dtype)
     Yt = np.ascontiguousarray((Y / unit).T)  # (frames, K)
@@ -906,7 +896,7 @@ def _moving_block(job, *, H, G, level, n_iter, weight, p, seed, results):
     # The same weight, in each frame's own unit
     lam = np.minimum(weight * scale ** (p - 2) * level**-p, np.finfo(H.dtype).max).astype(H.dtype)
     zero_below(lam)
-    kernel = compiled(_sweep_frames, SWEEP_TYPES.format(complex=Y.dtype, real=H.dtype))
+    kernel = blocks.compiled(_sweep_frames, SWEEP_TYPES.format(complex=Y.dtype, real=H.dtype))
 
     def part(m):
         phases = np.empty((m.stop - m.start, *H.shape), Y.dtype) if P is None else P[m]
@@ -916,39 +906,12 @@ def _moving_block(job, *, H, G, level, n_iter, weight, p, seed, results):
 
     stop = np.zeros(1, bool)
     n_parts = n_threads * -(-n_frames // (PHASE_FRAMES * n_threads))  # no core is left without one
-    in_threads(part, frame_slices(n_frames, -(-n_frames // n_parts)), stop)
+    blocks.in_threads(part, blocks.frame_slices(n_frames, -(-n_frames // n_parts)), stop)
     curves = error.T * scale**2, penalty.T * (scale / level) ** p
     if results == "curves":
         return curves
     model = (U.T * (scale / level)).astype(H.dtype), F.T * unit
     return (*curves, *model, P.transpose(1, 2, 0)) if results == "phases" else (*curves, *model)
-
-
-def until(stop, n):
-    """``range(n)``, which ends early once ``stop[0]`` is set."""
-    return itertools.takewhile(lambda _: not stop[0], range(n))
-
-
-def in_threads(function, parts, stop=None):
-    """``[function(part) for part in parts]`` on all cores; an interrupt ends it after the parts that are under way.
-
-    ``stop`` [shape=(1,), bool] is set at the end, and tells parts that take long that nobody waits for them any more.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(available_cores()) as pool:
-        try:
-            return list(pool.map(function, parts))
-        finally:
-            if stop is not None:
-                stop[:] = True
-
-
-def available_cores():
-    """Number of processor cores that the work on a block may use: ``core_limit``, or all that this process may."""
-    if core_limit.get():
-        return core_limit.get()
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _random_phases(seed, m, shape, dtype):
@@ -960,45 +923,6 @@ def _random_phases(seed, m, shape, dtype):
     np.cos(angle, out=P.real)
     np.sin(angle, out=P.imag)
     return P
-
-
-@functools.cache
-def compiled(kernel, types):
-    """``kernel`` as machine code for arguments of ``types``, kept on disk where there is a directory to keep it in.
-
-    It is compiled here, for Ctrl-C would have to wait for a thread that does so. No-NaN and no-infinity assumptions
-    stay off; sums may be reordered, the same way on every run.
-    """
-    import numba  # only moving phases need it, and it takes longer to import than NMF.py to run
-
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "afn", "nsz"}}
-    with suppress(RuntimeError):  # no writable cache directory
-        function = numba.njit(cache=True, **options)(kernel)  # reads nothing before it is compiled
-        if is_private(function.stats.cache_path):
-            with _alone_in(function.stats.cache_path):
-                function.compile(types)
-            function.disable_compile()
-            return function
-    return numba.njit(types, **options)(kernel)
-
-
-@contextmanager
-def _alone_in(folder):
-    """Context that one process is in at a time: numba's files get mixed up where two fill a cache at once."""
-    with open(Path(folder) / "lock", "w") as file:
-        with suppress(ImportError, OSError):  # Windows, or a file system without locks
-            from fcntl import LOCK_EX, flock
-
-            flock(file, LOCK_EX)
-        yield
-
-
-def is_private(folder):
-    """Whether ``folder`` is this user's, and not for all to write to: they might leave code there to be run."""
-    if not hasattr(os, "getuid"):  # Windows
-        return True
-    status = os.stat(folder)
-    return status.st_uid == os.getuid() and not status.st_mode & 0o002
 
 
 SWEEP_TYPES = (
@@ -1123,44 +1047,14 @@ def normalised(error, scale):
     return error / scale if scale else np.zeros_like(error)
 
 
-def read_frames(Y, frames):
-    """A slice of frames of a spectrogram, in the machine's byte order; not to be changed.
-
-    A memory map is opened anew and copied from: pages that were read once would count as resident memory for as
-    long as their map lives. Y may be a sound as well, [shape=(n,)].
-    """
-    dtype = Y.dtype.newbyteorder("=")
-    if not (isinstance(Y, np.memmap) and isinstance(Y.base, mmap.mmap)):  # a view of a map does not know where it is
-        return np.asarray(Y[..., frames], dtype)
-    order = "F" if Y.flags.f_contiguous else "C"
-    return np.array(np.memmap(Y.filename, Y.dtype, "r", Y.offset, Y.shape, order)[..., frames], dtype)
-
-
-def frame_blocks(Y, size):
-    """Yield ``(frames, Y[:, frames])`` for consecutive slices of ``size`` frames."""
-    for frames in frame_slices(Y.shape[1], size):
-        yield frames, read_frames(Y, frames)
-
-
-def frame_slices(n_frames, size):
-    """Yield consecutive slices of ``size`` frames, the last one shorter."""
-    for start in range(0, n_frames, size):
-        yield slice(start, min(start + size, n_frames))
-
-
 def energy(Y):
     """``sum |Y|^2`` in double precision; not finite where a value of Y is not."""
     total = 0.0
-    with one_blas_thread():
-        for _, block in frame_blocks(Y, EUCLIDEAN_BLOCK):
+    with blocks.one_blas_thread():
+        for _, block in blocks.frame_blocks(Y, EUCLIDEAN_BLOCK):
             parts = block.ravel(order="K").view(block.real.dtype).astype(np.float64)
             total += float(np.vdot(parts, parts))
     return total
-
-
-def add_frames(total, values):
-    """Add ``values`` [shape=(n, M)] to ``total`` [shape=(n,)] frame by frame: the same sum for any block size."""
-    return np.add.accumulate(np.column_stack([total, values]), axis=1)[:, -1]
 
 
 def check_basis(H, name="basis"):
@@ -1183,7 +1077,7 @@ def check_spectrogram(Y, name="spectrogram"):
         raise InputError(
             f"{name}: got {Y.dtype} values of shape {Y.shape}, expected real or complex values of shape (K, M)"
         )
-    for frames, block in frame_blocks(Y, EUCLIDEAN_BLOCK):
+    for frames, block in blocks.frame_blocks(Y, EUCLIDEAN_BLOCK):
         bad = ~np.isfinite(block)
         if bad.any():
             k, m = np.argwhere(bad)[0]

@@ -59,7 +59,7 @@ import play_notes  # noqa: E402
 
 import make_init_H  # noqa: E402
 import utils  # noqa: E402
-from piano import adapt, notes, phase, pitch, recording  # noqa: E402
+from piano import adapt, blocks, notes, phase, pitch, recording  # noqa: E402
 from piano.basis import Basis, load  # noqa: E402
 from piano.stems import component_notes, masked_notes  # noqa: E402
 
@@ -248,8 +248,8 @@ def separate(setting, y, stems, basis, told=None):
     transform = {"n_fft": setting.n_fft, "hop": setting.n_fft // 4}
     Y, truth = recording.stft(y, **transform), {note: recording.stft(s, **transform) for note, s in stems.items()}
     played = [told[setting.told]] if setting.told else []
-    blocks = zip(*map(list, setting.separate(Y, basis, truth, *played)), strict=True)
-    return np.stack([recording.istft(np.concatenate(pieces, axis=1), len(y), **transform) for pieces in blocks])
+    parts = zip(*map(list, setting.separate(Y, basis, truth, *played)), strict=True)
+    return np.stack([recording.istft(np.concatenate(pieces, axis=1), len(y), **transform) for pieces in parts])
 
 
 def sdr(s, s_hat):
@@ -462,8 +462,8 @@ def over_cases(function, cases):
 
 
 def use_one_core():
-    utils.core_limit.set(1)
-    utils.one_blas_thread().__enter__()
+    blocks.core_limit.set(1)
+    blocks.one_blas_thread().__enter__()
 
 
 def compile_kernels(case):

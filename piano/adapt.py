@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import utils
-from piano import pitch
+from piano import blocks, pitch
 
 N_STARTED = 12  # of coordinate descent, with the templates as they are
 N_TUNED = 20  # sweeps after each tuning
@@ -121,7 +121,7 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
     n_sweeps = 1 + N_SWEEPS + (2 * N_TUNED + N_ROUNDS * N_BETWEEN if described else 0)
     strength = strength if strength == "auto" else float(min(strength, FIRMEST))
     loudness = np.concatenate(
-        [np.abs(block).sum(axis=0, dtype=np.float64) for _, block in utils.frame_blocks(Y, utils.EUCLIDEAN_BLOCK)]
+        [np.abs(block).sum(axis=0, dtype=np.float64) for _, block in blocks.frame_blocks(Y, utils.EUCLIDEAN_BLOCK)]
     )
     heard = np.flatnonzero(loudness > AUDIBLE * loudness.max())
     quiet = QUIET * float(loudness[heard].sum()) / max(len(heard), 1)
@@ -188,8 +188,8 @@ class _Fit:
                 block(slice(first, min(first + BLOCK, frames.stop)), N)
             return N
 
-        with utils.one_blas_thread():
-            parts = utils.in_threads(part, utils.frame_slices(self.V.shape[1], PART))
+        with blocks.one_blas_thread():
+            parts = blocks.in_threads(part, blocks.frame_slices(self.V.shape[1], PART))
         N = sum(parts, np.zeros(rows.shape)) * rows
         for _ in range(n):
             self.count()
@@ -198,7 +198,7 @@ class _Fit:
 
 def _started(Y, T, frames, rate, quiet, seed):
     """The :class:`_Fit` of some frames; NMF of them tells what sounds."""
-    V = np.abs(utils.read_frames(Y, frames))
+    V = np.abs(blocks.read_frames(Y, frames))
     V = V.astype(np.result_type(V, np.float32), order="C")
     scale = utils.power_of_two(V.max())
     V /= V.dtype.type(scale)

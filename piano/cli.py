@@ -14,16 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-import utils
-from piano import figures, notes, outputs, pitch, stems
+from piano import blocks, figures, notes, outputs, pitch, stems
 from piano.basis import patterns_path
 from piano.recording import SAMPLES, is_audio, sample_rate, sound_at, with_sound
-from utils import InputError, one_blas_thread
+from utils import InputError, energy
 
 STEMS = "listed", "all"
 SUBTYPES = {"flac": "PCM_24", "wav": "FLOAT"}  # of each format of stems, the one that loses least
 EXACT_DB = -400.0  # what a difference is below that is none: rounding stays above
-UNHEARD_DB = -96.0  # what a difference is below that nobody hears: the steps of 16 bit
+INAUDIBLE_DB = -96.0  # what a difference is below that nobody hears: the steps of 16 bit
 FLAC_BYTES = 0.5  # of a sample of a stem, 24 bit; .3 measured on piano
 PAGE_BYTES = 8  # of a sample of the recording; 5 to 7 measured
 SOFTEST = 1e-31  # largest sample of a sound, and its inverse: squares of what lies beyond have no single precision
@@ -274,8 +273,8 @@ def check_length(out_dir, recording, basis, wanted, args):
     ``wanted`` are the notes that may have stems; None where the list will tell.
     """
     if recording.y is not None:
-        parts = utils.frame_slices(len(recording.y), SAMPLES)
-        peak = max(float(np.abs(utils.read_frames(recording.y, part)).max()) for part in parts)
+        parts = blocks.frame_slices(len(recording.y), SAMPLES)
+        peak = max(float(np.abs(blocks.read_frames(recording.y, part)).max()) for part in parts)
         if peak and not SOFTEST < peak < 1 / SOFTEST:
             raise InputError(f"{recording.path}: got samples of {peak:.1g} at most, expected about 1 (is it damaged?)")
     L, Y, n, sr = basis.H.shape[1], recording.Y, (recording.Y.shape[1] - 1) * recording.hop, recording.sr
@@ -387,7 +386,7 @@ def listed_notes(recording, basis, args, map, stage):
     found = notes.listed(sound_at(recording, notes.EVENT_SR), basis, score, progress=stage(LISTING), map=map)
     if score is not None:
         report(f"{len(found)} of the {len(score)} notes of {args.score} were heard", args.quiet)
-    elif not found and utils.energy(recording.Y):
+    elif not found and energy(recording.Y):
         why = "what is heard is no nearer to this piano's notes than noise is (much noise, clipping, a glitch?)"
         report(f"{recording.path}: no notes are listed: {why}", args.quiet)
     return found
@@ -447,7 +446,7 @@ def finish_stems(writer, kept, listed, args):
         elif null < EXACT_DB:
             added_up = "Added up, they are the recording."
         else:
-            unheard = ", which nobody hears" if null < UNHEARD_DB else ""
+            unheard = ", which nobody hears" if null < INAUDIBLE_DB else ""
             added_up = f"Added up, they are the recording, but for a difference {-null:.0f} dB softer than it{unheard}."
         report(f"{len(kept)} stems and a residual. {added_up}", args.quiet)
     return listed if listed is None else stems.doubt_unheard(listed, writer)
@@ -658,7 +657,7 @@ def _run(main):
             signal.signal(ending, terminate)
     interrupted = _catch_interrupts()
     try:
-        with one_blas_thread():
+        with blocks.one_blas_thread():
             return main()
     except (Exception, KeyboardInterrupt) as error:
         if interrupted or isinstance(error, KeyboardInterrupt):  # an import may make another error of it

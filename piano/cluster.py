@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-import utils
+from piano import blocks
 from utils import InputError
 
 PACKAGES = (
@@ -55,7 +55,7 @@ def connected(address):
     ------
     map_blocks, map_inputs : callable
         Like the builtin ``map``. ``map_blocks(function, jobs)`` calls a picklable function on workers. Each job is a
-        tuple; ``functools.partial(utils.read_frames, Y, frames)`` in it means frames that the worker may read
+        tuple; ``functools.partial(blocks.read_frames, Y, frames)`` in it means frames that the worker may read
         itself. ``map_inputs(function, jobs)`` calls the function in threads of this process.
 
     Raises
@@ -102,7 +102,7 @@ def _client(address, distributed):
         with ExitStack() as stack:
             if address == "local":
                 cluster = distributed.LocalCluster(
-                    n_workers=utils.available_cores(),
+                    n_workers=blocks.available_cores(),
                     threads_per_worker=1,
                     dashboard_address="127.0.0.1:0",
                     silence_logs=logging.CRITICAL,
@@ -267,10 +267,10 @@ def _others_turn(turn):
 
 def _portable(item, shared):
     """What is sent in place of ``item``: the place of its frames in a file, or the frames themselves."""
-    if not (isinstance(item, functools.partial) and item.func is utils.read_frames):
+    if not (isinstance(item, functools.partial) and item.func is blocks.read_frames):
         return item
     Y, frames = item.args
-    block = utils.read_frames(Y, frames)
+    block = blocks.read_frames(Y, frames)
     if not (shared and isinstance(Y, np.memmap)):
         return functools.partial(np.asarray, block)
     order = "F" if Y.flags.f_contiguous else "C"
@@ -284,7 +284,7 @@ def read_shared(mapped, frames, digest):
     The hash is that of the frames, not of the file, so a worker reads only what it works on.
     """
     try:
-        block = utils.read_frames(np.memmap(*mapped), frames)
+        block = blocks.read_frames(np.memmap(*mapped), frames)
     except (OSError, ValueError):
         raise _UnseenError from None
     if _digest(block) != digest:
@@ -306,7 +306,7 @@ def _work(payload, job, expected):
 
         name, got = next((name, got) for name, got in environment().items() if got != expected.get(name))
         raise InputError(f"--dask: got {name} {got} on worker {get_worker().address}, expected {expected.get(name)}")
-    utils.core_limit.set(1)
+    blocks.core_limit.set(1)
     _limit_blas()
     try:
         return True, pickle.loads(payload)(pickle.loads(job))
@@ -317,4 +317,4 @@ def _work(payload, job, expected):
 @functools.cache
 def _limit_blas():
     """Limit BLAS to one thread for good. Threads that set and restored it in turn would undo each other's limit."""
-    return utils.one_blas_thread()
+    return blocks.one_blas_thread()

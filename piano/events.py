@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 import utils
+from piano import blocks
 
 SR = 16000  # Hz, of every sound here: what a piano has above 8 kHz tells no notes apart
 N_FFT, HOP = 4096, 256  # samples: a quarter of a second tells bass notes apart; a frame is 16 ms
@@ -298,8 +299,8 @@ def level(struck, patterns):
 
 def shared(function, n, size):
     """Call a function on slices of n frames or events, on all cores; the slices are the same on any number of them."""
-    parts = utils.frame_slices(n, size)
-    return utils.in_threads(function, parts) if utils.available_cores() > 1 else [function(part) for part in parts]
+    parts = blocks.frame_slices(n, size)
+    return blocks.in_threads(function, parts) if blocks.available_cores() > 1 else [function(part) for part in parts]
 
 
 def step(V, B, patterns, struck, N=None):
@@ -323,7 +324,7 @@ def step(V, B, patterns, struck, N=None):
     """
     P, mass = patterns
     num, c, back, S = np.zeros_like(struck.c), struck.c.copy(), np.empty_like(B), np.empty((0, V.shape[1]), np.float32)
-    sweep, pool = utils.compiled(_sweep, SWEEP_TYPES), utils.compiled(_pool, POOL_TYPES)
+    sweep, pool = blocks.compiled(_sweep, SWEEP_TYPES), blocks.compiled(_pool, POOL_TYPES)
 
     def expect(m):
         sweep(V, B, shape(), P, *struck, m.start, m.stop, S, num, back, S if N is None else N[m.start // FRAMES])
@@ -339,7 +340,7 @@ def step(V, B, patterns, struck, N=None):
 def model(V, B, patterns, struck):
     """S of the equation above, (M, K) float32."""
     S, none = np.empty_like(V), np.empty((0, 0), np.float32)
-    sweep = utils.compiled(_sweep, SWEEP_TYPES)
+    sweep = blocks.compiled(_sweep, SWEEP_TYPES)
 
     def expect(m):
         sweep(V, B, shape(), patterns.P, *struck, m.start, m.stop, S, none, none.ravel(), none)
@@ -433,7 +434,7 @@ def move(V, B, patterns, struck, reach=3):
 def saved(V, S, patterns, struck, reach=0):
     """What each event's head saves in divergence, moved by ``-reach`` to ``reach`` frames, (E, 2 reach + 1)."""
     gain = np.zeros((len(struck.note), 2 * reach + 1))
-    kernel = utils.compiled(_saved, SAVED_TYPES)
+    kernel = blocks.compiled(_saved, SAVED_TYPES)
     shared(lambda e: kernel(V, S, patterns.P, *select(struck, e), reach, gain[e]), len(gain), EVENTS)
     return gain
 
@@ -655,21 +656,21 @@ def parts(y, cuts, given=None, margin=SCORE_S):
             start, stop = cut_at[0] / SR, cut_at[1] / SR
             inside = (given.onset >= start - margin) & (given.onset < stop + margin)
             notes = Given(*(field[inside] for field in given))
-        yield np.array(utils.read_frames(y, slice(cut_at[0], cut_at[1])), np.float32), cut_at, notes
+        yield np.array(blocks.read_frames(y, slice(cut_at[0], cut_at[1])), np.float32), cut_at, notes
 
 
 def on_all_cores(function, jobs):
     """``map(function, jobs)``: lazy and in order, as many at once as there are cores, ``TOGETHER`` at most.
 
-    Where there are more cores than jobs, the function finds its share in :func:`utils.available_cores`.
+    Where there are more cores than jobs, the function finds its share in :func:`blocks.available_cores`.
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    n_cores, jobs = utils.available_cores(), iter(jobs)
-    with utils.one_blas_thread():
+    n_cores, jobs = blocks.available_cores(), iter(jobs)
+    with blocks.one_blas_thread():
         while batch := list(islice(jobs, min(n_cores, TOGETHER))):
             share = -(-n_cores // len(batch))
-            with ThreadPoolExecutor(len(batch), initializer=utils.core_limit.set, initargs=(share,)) as pool:
+            with ThreadPoolExecutor(len(batch), initializer=blocks.core_limit.set, initargs=(share,)) as pool:
                 yield from pool.map(function, batch)
 
 
@@ -926,7 +927,7 @@ def mapped(map):
     if map is not builtins.map:
         return map
     for kernel, types in KERNELS.items():
-        utils.compiled(kernel, types)
+        blocks.compiled(kernel, types)
     return on_all_cores
 
 

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 
 import utils
+from piano import blocks
 from piano.notes import DOUBTFUL, sum_states
 
 DB_RANGE = 60  # dB below the loudest that a picture of spectra shows
@@ -393,7 +394,7 @@ def loudest_on_pixels(Y, model, rows):
     """
     step = -(-Y.shape[1] // PIXELS[1])
     columns = [], []
-    for frames, block in utils.frame_blocks(Y, step * -(-utils.EUCLIDEAN_BLOCK // step)):
+    for frames, block in blocks.frame_blocks(Y, step * -(-utils.EUCLIDEAN_BLOCK // step)):
         for kept, S in zip(columns, (block, model(frames)), strict=True):
             S = np.maximum.reduceat(np.abs(S), rows, axis=0)
             kept.append(np.maximum.reduceat(S, np.arange(0, S.shape[1], step), axis=1))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 import utils
-from piano import events, pitch
+from piano import blocks, events, pitch
 from utils import InputError
 
 THRESHOLD_DB = -20.0  # relative to the loudest activation; below it, more notes are false than soft
@@ -178,8 +178,8 @@ def write_notes(folder, notes, recording):
     if y is None:
         n_samples, peak = (recording.Y.shape[1] - 1) * recording.hop, 0.5
     else:
-        parts = utils.frame_slices(len(y), RENDERED)
-        n_samples, peak = len(y), max(float(np.abs(utils.read_frames(y, part)).max()) for part in parts)
+        parts = blocks.frame_slices(len(y), RENDERED)
+        n_samples, peak = len(y), max(float(np.abs(blocks.read_frames(y, part)).max()) for part in parts)
     write_sound(folder / "notes.wav", notes, n_samples, recording.sr, peak)
 
 

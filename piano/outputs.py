@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-import utils
-from utils import InputError
+from piano import blocks
+from utils import InputError, finite
 
 VERSION = "1.0.0"
 LIBRARIES = ("numpy", "scipy", "librosa", "numba", "soundfile", "soxr", "matplotlib", "mido", "threadpoolctl")
@@ -183,7 +183,7 @@ def _hand_over(done, path, outdated):
 def save_arrays(folder, **arrays):
     """Write each array into ``folder`` as a ``.npy`` file of its name."""
     for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", utils.finite(array, f"{name}.npy"))
+        np.save(folder / f"{name}.npy", finite(array, f"{name}.npy"))
 
 
 # --- What goes when results come --------------------------------------------------------------------
@@ -296,7 +296,7 @@ def write_record(folder, script, command, inputs, *, seed, stft, **ending):
     """
     paths = list(_files(folder))
     names = [path.relative_to(folder).as_posix() for path in paths]
-    outputs = dict(zip(names, utils.in_threads(_sha256, paths), strict=True))
+    outputs = dict(zip(names, blocks.in_threads(_sha256, paths), strict=True))
     earlier = []
     for run in _earlier_runs(folder.parents[1] / RECORD):
         left = {name: digest for name, digest in run["outputs"].items() if not (folder / name.split("/")[0]).exists()}

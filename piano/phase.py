@@ -26,6 +26,7 @@ import functools
 import numpy as np
 
 import utils
+from piano import blocks
 
 BLOCK, CONTEXT = 64, 16  # frames smoothed at a time, and frames before and after that they are smoothed with
 ROTATION_BLOCKS = 10  # at most, spread over the recording, that rotations are measured in
@@ -103,9 +104,9 @@ def adapted_rotation(Y, basis, U, strength, *, map=map):
     U = U / (U.max() or 1)
     notes = list(basis.notes.values())
     work = functools.partial(_correlations_block, H=basis.H, note_of=note_of_columns(basis), n_notes=len(notes))
-    blocks = list(utils.frame_slices(Y.shape[1], BLOCK))
-    spread = np.unique(np.linspace(0, len(blocks) - 1, ROTATION_BLOCKS).round().astype(int))
-    jobs = ((functools.partial(utils.read_frames, Y, blocks[i]), U[:, blocks[i]]) for i in spread)
+    slices = list(blocks.frame_slices(Y.shape[1], BLOCK))
+    spread = np.unique(np.linspace(0, len(slices) - 1, ROTATION_BLOCKS).round().astype(int))
+    jobs = ((functools.partial(blocks.read_frames, Y, slices[i]), U[:, slices[i]]) for i in spread)
     total = sum(map(work, jobs))
     trust = (min(strength, STRONGEST) / TRUSTED) ** 2
     adapted = np.empty(basis.rotation.shape, np.complex64)
@@ -146,12 +147,12 @@ def _correlations_block(job, *, H, note_of, n_notes):
     notes, note_of = np.unique(note_of[columns], return_inverse=True)
     Y = np.array(Y / scale, np.complex128, order="C")
     H, U = (np.array(array, np.float64, order="C") for array in (H[:, columns], U[columns]))
-    kernel = utils.compiled(_correlate_bins, CORRELATE_TYPES)
+    kernel = blocks.compiled(_correlate_bins, CORRELATE_TYPES)
 
     def correlate(bins):
         kernel(Y[bins], H[bins], U, note_of, notes, sums[:, :, bins])
 
-    utils.in_threads(correlate, utils.frame_slices(len(Y), 32))
+    blocks.in_threads(correlate, blocks.frame_slices(len(Y), 32))
     return sums * scale ** np.array([2, 2, 2, 2, 4]).reshape(-1, 1, 1)
 
 
@@ -258,11 +259,11 @@ def sinusoidal_blocks(
             weight=weight,
             results=results,
         )
-        slices = list(utils.frame_slices(n_frames, BLOCK))
+        slices = list(blocks.frame_slices(n_frames, BLOCK))
         jobs = (_with_context(Y, U, block) for block in slices)
         return utils.curves_so_far(slices, map(work, jobs), n_iter, weight, count)
 
-    def blocks():
+    def solved():
         options = {"loss": "kullback-leibler", "solver": "cd", "seed": seed, "prior": prior}
         U, _ = utils.nmf(Y, H, n_iter, **options, progress=count, map=map)
         turn = basis.rotation if strength is None else adapted_rotation(Y, basis, U, strength, map=map)
@@ -270,13 +271,13 @@ def sinusoidal_blocks(
         for frames, (U_block, F, X), error, cost in run(U, turn, n_done, "model"):
             yield frames, U_block, F, error, cost, X
 
-    return blocks()  # a generator of its own, so that bad input is refused here and now
+    return solved()  # a generator of its own, so that bad input is refused here and now
 
 
 def _with_context(Y, U, block):
     """Job for one block of frames: what reads it with its context, U for that, and the block's limits there."""
     wide = slice(max(block.start - CONTEXT, 0), min(block.stop + CONTEXT, Y.shape[1]))
-    return functools.partial(utils.read_frames, Y, wide), U[:, wide], block.start - wide.start, block.stop - wide.start
+    return functools.partial(blocks.read_frames, Y, wide), U[:, wide], block.start - wide.start, block.stop - wide.start
 
 
 def note_of_columns(basis):
@@ -307,7 +308,7 @@ def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, results):
     refined, F = np.zeros_like(U), np.zeros_like(Y)
     error, penalty = np.zeros((2, U.shape[1], n_iter))
     stop = np.zeros(1, bool)
-    kernel = utils.compiled(_held_sweeps, HELD_TYPES)
+    kernel = blocks.compiled(_held_sweeps, HELD_TYPES)
     lam = weight * scale ** (EXPONENT - 2)
     rows, n_bins = np.ascontiguousarray(H.T, Y.real.dtype), len(H)
 
@@ -325,8 +326,8 @@ def _sinusoidal_block(job, *, H, rotation, note_of, n_iter, weight, results):
             f = u.astype(D.dtype) @ D
             F[:, m] = f[:n_bins] + 1j * f[n_bins:]
 
-    with utils.one_blas_thread():
-        utils.in_threads(refine, range(U.shape[1]), stop)
+    with blocks.one_blas_thread():
+        blocks.in_threads(refine, range(U.shape[1]), stop)
     curves = error.T * scale**2, penalty.T * scale**EXPONENT
     if results == "curves":
         return curves
@@ -396,12 +397,12 @@ def smoothed_notes(Y, H, U, rotation, note_of, scale=1.0, limits=None):
     rotation = rotation * (np.minimum(size, COHERENCE) / np.maximum(size, np.finfo(np.float64).tiny))
     Y, H, rotation = (np.array(array, np.result_type(array, np.float64), order="C") for array in (Y, H, rotation))
     U = np.array(U, np.float64, order="C")
-    kernel = utils.compiled(_smooth_bins, SMOOTH_TYPES)
+    kernel = blocks.compiled(_smooth_bins, SMOOTH_TYPES)
 
     def smooth(bins):
         kernel(Y[bins], H[bins], U, rotation[bins], note_of, notes, N_TRACKED, scale, first, X[:, bins])
 
-    utils.in_threads(smooth, utils.frame_slices(len(Y), 32))
+    blocks.in_threads(smooth, blocks.frame_slices(len(Y), 32))
     return X
 
 

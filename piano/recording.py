@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import utils
+from piano import blocks
 from utils import InputError
 
 MORE_SUFFIXES = {".aif", ".aifc", ".oga", ".opus", ".snd"}  # soundfile reads these too, beside the names of its formats
@@ -170,13 +171,13 @@ def stft_blocks(y, *, n_fft=2048, hop=512):
     from scipy.fft import rfft
 
     n_frames, window = 1 + len(y) // hop, hann(n_fft)
-    for frames in utils.frame_slices(n_frames, FRAMES):
+    for frames in blocks.frame_slices(n_frames, FRAMES):
         first, last = frames.start * hop - n_fft // 2, (frames.stop - 1) * hop + n_fft - n_fft // 2
-        samples = utils.read_frames(y, slice(max(first, 0), last)).astype(np.float32, copy=False)
+        samples = blocks.read_frames(y, slice(max(first, 0), last)).astype(np.float32, copy=False)
         before = max(-first, 0)
         samples = np.pad(samples, (before, last - first - before - len(samples)))
         cut = np.lib.stride_tricks.sliding_window_view(samples, n_fft)[::hop]
-        yield rfft(cut * window, axis=1, workers=utils.available_cores()).T
+        yield rfft(cut * window, axis=1, workers=blocks.available_cores()).T
 
 
 def stft(y, *, n_fft=2048, hop=512):
@@ -284,8 +285,8 @@ def _lowered(recording, sr):
 
     resampler, copy = soxr.ResampleStream(recording.y_sr, sr, 1, dtype="float32"), Path(recording.folder) / f"{sr}.f32"
     with open(copy, "wb") as file:
-        for samples in utils.frame_slices(len(recording.y), SAMPLES):
-            file.write(resampler.resample_chunk(utils.read_frames(recording.y, samples)).tobytes())
+        for samples in blocks.frame_slices(len(recording.y), SAMPLES):
+            file.write(resampler.resample_chunk(blocks.read_frames(recording.y, samples)).tobytes())
         file.write(resampler.resample_chunk(np.zeros(0, np.float32), last=True).tobytes())
     return np.memmap(copy, np.float32, "r") if copy.stat().st_size else np.zeros(0, np.float32)
 
@@ -295,7 +296,7 @@ def _sound_of(recording):
     inverse = InverseSTFT(Y.shape[1], (Y.shape[1] - 1) * recording.hop, n_fft=recording.n_fft, hop=recording.hop)
     copy = Path(recording.folder) / "sound.f32"
     with open(copy, "wb") as file:
-        for _, block in utils.frame_blocks(Y, FRAMES):
+        for _, block in blocks.frame_blocks(Y, FRAMES):
             file.write(inverse.add(block).astype(np.float32).tobytes())
         file.write(inverse.finish().astype(np.float32).tobytes())
     return np.memmap(copy, np.float32, "r") if copy.stat().st_size else np.zeros(0, np.float32)

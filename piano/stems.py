@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-import utils
-from piano import pitch
+from piano import blocks, pitch
 from piano.recording import FRAMES, SAMPLES, InverseSTFT
+from utils import finite
 
 COARSE_DB = -40.0  # of a sum, relative to the recording: more is heard
 UNHEARD_DB = 40.0  # a note this much softer than listed has no sound of its own: leakage of others is as loud
@@ -82,7 +82,7 @@ def masked_notes(Y, basis, U, wanted, *, mask="wiener"):
         The wanted notes of one block of frames, in the order of ``basis.notes``.
     """
     U = U / (U.max() or 1) / basis.H.max()  # squares of very soft or loud models stay finite
-    for frames, block in utils.frame_blocks(Y, FRAMES):
+    for frames, block in blocks.frame_blocks(Y, FRAMES):
         yield _shares(block, basis, U[:, frames], wanted, {"ratio": 1, "wiener": 2}[mask])
 
 
@@ -94,8 +94,8 @@ def _shares(Y, basis, U, wanted, power):
         frames = np.flatnonzero(U[l].any(axis=0))
         return frames, (U[l][:, frames].T @ basis.H[:, l].T) ** power
 
-    with utils.one_blas_thread():
-        A = dict(zip(basis.notes, utils.in_threads(magnitudes, basis.notes.values()), strict=True))
+    with blocks.one_blas_thread():
+        A = dict(zip(basis.notes, blocks.in_threads(magnitudes, basis.notes.values()), strict=True))
     total = np.zeros(Y.shape, U.dtype)
     for frames, a in A.values():
         total[frames] += a
@@ -107,7 +107,7 @@ def _shares(Y, basis, U, wanted, power):
         X[frames] = share * Y[frames]
         return X.T
 
-    return utils.in_threads(of_note, [note for note in basis.notes if note in wanted])
+    return blocks.in_threads(of_note, [note for note in basis.notes if note in wanted])
 
 
 def component_notes(Y, basis, U, P, F, wanted):
@@ -134,7 +134,7 @@ def component_notes(Y, basis, U, P, F, wanted):
         A = [np.outer(basis.H[:, l], U[l]) for l in columns]
         return sum(a * P[l] + a / S * residual for l, a in zip(columns, A, strict=True))  # a / S is never above one
 
-    return utils.in_threads(of_note, [l for note, l in basis.notes.items() if note in wanted])
+    return blocks.in_threads(of_note, [l for note, l in basis.notes.items() if note in wanted])
 
 
 class StemWriter:
@@ -195,7 +195,7 @@ class StemWriter:
 
     def _in_threads(self, function, *arguments):
         with _disk_errors():
-            utils.in_threads(lambda job: function(*job), zip(self.names, *arguments, strict=True))
+            blocks.in_threads(lambda job: function(*job), zip(self.names, *arguments, strict=True))
 
     def add_residual(self, kept):
         """Delete all stems but those in ``kept``, write the residual, and check what they add up to.
@@ -259,7 +259,7 @@ class StemWriter:
             self.clipped[name] = self.clipped.get(name, 0) + n
         samples = samples[: len(self.recording.y) - self.n_written.get(name, 0)]
         self.n_written[name] = self.n_written.get(name, 0) + len(samples)
-        file.write(utils.finite(samples, name))
+        file.write(finite(samples, name))
 
 
 def _totals(y, paths):
@@ -269,9 +269,9 @@ def _totals(y, paths):
     with ExitStack() as stack:
         sounds = [stack.enter_context(soundfile.SoundFile(path)) for path in paths]
         for start in range(0, len(y), SAMPLES):
-            block = utils.read_frames(y, slice(start, start + SAMPLES)).astype(np.float64)
+            block = blocks.read_frames(y, slice(start, start + SAMPLES)).astype(np.float64)
             read = functools.partial(soundfile.SoundFile.read, frames=len(block), fill_value=0)
-            yield block, sum(utils.in_threads(read, sounds), np.zeros(len(block)))
+            yield block, sum(blocks.in_threads(read, sounds), np.zeros(len(block)))
 
 
 @contextmanager

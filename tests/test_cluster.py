@@ -20,7 +20,7 @@ import soundfile
 pytest.importorskip("distributed")
 
 import utils
-from piano import cluster
+from piano import blocks, cluster
 
 K, L, M = 1025, 60, 1200  # three blocks where phases stay, three in short.npy where they move
 N_ITER = "300"  # of a run that something happens to
@@ -304,7 +304,7 @@ def test_a_worker_that_joined_late_is_held_to_the_same_versions(dask):
 
 def test_frames_are_sent_by_name_where_they_lie_in_a_file(files):
     Y = utils.load_spectrogram(files / "spec.npy")
-    frames = functools.partial(utils.read_frames, Y, slice(100, 600))
+    frames = functools.partial(blocks.read_frames, Y, slice(100, 600))
     by_name, by_value = (cluster._portable(frames, shared) for shared in (True, False))
     assert len(pickle.dumps(by_name)) < 1000
     assert len(pickle.dumps(by_value)) > 8 * K * 500

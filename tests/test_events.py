@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import utils
-from piano import events, recording
+from piano import blocks, events, recording
 
 SR = events.SR
 BASIS = next(
@@ -310,12 +309,12 @@ def test_any_number_of_cores_gives_the_same_list(monkeypatch, cores):
     monkeypatch.setattr(events, "SEGMENT_S", 1.0)
     y = mix(MELODY, 4.5)
     expected = listed(y, map=lambda function, jobs: map(function, jobs))
-    monkeypatch.setattr(utils, "available_cores", lambda: utils.core_limit.get() or cores)
+    monkeypatch.setattr(blocks, "available_cores", lambda: blocks.core_limit.get() or cores)
     assert listed(y) == expected
 
 
 def test_jobs_are_fetched_as_they_are_done_and_come_in_order(monkeypatch):
-    monkeypatch.setattr(utils, "available_cores", lambda: utils.core_limit.get() or 3)
+    monkeypatch.setattr(blocks, "available_cores", lambda: blocks.core_limit.get() or 3)
     fetched = []
 
     def jobs():
@@ -330,8 +329,8 @@ def test_jobs_are_fetched_as_they_are_done_and_come_in_order(monkeypatch):
 
 
 def test_cores_without_a_job_of_their_own_help_with_the_others(monkeypatch):
-    monkeypatch.setattr(utils, "available_cores", lambda: utils.core_limit.get() or 4)
-    assert list(events.on_all_cores(lambda _: utils.core_limit.get(), range(5))) == [1, 1, 1, 1, 4]
+    monkeypatch.setattr(blocks, "available_cores", lambda: blocks.core_limit.get() or 4)
+    assert list(events.on_all_cores(lambda _: blocks.core_limit.get(), range(5))) == [1, 1, 1, 1, 4]
 
 
 def test_offsets_follow_the_damper():

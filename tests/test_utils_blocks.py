@@ -103,8 +103,8 @@ def test_a_run_that_is_stopped_leaves_nothing_under_a_final_name(long_run, numbe
 def test_two_first_runs_at_once_leave_a_cache_that_serves_both(tmp_path, root):
     (tmp_path / "small.py").write_text("def kernel(x):\n    for i in range(len(x)):\n        x[i] += x.itemsize\n")
     code = (
-        "import sys, numpy as np, small, utils; x = np.zeros(2, sys.argv[1]);"
-        "utils.compiled(small.kernel, f'void({x.dtype}[::1])')(x); print(x)"
+        "import sys, numpy as np, small; from piano import blocks; x = np.zeros(2, sys.argv[1]);"
+        "blocks.compiled(small.kernel, f'void({x.dtype}[::1])')(x); print(x)"
     )
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": f"{root}:{tmp_path}"}
 
@@ -121,7 +121,9 @@ def test_two_first_runs_at_once_leave_a_cache_that_serves_both(tmp_path, root):
 def test_no_place_to_keep_compiled_code_is_no_error(tmp_path, root, problem):
     Y, H = problem
     np.savez(tmp_path / "problem.npz", Y=Y, H=H)
-    (tmp_path / "utils.py").write_bytes((root / "utils.py").read_bytes())
+    (tmp_path / "piano").mkdir()
+    for name in ("utils.py", "piano/__init__.py", "piano/blocks.py"):
+        (tmp_path / name).write_bytes((root / name).read_bytes())
     (tmp_path / "__pycache__").write_text("a file where the folder would be")
     code = (
         "import numpy, utils; f = numpy.load('problem.npz');"
@@ -141,8 +143,8 @@ def test_compiled_code_is_read_from_a_folder_of_ones_own_alone(tmp_path, root, m
         pytest.skip("only root can give a folder away")
     cache = tmp_path / "cache"
     code = (
-        "import utils; types = utils.SWEEP_TYPES.format(complex='complex64', real='float32');"
-        "f = utils.compiled(utils._sweep_frames, types); print(type(f._cache).__name__, f.stats.cache_path)"
+        "import utils; from piano import blocks; types = utils.SWEEP_TYPES.format(complex='complex64', real='float32');"
+        "f = blocks.compiled(utils._sweep_frames, types); print(type(f._cache).__name__, f.stats.cache_path)"
     )
     environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import utils
+from piano import blocks
 
 
 def npy(array, **options):
@@ -114,9 +115,9 @@ def test_a_spectrogram_is_read_as_it_was_saved(tmp_path, rng, dtype, order, vers
     got = utils.load_spectrogram(tmp_path / "Y.npy")
     assert got.dtype == Y.dtype
     np.testing.assert_array_equal(got, Y)
-    blocks = list(utils.frame_blocks(got, 2))
-    assert [(frames.start, frames.stop) for frames, _ in blocks] == [(0, 2), (2, 4), (4, 5)]
-    np.testing.assert_array_equal(np.concatenate([block for _, block in blocks], axis=1), Y)
+    pieces = list(blocks.frame_blocks(got, 2))
+    assert [(frames.start, frames.stop) for frames, _ in pieces] == [(0, 2), (2, 4), (4, 5)]
+    np.testing.assert_array_equal(np.concatenate([block for _, block in pieces], axis=1), Y)
     assert utils.energy(got) == pytest.approx(np.sum(np.abs(Y.astype(complex)) ** 2), rel=1e-12)
 
 

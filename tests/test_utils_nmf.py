@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_info
 
 import oracle
 import utils
+from piano import blocks
 
 
 @pytest.fixture
@@ -285,7 +286,7 @@ def test_every_iteration_of_the_other_divergences_is_the_update_of_the_paper(sma
     "openblas" not in np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"], reason="of OpenBLAS only"
 )
 def test_blas_can_be_told_to_use_one_thread():
-    with utils.one_blas_thread():
+    with blocks.one_blas_thread():
         found = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
     assert found
     assert set(found) == {1}
@@ -503,12 +504,12 @@ def test_blocks_and_cores_change_no_bit_of_a_descent(rng, monkeypatch, loss):
 
     U, cost = run()
     for cores in (1, 3):
-        token = utils.core_limit.set(cores)
+        token = blocks.core_limit.set(cores)
         try:
             for got, expected in zip(run(), (U, cost), strict=True):
                 np.testing.assert_array_equal(got, expected)
         finally:
-            utils.core_limit.reset(token)
+            blocks.core_limit.reset(token)
     monkeypatch.setattr(utils, "NMF_BLOCK", 128)
     np.testing.assert_array_equal(run()[0], U)
     monkeypatch.setattr(utils, "DIVERGENCE_BLOCK", 32)

@@ -1,0 +1,130 @@
+"""How work is cut and shared: slices of frames, threads, compiled kernels, one thread of BLAS."""
+
+import functools
+import itertools
+import mmap
+import os
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from pathlib import Path
+
+import numpy as np
+
+core_limit = ContextVar("core_limit", default=None)  # of whoever works on other blocks at the same time
+
+
+# --- Slices of frames -----------------------------------------------------------------------------
+
+
+def read_frames(Y, frames):
+    """A slice of frames of a spectrogram, in the machine's byte order; not to be changed.
+
+    A memory map is opened anew and copied from: pages that were read once would count as resident memory for as
+    long as their map lives. Y may be a sound as well, [shape=(n,)].
+    """
+    dtype = Y.dtype.newbyteorder("=")
+    if not (isinstance(Y, np.memmap) and isinstance(Y.base, mmap.mmap)):  # a view of a map does not know where it is
+        return np.asarray(Y[..., frames], dtype)
+    order = "F" if Y.flags.f_contiguous else "C"
+    return np.array(np.memmap(Y.filename, Y.dtype, "r", Y.offset, Y.shape, order)[..., frames], dtype)
+
+
+def frame_blocks(Y, size):
+    """Yield ``(frames, Y[:, frames])`` for consecutive slices of ``size`` frames."""
+    for frames in frame_slices(Y.shape[1], size):
+        yield frames, read_frames(Y, frames)
+
+
+def frame_slices(n_frames, size):
+    """Yield consecutive slices of ``size`` frames, the last one shorter."""
+    for start in range(0, n_frames, size):
+        yield slice(start, min(start + size, n_frames))
+
+
+def add_frames(total, values):
+    """Add ``values`` [shape=(n, M)] to ``total`` [shape=(n,)] frame by frame: the same sum for any block size."""
+    return np.add.accumulate(np.column_stack([total, values]), axis=1)[:, -1]
+
+
+# --- Threads --------------------------------------------------------------------------------------
+
+
+def until(stop, n):
+    """``range(n)``, which ends early once ``stop[0]`` is set."""
+    return itertools.takewhile(lambda _: not stop[0], range(n))
+
+
+def in_threads(function, parts, stop=None):
+    """``[function(part) for part in parts]`` on all cores; an interrupt ends it after the parts that are under way.
+
+    ``stop`` [shape=(1,), bool] is set at the end, and tells parts that take long that nobody waits for them any more.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        try:
+            return list(pool.map(function, parts))
+        finally:
+            if stop is not None:
+                stop[:] = True
+
+
+def available_cores():
+    """Number of processor cores that the work on a block may use: ``core_limit``, or all that this process may."""
+    if core_limit.get():
+        return core_limit.get()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def one_blas_thread():
+    """Context in which BLAS uses one thread: sums come out the same everywhere, and small products soonest."""
+    return _blas().limit(limits=1, user_api="blas")
+
+
+@functools.cache
+def _blas():
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+# --- Compiled kernels -----------------------------------------------------------------------------
+
+
+@functools.cache
+def compiled(kernel, types):
+    """``kernel`` as machine code for arguments of ``types``, kept on disk where there is a directory to keep it in.
+
+    It is compiled here, for Ctrl-C would have to wait for a thread that does so. No-NaN and no-infinity assumptions
+    stay off; sums may be reordered, the same way on every run.
+    """
+    import numba  # only moving phases need it, and it takes longer to import than NMF.py to run
+
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "afn", "nsz"}}
+    with suppress(RuntimeError):  # no writable cache directory
+        function = numba.njit(cache=True, **options)(kernel)  # reads nothing before it is compiled
+        if is_private(function.stats.cache_path):
+            with _alone_in(function.stats.cache_path):
+                function.compile(types)
+            function.disable_compile()
+            return function
+    return numba.njit(types, **options)(kernel)
+
+
+@contextmanager
+def _alone_in(folder):
+    """Context that one process is in at a time: numba's files get mixed up where two fill a cache at once."""
+    with open(Path(folder) / "lock", "w") as file:
+        with suppress(ImportError, OSError):  # Windows, or a file system without locks
+            from fcntl import LOCK_EX, flock
+
+            flock(file, LOCK_EX)
+        yield
+
+
+def is_private(folder):
+    """Whether ``folder`` is this user's, and not for all to write to: they might leave code there to be run."""
+    if not hasattr(os, "getuid"):  # Windows
+        return True
+    status = os.stat(folder)
+    return status.st_uid == os.getuid() and not status.st_mode & 0o002
