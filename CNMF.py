@@ -1,4 +1,4 @@
-"""Decompose a complex spectrogram, or a sound, with a basis that is held fixed, by Kameoka's complex NMF.
+"""Take a recording of a piano apart into its notes: Kameoka's complex NMF, with a basis that is held fixed.
 
     python CNMF.py spec.npy 200 fixed_basis.npy -thr 1e-4
     python CNMF.py song.flac 200 fixed_basis.npy --stems --listen -o song
@@ -11,7 +11,6 @@ what separates best is the default: --phase-init sinusoidal --adapt auto --no-ph
 
 import argparse
 import functools
-import math
 import os
 import signal
 import sys
@@ -31,21 +30,21 @@ SEPARATING = {"phase_init": "sinusoidal", "adapt": "auto", "phase": False}  # wi
 
 
 def parse_args(parser, argv):
-    cli.add_decomposition(parser)
-    parser.add_argument(
+    write, compute = cli.add_decomposition(parser)
+    compute.add_argument(
         "--phase-init",
         choices=("mixture", "random", "sinusoidal"),
         help="start of the phases: the mixture's, where they stay; uniformly random; or those of notes that are "
         "smoothed through time, which are held (default: mixture; with --stems or --listen: sinusoidal)",
     )
-    parser.add_argument(
+    compute.add_argument(
         "--sparsity",
         type=cli.not_negative,
         default=1e-5,
         metavar="S",
         help="weight of the sparsity penalty, free of gain and length (default: %(default)s)",
     )
-    parser.add_argument(
+    write.add_argument(
         "--phase",
         action=argparse.BooleanOptionalAction,
         help="write phase_calc.npy, L x K x M numbers, or leave it out (default: write it; with --stems or --listen: "
@@ -82,28 +81,34 @@ def main(argv=None):
 def decompose(path, out_dir, *, templates, args, map):
     """Take one recording apart, and write the results into ``out_dir``."""
     own = ["learning_curve_CNMF.png", "reconst.npy", *(["phase_calc.npy"] if args.phase else [])]
-    with cli.reserved_folder(out_dir, path, templates, args, own) as workspace:
+    with (
+        cli.reserved_folder(out_dir, path, templates, args, own) as workspace,
+        cli.stages(path, templates, args) as stage,
+    ):
+        stage(cli.READING)
         recording = open_recording(path, templates, workspace)
         utils.check_complex(recording.Y, path)
-        n_tensors = 1 + templates.H.shape[1] if args.phase else 1
-        n_bytes = n_tensors * math.prod(recording.Y.shape) * recording.Y.dtype.itemsize
-        outputs.check_space(out_dir, n_bytes, "--no-phase leaves out the largest file")
+        cli.check_length(out_dir, recording, templates, None, args)
         if args.missing:
             cli.report(f"no {args.missing}: notes get the phases of the recording (--phase-init mixture)", args.quiet)
-        listed = cli.listed_notes(recording, templates, args, map)
-        piano, strength, prior = cli.adapted_basis(recording, templates, listed, args)
-        wanted = cli.possible_stems(piano, listed, args)
-        options = {"progress": cli.progress_bar("frame", args.quiet), "map": map}
+        listed = cli.listed_notes(recording, templates, args, map, stage)
+        wanted = cli.possible_stems(templates, listed, args)
+        cli.check_length(out_dir, recording, templates, wanted, args)
+        piano, strength, prior = cli.adapted_basis(recording, templates, listed, args, stage)
         start = args.phase_init
         if start == "sinusoidal":
+            options = {"progress": stage(cli.PHASES), "map": map}
             piano, start = phase.start(recording.Y, piano, args.seed, strength, prior, **options)
-        options |= {"seed": args.seed, "sparsity": args.sparsity, "thr": args.thr, "tol": args.tol}
-        options["with_phase"] = args.phase or cli.sounds_wanted(args)
+        options = {"seed": args.seed, "sparsity": args.sparsity, "thr": args.thr, "tol": args.tol, "map": map}
+        options |= {"with_phase": args.phase or cli.sounds_wanted(args), "progress": stage(cli.APART)}
         parts = utils.complex_nmf_blocks(recording.Y, piano.H, args.n_iter, phase_init=start, **options)
         with outputs.output_folder(workspace) as folder:
             U, error, cost, writer = write_parts(folder, parts, recording, piano, wanted, args)
+            stage(cli.WRITING)
             if listed is None and piano.columns:
                 listed = notes.find_notes(U, piano)
+            if cli.sounds_wanted(args):
+                listed = cli.finish_stems(writer, cli.notes_with_stems(U, piano, listed, args), listed, args)
             outputs.save_arrays(folder, basis_calc=piano.H, activation_calc=U, cost=cost)
             energy = 2 * utils.cost_scale(recording.Y)
             error = utils.normalised(error, energy)
@@ -116,14 +121,12 @@ def decompose(path, out_dir, *, templates, args, map):
                 F = utils.load_spectrogram(folder / "reconst.npy").Y
                 model = functools.partial(blocks.read_frames, F)
                 figures.plot_spectrogram(folder / "spectrogram.png", recording.Y, model, piano)
-            if cli.sounds_wanted(args):
-                cli.finish_stems(writer, cli.notes_with_stems(U, piano, listed, args), args)
             if args.listen:
                 cli.write_page(folder, U, piano, listed, writer, args)
             ending = {"iterations": len(cost), "stopped_by": reason, "normalised_error": float(error[-1])}
             start = args.phase_init if cli.sounds_wanted(args) else None  # otherwise the command tells
             cli.write_record(folder, recording, piano, args, adapted_with=strength, phase_init=start, **ending)
-    cli.say_how_it_ended(out_dir, args, **ending)
+    cli.say_how_it_ended(out_dir, args, strength=strength, **ending)
 
 
 def write_parts(folder, parts, recording, piano, wanted, args):

@@ -1,4 +1,4 @@
-"""Decompose a magnitude spectrogram, or a sound, with a basis that is held fixed, by multiplicative updates.
+"""Take a recording of a piano apart into its notes: NMF of its magnitudes, with a basis that is held fixed.
 
     python NMF.py spec.npy 200 fixed_basis.npy
     python NMF.py song.mp3 200 fixed_basis.npy --loss kullback-leibler --stems -o song
@@ -22,20 +22,20 @@ from piano.recording import open_recording
 
 def main(argv=None):
     parser = cli.parser(__doc__, __file__)
-    cli.add_decomposition(parser)
-    parser.add_argument(
+    _, compute = cli.add_decomposition(parser)
+    compute.add_argument(
         "--loss",
         choices=("frobenius", "kullback-leibler", "itakura-saito"),
         default="frobenius",
         help="divergence that is minimised (default: %(default)s)",
     )
-    parser.add_argument(
+    compute.add_argument(
         "--solver",
         choices=("mu", "cd"),
         help="multiplicative updates, or coordinate descent, which needs far fewer iterations and is not for "
         "itakura-saito (default: mu; with --stems or --listen: cd where it can be)",
     )
-    parser.add_argument(
+    compute.add_argument(
         "--mask",
         choices=("wiener", "ratio"),
         default="wiener",
@@ -56,24 +56,37 @@ def main(argv=None):
 
 def decompose(path, out_dir, *, templates, args, map):
     """Take one recording apart, and write the results into ``out_dir``."""
-    with cli.reserved_folder(out_dir, path, templates, args, ["learning_curve_NMF.png"]) as workspace:
+    with (
+        cli.reserved_folder(out_dir, path, templates, args, ["learning_curve_NMF.png"]) as workspace,
+        cli.stages(path, templates, args) as stage,
+    ):
+        stage(cli.READING)
         recording = open_recording(path, templates, workspace)
         if cli.sounds_wanted(args):
             utils.check_complex(recording.Y, path)
-        listed = cli.listed_notes(recording, templates, args, map)
-        piano, strength, prior = cli.adapted_basis(recording, templates, listed, args)
+        cli.check_length(out_dir, recording, templates, None, args)
+        listed = cli.listed_notes(recording, templates, args, map, stage)
+        cli.check_length(out_dir, recording, templates, cli.possible_stems(templates, listed, args), args)
+        piano, strength, prior = cli.adapted_basis(recording, templates, listed, args, stage)
         if args.solver == "cd" and not args.quiet and not args.dask:
             cli.announce_compilation()
         if args.loss != "kullback-leibler":  # the prior is known for that loss alone
             prior = None
         options = {"loss": args.loss, "solver": args.solver, "seed": args.seed, "prior": prior}
-        options |= {"thr": args.thr, "tol": args.tol, "progress": cli.progress_bar("frame", args.quiet), "map": map}
+        options |= {"thr": args.thr, "tol": args.tol, "progress": stage(cli.APART), "map": map}
         U, cost = utils.nmf(recording.Y, piano.H, args.n_iter, **options)
         error = utils.normalised(cost, utils.cost_scale(recording.Y, args.loss))
         _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
         if listed is None and piano.columns:
             listed = notes.find_notes(U, piano)
+        stage(cli.WRITING)
         with outputs.output_folder(workspace) as folder:
+            if cli.sounds_wanted(args):
+                wanted = cli.notes_with_stems(U, piano, listed, args)
+                with cli.stem_writer(folder, recording, piano, wanted, args) as writer:
+                    for spectra in stems.masked_notes(recording.Y, piano, U, wanted, mask=args.mask):
+                        writer.write(spectra)
+                listed = cli.finish_stems(writer, wanted, listed, args)
             outputs.save_arrays(folder, basis_calc=piano.H, activation_calc=U, cost=cost)
             utils.plot_learning_curve(folder / "learning_curve_NMF.png", error, reason)
             figures.plot_activation(folder / "activation.png", U, piano, listed or ())
@@ -83,17 +96,11 @@ def decompose(path, out_dir, *, templates, args, map):
                 figures.plot_spectrogram(
                     folder / "spectrogram.png", recording.Y, lambda frames: piano.H @ U[:, frames], piano
                 )
-            if cli.sounds_wanted(args):
-                wanted = cli.notes_with_stems(U, piano, listed, args)
-                with cli.stem_writer(folder, recording, piano, wanted, args) as writer:
-                    for spectra in stems.masked_notes(recording.Y, piano, U, wanted, mask=args.mask):
-                        writer.write(spectra)
-                cli.finish_stems(writer, wanted, args)
             if args.listen:
                 cli.write_page(folder, U, piano, listed, writer, args)
             ending = {"iterations": len(cost), "stopped_by": reason, "normalised_error": float(error[-1])}
             cli.write_record(folder, recording, piano, args, adapted_with=strength, **ending)
-    cli.say_how_it_ended(out_dir, args, **ending)
+    cli.say_how_it_ended(out_dir, args, strength=strength, **ending)
 
 
 if __name__ == "__main__":

@@ -1230,6 +1230,14 @@ def _open_npy(path):
         raise InputError(f"{path}: cannot be read ({error.strerror}), expected a .npy file") from None
 
 
+def finite(x, path):
+    """``x``, a part of what is written to ``path``. Every writer asks here: what is not finite is never written."""
+    if not np.isfinite(x).all():
+        name = Path(path).name
+        raise InputError(f"{name}: got results that are not finite, expected a recording and basis of a moderate level")
+    return x
+
+
 @contextmanager
 def frame_writer(path, shape, dtype):
     """Write an array of ``shape`` whose last axis is frames as one ordinary ``.npy``, block after block.
@@ -1239,7 +1247,23 @@ def frame_writer(path, shape, dtype):
     with open(path, "wb") as file:
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": True, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        yield lambda block: file.write(np.ascontiguousarray(block.T, dtype).data)
+        yield lambda block: file.write(np.ascontiguousarray(finite(block, path).T, dtype).data)
+
+
+@contextmanager
+def picture(path, inches=None, dpi=100):
+    """Yield a figure of width and height ``inches``, which is saved to ``path``: every picture is drawn in here.
+
+    So a user's matplotlibrc, which may want what is not installed, changes none of them.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure  # pyplot would take as long to import as the whole run
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        figure = Figure(figsize=inches, dpi=dpi)
+        yield figure
+        figure.savefig(path)
 
 
 def plot_learning_curve(path, cost, reason):
@@ -1256,11 +1280,12 @@ def plot_learning_curve(path, cost, reason):
     reason : str
         What ended the run, see :func:`stopping_iteration`.
     """
-    from matplotlib.figure import Figure  # pyplot would take as long to import as the whole run
+    with picture(path, (7, 4)) as figure:
+        _draw_learning_curve(figure.add_axes((0.17, 0.14, 0.79, 0.76)), Path(path), cost, reason)
 
+
+def _draw_learning_curve(axes, path, cost, reason):
     iterations = np.arange(1, len(cost) + 1)
-    figure = Figure(figsize=(7, 4), dpi=100)
-    axes = figure.add_axes((0.17, 0.14, 0.79, 0.76))
     axes.plot(iterations, cost, "o-" if len(cost) <= MOST_MARKED else "-", color="#31688e", linewidth=2, markersize=5)
     stop = f"stopped at {len(cost)} by the {reason}: {cost[-1]:.3g}"
     axes.plot(iterations[-1], cost[-1], "D", color="#c0392b", markersize=8, label=stop)  # told apart by shape as well
@@ -1276,6 +1301,5 @@ def plot_learning_curve(path, cost, reason):
     if cost.min() > 0:
         axes.set_yscale("log")
     axes.set(xlabel="Iteration", ylabel="Normalised cost")
-    axes.set_title(f"Learning curve, {Path(path).stem.split('_')[-1]}", loc="left", fontsize=11)
+    axes.set_title(f"Learning curve, {path.stem.split('_')[-1]}", loc="left", fontsize=11)
     axes.grid(True, which="both", alpha=0.3)
-    figure.savefig(path)

@@ -125,9 +125,8 @@ def default_hop(n_fft):
 def save(folder, basis):
     """Write ``fixed_basis.npy``, its rotations and patterns, and its description into ``folder``."""
     path = Path(folder) / "fixed_basis.npy"
-    np.save(patterns_path(path), basis.patterns)
-    np.save(path, basis.H)
-    np.save(rotation_path(path), basis.rotation)
+    for place, array in ((patterns_path(path), basis.patterns), (path, basis.H), (rotation_path(path), basis.rotation)):
+        np.save(place, utils.finite(array, place))
     info = basis.stft | {"window": "hann", "columns": basis.columns}
     description_path(path).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
 

@@ -12,22 +12,37 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
+
 from piano import blocks, figures, notes, outputs, pitch, stems
 from piano.basis import patterns_path
-from piano.recording import is_audio, sound_at, with_sound
-from utils import InputError
+from piano.recording import SAMPLES, is_audio, sample_rate, sound_at, with_sound
+from utils import InputError, energy
 
 STEMS = "listed", "all"
-SUBTYPES = {"wav": "FLOAT", "flac": "PCM_24"}  # of each format of stems, the one that loses least
+SUBTYPES = {"flac": "PCM_24", "wav": "FLOAT"}  # of each format of stems, the one that loses least
 EXACT_DB = -400.0  # what a difference is below that is none: rounding stays above
+INAUDIBLE_DB = -96.0  # what a difference is below that nobody hears: the steps of 16 bit
+FLAC_BYTES = 0.5  # of a sample of a stem, 24 bit; .3 measured on piano
+PAGE_BYTES = 8  # of a sample of the recording; 5 to 7 measured
+SOFTEST = 1e-31  # largest sample of a sound, and its inverse: squares of what lies beyond have no single precision
 LARGEST = 2**31 - 1  # of whole numbers; numpy refuses far larger ones with a traceback
+MOST_ITERATIONS = 10**6  # that a curve of costs has room for, in every part of a recording that is fitted at a time
+READING, LISTING, ADAPTING = "Reading the recording", "Finding the notes", "Adapting to the piano"
+PHASES, APART, WRITING = "Following the notes", "Taking it apart", "Writing the results"
+BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
+DELAY_S, TICK_S = 2, 0.2  # a bar's first picture, and from one to the next
+STOPS = {
+    "number of iterations": "as many as were asked for",
+    "threshold": "until the error was below -thr",
+    "tolerance": "until one gained less than --tol",
+}
 
 
 def parser(doc, file):
     """An argument parser for the script ``file``. Its help is the docstring; its errors are one line, status 2."""
-    parser = argparse.ArgumentParser(
-        Path(file).name, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    style = {"usage": argparse.SUPPRESS, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = argparse.ArgumentParser(Path(file).name, description=doc, **style)
     parser.add_argument("--version", action="version", version=f"%(prog)s {outputs.VERSION}")
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {' '.join(message.split())}\n")
     return parser
@@ -36,6 +51,9 @@ def parser(doc, file):
 def parse(parser, argv):
     """Parse ``argv``. ``command`` holds the arguments of ``script`` without those that change no result."""
     argv = sys.argv[1:] if argv is None else argv
+    if not argv:
+        what, how = parser.description.split("\n\n")[:2]
+        parser.exit(2, f"{what}\n\n{how}\n\nAll options: python {parser.prog} -h\n")
     args = parser.parse_args([_with_its_default(*words) for words in itertools.pairwise([*argv, ""])])
     silent = argparse.ArgumentParser(add_help=False)
     add_output(silent)
@@ -50,8 +68,9 @@ def _with_its_default(word, following):
 
 
 def add_output(parser):
-    """Add the options of where results go and of what is shown and said."""
-    parser.add_argument(
+    """Add the options of where results go and of what is shown and said; returns the group of what is written."""
+    write = parser.add_argument_group("what to write")
+    write.add_argument(
         "-o",
         "--out-dir",
         type=Path,
@@ -59,17 +78,18 @@ def add_output(parser):
         metavar="DIR",
         help="folder for the results, made if it is not there (default: the current one)",
     )
-    parser.add_argument(
+    write.add_argument(
         "--overwrite",
         action="store_true",
         help="let results take the place of files that no run left there, or that were changed since; never of inputs",
     )
     parser.add_argument("--show", action="store_true", help="open the pictures in windows as well")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no remarks, only errors")
+    return write
 
 
 def add_decomposition(parser):
-    """Add the options of NMF.py and CNMF.py: input, iterations, basis, when to stop, what is known of the recording."""
+    """Add the arguments of NMF.py and CNMF.py; returns the groups of what is written and of how it is computed."""
     parser.add_argument(
         "inputs",
         metavar="SPEC",
@@ -77,66 +97,70 @@ def add_decomposition(parser):
         help="spectrogram (.npy, shape (K, M), linear amplitude) or sound (wav, flac, mp3, ...); with several, "
         "DIR holds a folder for each",
     )
-    parser.add_argument("n_iter", metavar="N_ITER", type=positive(int), help="number of iterations, at most")
-    parser.add_argument("basis", metavar="BASIS", help="basis, .npy, shape (K, L), written by make_init_H.py")
     parser.add_argument(
+        "n_iter", metavar="N_ITER", type=iterations, help="number of iterations, the rounds of fitting, at most"
+    )
+    parser.add_argument("basis", metavar="BASIS", help="basis, .npy, shape (K, L), written by make_init_H.py")
+    write = add_output(parser)
+    add_results(write, parser.add_argument_group("how to listen"))
+    compute = parser.add_argument_group("how to compute")
+    compute.add_argument(
         "-thr",
         type=not_negative,
         metavar="T",
         help="stop when the normalised error, sum |Y - model|^2 / sum |Y|^2, is below T (default: never)",
     )
-    parser.add_argument(
+    compute.add_argument(
         "--tol",
         type=not_negative,
         metavar="T",
         help="stop when an iteration lowers the cost by less than this fraction of it (default: never)",
     )
-    parser.add_argument(
+    compute.add_argument(
         "--adapt",
         type=strength,
         metavar="S",
         help="adapt the basis to the recording first; S > 0 is how firmly its templates hold it back, auto chooses it, "
         "none leaves the basis as it is (default: none; of CNMF.py with --stems or --listen: auto)",
     )
-    parser.add_argument(
+    compute.add_argument(
         "--score",
         metavar="FILE",
         help="list of the notes that are played, MIDI (.mid) or a table like notes.csv: they are not searched for, but "
         "aligned with the sound",
     )
-    parser.add_argument(
+    compute.add_argument(
         "--sr",
         type=positive(int),
         metavar="HZ",
         help="sampling rate of the basis, where no .json beside it tells",
     )
-    parser.add_argument(
+    compute.add_argument(
         "--dask",
         metavar="ADDRESS",
         help="have the work done by the workers of the Dask scheduler at ADDRESS, such as tcp://host:8786, or by one "
         "on each core of this machine (local)",
     )
-    parser.add_argument("--seed", type=seed, default=0, help="of the random start (default: %(default)s)")
-    add_results(parser)
-    add_output(parser)
+    compute.add_argument("--seed", type=seed, default=0, help="of the random start (default: %(default)s)")
+    return write, compute
 
 
-def add_results(parser):
+def add_results(write, listen):
     """Add the options of what NMF.py and CNMF.py write: the notes, their stems, and the page."""
-    parser.add_argument(
+    write.add_argument(
         "--notes",
         action="store_true",
         help="write notes.csv, notes.mid, notes.wav and spectrogram.png as well, which a sound always gets",
     )
-    parser.add_argument(
+    write.add_argument(
         "--stems",
         nargs="?",
         const="listed",
         choices=STEMS,
-        help="write the sound of each pitch, stems/060_C4.wav and so on, and what is left, residual.wav: of those that "
-        "are listed in notes.csv (the default), or of all that are loud enough, see --top-db",
+        help="write the sound of each pitch, stems/060_C4.flac and so on, and what is left, residual.flac: of those "
+        "that are listed in notes.csv (the default), or of all that are loud enough, see --top-db",
     )
-    parser.add_argument(
+    write.add_argument(
         "--top-db",
         type=not_negative,
         default=30.0,
@@ -144,24 +168,26 @@ def add_results(parser):
         help="where stems do not follow the list: a note whose peak lies further below the loudest note's has none and "
         "is left in the residual (default: %(default)s)",
     )
-    parser.add_argument(
-        "--format", choices=tuple(SUBTYPES), default="wav", help="of the stems' files (default: %(default)s)"
+    write.add_argument(
+        "--format", choices=tuple(SUBTYPES), default="flac", help="of the stems' files (default: %(default)s)"
     )
-    parser.add_argument(
+    write.add_argument(
         "--subtype",
         help="sample format of the stems, as soundfile names it (default: "
         + ", ".join(f"{subtype} for {kind}" for kind, subtype in SUBTYPES.items())
         + ")",
     )
-    parser.add_argument(
-        "--native-sr", action="store_true", help="write stems at the input's sampling rate, not at the basis'"
+    write.add_argument(
+        "--native-sr",
+        action="store_true",
+        help="write stems, residual and page at the recording's own sampling rate, not at the basis'",
     )
-    parser.add_argument(
+    listen.add_argument(
         "--listen",
         action="store_true",
         help="write listen.html, a page that plays the recording, each listed note and the residual",
     )
-    parser.add_argument(
+    listen.add_argument(
         "--listen-range",
         nargs=2,
         type=not_negative,
@@ -182,6 +208,14 @@ def positive(kind):
         return value
 
     return convert
+
+
+def iterations(text):
+    """An argparse type for numbers of iterations: whole ones up to ``MOST_ITERATIONS``."""
+    value = positive(int)(text)
+    if value > MOST_ITERATIONS:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number of at most {MOST_ITERATIONS}")
+    return value
 
 
 def not_negative(text):
@@ -231,6 +265,44 @@ def check_stems(args, basis):
     if args.subtype and not soundfile.check_format(args.format.upper(), args.subtype):
         known = ", ".join(sorted(set(soundfile.available_subtypes(args.format.upper()))))
         raise InputError(f"--subtype: got {args.subtype!r}, expected one of {known}")
+
+
+def check_length(out_dir, recording, basis, wanted, args):
+    """Raise :class:`InputError` where a recording is no sound by its level, or by its length too much for page or disk.
+
+    ``wanted`` are the notes that may have stems; None where the list will tell.
+    """
+    if recording.y is not None:
+        parts = blocks.frame_slices(len(recording.y), SAMPLES)
+        peak = max(float(np.abs(blocks.read_frames(recording.y, part)).max()) for part in parts)
+        if peak and not SOFTEST < peak < 1 / SOFTEST:
+            raise InputError(f"{recording.path}: got samples of {peak:.1g} at most, expected about 1 (is it damaged?)")
+    L, Y, n, sr = basis.H.shape[1], recording.Y, (recording.Y.shape[1] - 1) * recording.hop, recording.sr
+    if recording.y is not None and args.native_sr:
+        n, sr = round(len(recording.y) * sample_rate(recording.path) / sr), sample_rate(recording.path)
+    if args.listen:
+        from piano import listen
+
+        listen.check_span(args.listen_range, n, sr)
+    parts = {"activations": L * Y.shape[1] * Y.real.itemsize}
+    if hasattr(args, "phase"):
+        parts["reconst.npy"] = Y.nbytes
+        parts["phase_calc.npy, which --no-phase leaves out"] = args.phase * L * Y.nbytes
+    if recording.y is not None:
+        parts["notes.wav and the copy that notes are found in"] = 6 * len(recording.y)
+    if sounds_wanted(args):
+        kind, subtype = _format(args)
+        of_sample = FLAC_BYTES if kind == "flac" else {"PCM_16": 2, "PCM_24": 3, "DOUBLE": 8}.get(subtype, 4)
+        parts["stems"] = int(n * of_sample * len(wanted or ()))
+        parts["the residual and working copies"] = 16 * n
+        parts["listen.html"] = args.listen * PAGE_BYTES * n
+    outputs.check_space(out_dir, parts)
+
+
+def _format(args):
+    """Kind and sample format of the stems; where only the page wants them, they lose nothing."""
+    kind = args.format if args.stems else "wav"
+    return kind, args.subtype if args.stems and args.subtype else SUBTYPES[kind]
 
 
 def sounds_wanted(args):
@@ -286,7 +358,7 @@ def reserved_folder(out_dir, path, basis, args, own):
     return outputs.reserved_folder(out_dir, names, script=args.script, inputs=inputs, overwrite=args.overwrite)
 
 
-def adapted_basis(recording, basis, listed, args):
+def adapted_basis(recording, basis, listed, args, stage):
     """The basis, adapted if ``--adapt`` says so, the strength that held it back, and the prior of the activations."""
     if args.adapt in (None, "none"):
         return basis, None, None
@@ -294,13 +366,11 @@ def adapted_basis(recording, basis, listed, args):
 
     if not args.quiet:
         announce_compilation()
-    options = {"seed": args.seed, "progress": progress_bar("frame", args.quiet)}
-    adapted, strength, prior = adapt.adapt_basis(recording.Y, basis, args.adapt, listed, **options)
-    report(f"basis adapted with S = {strength:.3g}", args.quiet)
-    return adapted, strength, prior
+    options = {"seed": args.seed, "progress": stage(ADAPTING)}
+    return adapt.adapt_basis(recording.Y, basis, args.adapt, listed, **options)
 
 
-def listed_notes(recording, basis, args, map):
+def listed_notes(recording, basis, args, map, stage):
     """Notes of a sound by the event model, or as ``--score`` has them; None where only activations can tell."""
     score, patterns = read_score(args.score, basis) if args.score else None, patterns_path(args.basis).name
     if recording.y is None or basis.patterns is None:
@@ -313,10 +383,12 @@ def listed_notes(recording, basis, args, map):
         return None
     if not args.quiet:
         announce_compilation()
-    progress = progress_bar("sample", args.quiet)
-    found = notes.listed(sound_at(recording, notes.EVENT_SR), basis, score, progress=progress, map=map)
+    found = notes.listed(sound_at(recording, notes.EVENT_SR), basis, score, progress=stage(LISTING), map=map)
     if score is not None:
         report(f"{len(found)} of the {len(score)} notes of {args.score} were heard", args.quiet)
+    elif not found and energy(recording.Y):
+        why = "what is heard is no nearer to this piano's notes than noise is (much noise, clipping, a glitch?)"
+        report(f"{recording.path}: no notes are listed: {why}", args.quiet)
     return found
 
 
@@ -353,42 +425,66 @@ def stem_writer(folder, recording, basis, notes, args):
 
     Where only the page wants them, they go into the working folder and not among the results.
     """
-    kind, folder = (args.format, folder) if args.stems else ("wav", recording.folder)
-    subtype = args.subtype if args.stems and args.subtype else SUBTYPES[kind]
+    (kind, subtype), folder = _format(args), folder if args.stems else recording.folder
     names = {note: stems.file_name(basis, note, kind) for note in notes}
     sounding = with_sound(recording, native=args.native_sr)
     return stems.StemWriter(folder / outputs.STEMS, names, f"residual.{kind}", sounding, subtype)
 
 
-def finish_stems(writer, notes, args):
-    """Keep the stems of ``notes``, write the residual, and say what adding them up again gives."""
-    null = writer.add_residual(notes)
-    for name, count in writer.clipped.items():
-        report(f"{writer.recording.path}: {count} samples of {name} clipped; --format wav --subtype FLOAT never does")
-    if null is None:
-        added_up = "They are silent, as the recording is."
-    elif null < EXACT_DB:
-        added_up = "Added up, they are the recording."
-    else:
-        added_up = f"Added up, they differ from the recording by {null:.0f} dB."
-    report(f"{len(notes)} stems and a residual. {added_up}", args.quiet)
+def finish_stems(writer, kept, listed, args):
+    """Keep the stems of the notes ``kept``, write the residual, and say what adding them up again gives.
+
+    Returns ``listed``, with doubts about those whose stem is silent.
+    """
+    null = writer.add_residual(kept)
+    if args.stems:
+        for name, count in writer.clipped.items():
+            rest = f"what they lack is in {writer.residual} (--format wav --subtype FLOAT never clips)"
+            report(f"{writer.recording.path}: {count} samples of {name} clipped; {rest}")
+        if null is None:
+            added_up = "They are silent, as the recording is."
+        elif null < EXACT_DB:
+            added_up = "Added up, they are the recording."
+        else:
+            unheard = ", which nobody hears" if null < INAUDIBLE_DB else ""
+            added_up = f"Added up, they are the recording, but for a difference {-null:.0f} dB softer than it{unheard}."
+        report(f"{len(kept)} stems and a residual. {added_up}", args.quiet)
+    return listed if listed is None else stems.doubt_unheard(listed, writer)
 
 
 def write_page(folder, U, basis, listed, writer, args):
-    """Write ``listen.html`` from the stems."""
+    """Write ``listen.html`` from the stems; say so where they are too much for a page, and leave it out."""
     from piano import listen
 
     recording = writer.recording
     rows, _ = notes.sum_states(U, basis)
-    page = listen.write_page(
-        folder / outputs.PAGE,
-        listen.Sound(Path(recording.path).name, recording.y, recording.y_sr),
-        [note for note in listed if note.midi in writer.names],
-        {note: writer.folder / name for note, name in writer.names.items()},
-        listen.Roll(rows, list(basis.notes), basis.hop / basis.sr),
-        span=args.listen_range,
-    )
+    try:
+        page = listen.write_page(
+            folder / outputs.PAGE,
+            listen.Sound(Path(recording.path).name, recording.y, recording.y_sr, _inside(recording)),
+            [note for note in listed if note.midi in writer.names],
+            {note: writer.folder / name for note, name in writer.names.items()},
+            listen.Roll(rows, list(basis.notes), basis.hop / basis.sr),
+            span=args.listen_range,
+        )
+    except InputError as error:  # only when all is coded is it known how much it is; the rest took long to make
+        report(f"left out {error}")
+        return
     report(listen.in_words(page), args.quiet)
+
+
+def _inside(recording):
+    """What the page's sound is, and what the recording is where that is something else."""
+    inside = f"mono, {recording.y_sr / 1000:g} kHz"
+    if not is_audio(recording.path):
+        return f"The sound of this page is the spectrogram's: {inside}."
+    import soundfile
+
+    info = soundfile.info(recording.path)
+    if (info.channels, info.samplerate) == (1, recording.y_sr):
+        return f"The sound of this page is the recording's: {inside}."
+    channels = "1 channel" if info.channels == 1 else f"{info.channels} channels, which are mixed"
+    return f"The sound of this page is {inside}; the recording has {info.samplerate / 1000:g} kHz and {channels}."
 
 
 def write_record(folder, recording, basis, args, **ending):
@@ -398,35 +494,71 @@ def write_record(folder, recording, basis, args, **ending):
     outputs.write_record(folder, args.script, args.command, inputs, seed=args.seed, stft=basis.stft, **ending)
 
 
-def say_how_it_ended(out_dir, args, *, iterations, stopped_by, normalised_error):
+def say_how_it_ended(out_dir, args, *, strength, iterations, stopped_by, normalised_error):
     """Say how a decomposition ended and where its results are, and show its pictures if that is asked for."""
-    report(f"{iterations} iterations, stopped by the {stopped_by}; normalised error {normalised_error:.4g}", args.quiet)
-    say_where(out_dir, outputs.PAGE if args.listen else "activation.png", args.quiet)
+    if strength is not None:
+        report(f"The basis was adapted to this piano (--adapt {strength:.3g}; more stays closer to BASIS).", args.quiet)
+    loss = getattr(args, "loss", "frobenius")
+    if loss == "frobenius":
+        error = f"What the model leaves out has {100 * normalised_error:.2g} % of the recording's energy."
+    else:
+        error = f"The model's error is {normalised_error:.4g}, by --loss {loss}; 0 is the recording itself."
+    report(f"{iterations} rounds of fitting (iterations), {STOPS[stopped_by]}. {error}", args.quiet)
+    page = args.listen and (Path(out_dir) / outputs.PAGE).exists()
+    say_where(out_dir, outputs.PAGE if page else "activation.png", args.quiet)
     if args.show:
         figures.show(out_dir / name for name in (f"learning_curve_{Path(args.script).stem}.png", "activation.png"))
 
 
 def say_where(out_dir, first, quiet):
-    """Say where the results are, and which of them to open first."""
-    report(f"results are in {Path(out_dir).resolve()}: open {first}", quiet)
+    """Say where the results are, how large they are, and which of them to open first."""
+    size = outputs.size_in_words(outputs.results_size(out_dir))
+    report(f"results are in {Path(out_dir).resolve()} ({size}): open {first}", quiet)
 
 
-def progress_bar(unit, quiet):
-    """A function ``update(n, total)`` that draws a progress bar on stderr after two seconds.
+@contextlib.contextmanager
+def stages(path, basis, args):
+    """Context of one progress bar on stderr for all stages of a run on ``path``.
 
-    It draws nothing if stderr is no terminal, or if ``quiet`` is set.
+    Yields ``stage(name)``, which begins the next one and gives its ``update(n, total)``. The bar is there after
+    ``DELAY_S`` and gone at the end. It draws nothing if stderr is no terminal, or with ``--quiet``.
     """
-    if quiet or not sys.stderr.isatty():
-        return lambda n, total: None
+    if args.quiet or not sys.stderr.isatty():
+        yield lambda name: lambda n, total: None
+        return
     from tqdm import tqdm
 
-    return functools.partial(_advance, tqdm(unit=unit, unit_scale=True, delay=2, dynamic_ncols=True))
+    names = [READING, APART, WRITING]
+    names[1:1] = [LISTING] if is_audio(path) and basis.patterns is not None else []
+    names[-2:-2] = [ADAPTING] if args.adapt not in (None, "none") else []
+    names[-2:-2] = [PHASES] if getattr(args, "phase_init", None) == "sinusoidal" else []
+    bar = tqdm(
+        total=len(names), delay=DELAY_S, mininterval=0, miniters=0, leave=False, dynamic_ncols=True, bar_format=BAR
+    )
+    ended = threading.Event()
 
+    def tick():  # so that it moves where nothing is counted
+        while not ended.wait(TICK_S):
+            bar.update(0)
 
-def _advance(bar, n, total):
-    bar.total = total
-    bar.update(n)
-    if bar.n >= total:
+    def stage(name):
+        bar.n = begun = names.index(name)
+        bar.desc = f"[{begun + 1}/{len(names)}] {name}"
+        if bar.last_print_t > bar.start_t:  # it is there: short stages are named too
+            bar.refresh()
+
+        def update(n, total):
+            bar.n = min(bar.n + n / total, begun + 1)
+
+        return update
+
+    ticking = threading.Thread(target=tick, daemon=True)
+    ticking.start()
+    try:
+        yield stage
+    finally:
+        ended.set()
+        ticking.join()
         bar.close()
 
 
@@ -447,8 +579,13 @@ def announce_compilation():
 
 
 def report(message, quiet=False):
-    """Print a message on stderr, unless ``quiet``."""
-    if not quiet:
+    """Print a message on stderr, unless ``quiet``; where a progress bar is, in its place."""
+    if quiet:
+        return
+    tqdm = sys.modules["tqdm"].tqdm if "tqdm" in sys.modules else None  # no bar without it
+    with tqdm.get_lock() if tqdm else contextlib.nullcontext():
+        for bar in list(getattr(tqdm, "_instances", ())):
+            bar.clear(nolock=True)
         print(message, file=sys.stderr)
 
 
@@ -470,17 +607,55 @@ def _catch_interrupts():
     return interrupted
 
 
+class _Heedless:
+    """A stream like ``stream``, but where that cannot be written to, what is written is lost and nothing ends."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def write(self, text):
+        self._attempt(self.stream.write, text)
+
+    def flush(self):
+        self._attempt(self.stream.flush)
+
+    def _attempt(self, function, *arguments):
+        try:
+            function(*arguments)
+        except OSError:  # a full disk, a pipe that nobody reads, a terminal that is gone
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())  # for what waits in its buffer too
+            os.close(nowhere)
+
+
+def _heedless_stderr():
+    """Context in which stderr can be written to whatever it is; where it, stdin or stdout is closed, it is nowhere."""
+    while (nowhere := os.open(os.devnull, os.O_RDWR)) <= 2:  # or a file of results would have its number
+        pass
+    os.close(nowhere)
+    return contextlib.redirect_stderr(_Heedless(sys.stderr or open(2, "w", closefd=False)))
+
+
 def run(main):
     """Run a script: Ctrl-C ends it with status 130, a plain kill with 143, a full disk with one line and 1.
 
-    All three unwind the script, so no unfinished file is left. BLAS gets one thread. With more, it would add up in
-    another order, and results would depend on the number of cores.
+    All three unwind the script, so no unfinished file is left; so does the terminal that is closed (129). BLAS gets one
+    thread. With more, it would add up in another order, and results would depend on the number of cores.
     """
+    with _heedless_stderr():
+        return _run(main)
 
+
+def _run(main):
     def terminate(signum, frame):
         raise SystemExit(128 + signum)
 
-    signal.signal(signal.SIGTERM, terminate)
+    for ending in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows has no SIGHUP
+        if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(ending, terminate)
     interrupted = _catch_interrupts()
     try:
         with blocks.one_blas_thread():

@@ -103,14 +103,12 @@ def plot_activation(path, U, basis, notes=()):
     notes : sequence of Note
         Dashed where the confidence is below ``DOUBTFUL``. Notes that are not in the basis have no row and are left out.
     """
-    figure, _ = activation_figure(U, basis, notes)
-    figure.savefig(path)
+    with utils.picture(path) as figure:
+        draw_activation(figure, U, basis, notes)
 
 
-def activation_figure(U, basis, notes=()):
-    """The figure that :func:`plot_activation` saves, and a list of the axes of its rows, to be drawn on further."""
-    from matplotlib.figure import Figure
-
+def draw_activation(figure, U, basis, notes=()):
+    """Draw what :func:`plot_activation` saves; returns a list of the axes of its rows, to be drawn on further."""
     frame, longest = (basis.hop / basis.sr, ROW_S) if basis.columns else (1, ROW_FRAMES)
     spans = row_spans(U.shape[1], frame, longest)
     width, key_height = (PAGE_INCHES, PAGE_KEY_INCHES) if len(spans) > 1 else (PICTURE_INCHES, KEY_INCHES)
@@ -121,7 +119,7 @@ def activation_figure(U, basis, notes=()):
 
     height = np.clip((keys.stop - keys.start) * key_height, *ROW_INCHES)
     page = TOP_INCHES + len(spans) * (height + BELOW_INCHES)
-    figure = Figure(figsize=(width, page), dpi=100)
+    figure.set_size_inches(width, page)
     rows = []
     for i, (span, (image, left, right)) in enumerate(zip(spans, parts, strict=True)):
         bottom = page - TOP_INCHES - height - i * (height + BELOW_INCHES)
@@ -146,7 +144,7 @@ def activation_figure(U, basis, notes=()):
     add_legend(rows[0], doubtful)
     bar = figure.add_axes((1 - 0.9 / width, 1 - (TOP_INCHES + height) / page, 0.18 / width, height / page))
     figure.colorbar(energy, cax=bar).set_label("Activation (dB below the loudest)", fontsize=8)
-    return figure, rows
+    return rows
 
 
 def row_spans(n_frames, frame, longest):
@@ -308,9 +306,11 @@ def plot_basis(path, basis):
     basis : Basis
         With a description.
     """
-    from matplotlib.figure import Figure
+    with utils.picture(path, (9, 6)) as figure:
+        _draw_basis(figure, basis)
 
-    figure = Figure(figsize=(9, 6), dpi=100)
+
+def _draw_basis(figure, basis):
     axes = figure.add_axes((0.09, 0.11, 0.79, 0.82))
     H = basis.H
     edges = (np.arange(1, len(H) + 1) - 0.5) * basis.sr / basis.n_fft  # Hz; a logarithmic axis has no 0 Hz
@@ -324,7 +324,6 @@ def plot_basis(path, basis):
     axes.set_xticks(*note_ticks([column["note"] for column in basis.columns]), fontsize=8, rotation=90)
     axes.set(xlabel="Note", ylabel="Frequency (Hz)", title="Fixed basis")
     figure.colorbar(image, cax=figure.add_axes((0.90, 0.11, 0.02, 0.82)), label="Magnitude (dB below the peak)")
-    figure.savefig(path)
 
 
 def plot_spectrogram(path, Y, model, basis):
@@ -344,8 +343,11 @@ def plot_spectrogram(path, Y, model, basis):
     basis : Basis
         Without a description, axes are in bins and frames.
     """
-    from matplotlib.figure import Figure
+    with utils.picture(path, (9, 9)) as figure:
+        _draw_spectrogram(figure, Y, model, basis)
 
+
+def _draw_spectrogram(figure, Y, model, basis):
     n_bins, n_frames = Y.shape
     frame, bin_width, lowest = 1, 1, 0.5
     if basis.columns:
@@ -356,7 +358,6 @@ def plot_spectrogram(path, Y, model, basis):
     peak = max(observed.max(), modelled.max())
     observed, modelled = decibels(observed, peak=peak), decibels(modelled, peak=peak)
 
-    figure = Figure(figsize=(9, 9), dpi=100)
     magnitude = {"cmap": colours(), "vmin": -DB_RANGE, "vmax": 0}
     difference = {"cmap": "cividis", "vmin": -DIFFERENCE_DB, "vmax": DIFFERENCE_DB}
     octaves = lowest * 2.0 ** np.arange(1, np.log2(highest / lowest))
@@ -384,7 +385,6 @@ def plot_spectrogram(path, Y, model, basis):
             figure.colorbar(image, cax=bar, label="Magnitude (dB below the loudest)")
     axes.set_xlabel("Time (s)" if basis.columns else "Frame")
     figure.colorbar(image, cax=figure.add_axes((0.90, bottom, 0.02, 0.27)), label="Modelled over observed (dB)")
-    figure.savefig(path)
 
 
 def loudest_on_pixels(Y, model, rows):

@@ -707,8 +707,9 @@ function fillPage() {
   const of = `${notes.length} notes of ${listed} ${listed === 1 ? "pitch" : "pitches"}`;
   const found = notes.length ? of : "no notes were found in it";
   element("summary").textContent = `${span} \u00b7 ${found} \u00b7 ${code} inside`;
+  element("inside").textContent = page.inside;
   element("code").textContent = code === "FLAC"
-    ? "The sounds in this page are FLAC, 16 bit: nothing is lost that can be heard."
+    ? "The sounds in this page are FLAC, 16 bit, which loses nothing that can be heard of what it holds."
     : "The sounds in this page are MP3, as FLAC would be too large: they are a little coarser than the stems.";
   element("quietest").textContent = `\u2212${roll.range}`;
   const some = roll.colours.filter((_, i) => i % 15 === 0);

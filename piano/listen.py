@@ -49,6 +49,7 @@ class Sound(NamedTuple):
     title: str
     y: np.ndarray  # [shape=(n,), float], mono; may be mapped from a file
     sr: int  # Hz
+    inside: str = ""  # what of the recording this is: rate and channels, in words
 
 
 class Roll(NamedTuple):
@@ -98,8 +99,8 @@ def write_page(path, sound, notes, stems, roll, *, span=None):
     ValueError
         If a listed pitch has no stem, or one of another rate or length.
     """
-    title, y, sr = sound
-    first, last = _samples(span, len(y), sr)
+    title, y, sr, inside = sound
+    first, last = check_span(span, len(y), sr)
     start, stop = first / sr, last / sr
     listed = [note for note in notes if note.offset > start and note.onset < stop]
     pitches = sorted({note.midi for note in listed})
@@ -127,6 +128,7 @@ def write_page(path, sound, notes, stems, roll, *, span=None):
         {
             "title": title,
             "code": code,
+            "inside": inside,
             "rate": sr,
             "length": len(y),
             "offset": start,
@@ -147,8 +149,8 @@ def in_words(page):
     """What a page holds and how long one can be, in one line."""
     minutes, seconds = divmod(int(page.longest), 60)
     return (
-        f"{page.n_notes} notes, {page.code} inside, {page.n_bytes / 1e6:.1f} MB; "
-        f"a page holds some {minutes}:{seconds:02d} min of such a recording"
+        f"listen.html: {page.n_notes} notes, {page.code} inside, {page.n_bytes / 1e6:.1f} MB; "
+        f"such a page can hold {minutes}:{seconds:02d} min of this recording"
     )
 
 
@@ -365,17 +367,22 @@ def _digest(text):
 # --- Checks -----------------------------------------------------------------------------------------
 
 
-def _samples(span, n_samples, sr):
-    """First sample of the part to show, and the one after its last."""
-    if span is None:
-        return 0, n_samples
-    start, stop = span
+def check_span(span, n_samples, sr):
+    """First sample of the part to show, and the one after its last.
+
+    Raises
+    ------
+    InputError
+        If it lies outside the recording, is shorter than a sample, or by its length alone too much for a page.
+    """
     seconds = n_samples / sr
-    if not 0 <= start < min(stop, seconds):
-        raise InputError(
-            f"--listen-range: got {start:g} to {stop:g} s, expected a part of the recording's 0 to {seconds:.1f} s"
-        )
-    return round(start * sr), min(round(stop * sr), n_samples)
+    start, stop = span or (0, seconds)
+    if span and not (0 <= start < min(stop, seconds) and round(start * sr) < round(stop * sr)):
+        part = f"a part of the recording's 0 to {seconds:.1f} s"
+        raise InputError(f"--listen-range: got {start:g} to {stop:g} s, expected {part}")
+    first, last = round(start * sr), min(round(stop * sr), n_samples)
+    _check_length(8 * (last - first), DECODED_LIMIT, (last - first) / sr)
+    return first, last
 
 
 def _check_stems(stems, pitches, n_samples, sr):
@@ -397,6 +404,6 @@ def _check_stems(stems, pitches, n_samples, sr):
 def _check_length(got, limit, seconds):
     if got > limit:
         raise InputError(
-            f"page: got {seconds:.0f} s, expected at most {seconds * limit / got:.0f} s of this recording; "
-            "give it a shorter range"
+            f"listen.html: got {seconds:.0f} s, expected at most {int(seconds * limit / got)} s of this recording "
+            "(--listen-range A B takes a part)"
         )

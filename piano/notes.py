@@ -350,7 +350,7 @@ def write_sound(path, notes, n_samples, sr, peak):
     gain = min(peak, 1.0) / loudest if loudest else 0.0
     with soundfile.SoundFile(path, "w", sr, 1, "PCM_16", format="WAV") as file:
         for block in _rendered(notes, n_samples, sr):
-            file.write(gain * block)
+            file.write(utils.finite(gain * block, path))
 
 
 def _rendered(notes, n_samples, sr):

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from piano import blocks
-from utils import InputError
+from utils import InputError, finite
 
 VERSION = "1.0.0"
 LIBRARIES = ("numpy", "scipy", "librosa", "numba", "soundfile", "soxr", "matplotlib", "mido", "threadpoolctl")
@@ -183,7 +183,7 @@ def _hand_over(done, path, outdated):
 def save_arrays(folder, **arrays):
     """Write each array into ``folder`` as a ``.npy`` file of its name."""
     for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array)
+        np.save(folder / f"{name}.npy", finite(array, f"{name}.npy"))
 
 
 # --- What goes when results come --------------------------------------------------------------------
@@ -342,12 +342,29 @@ def _version(name):
         return None
 
 
-def check_space(path, n_bytes, way_out):
-    """Raise :class:`InputError` unless the disk that ``path`` is or will be on has room for ``n_bytes``."""
+def check_space(path, parts):
+    """Raise :class:`InputError` unless the disk that ``path`` is or will be on has room for all ``parts``.
+
+    ``parts`` has the number of bytes of each thing that will be written, by its name.
+    """
     path = Path(path).absolute()
     while not path.exists():
         path = path.parent
-    free = shutil.disk_usage(path).free
+    free, n_bytes = shutil.disk_usage(path).free, sum(parts.values())
     if n_bytes > free:
-        got, expected = f"{free / 1e9:.1f} GB of free space", f"{n_bytes / 1e9:.1f} GB for the results"
-        raise InputError(f"{path}: got {got}, expected {expected} ({way_out})")
+        most = max(parts, key=parts.get)
+        raise InputError(
+            f"{path}: got {size_in_words(free)} of free space, expected {size_in_words(n_bytes)}, "
+            f"of which {size_in_words(parts[most])} are for {most}"
+        )
+
+
+def size_in_words(n_bytes):
+    """A number of bytes, in MB or GB."""
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
+
+
+def results_size(path):
+    """Number of bytes of what the last run left in the folder ``path``."""
+    names = [RECORD, *json.loads((Path(path) / RECORD).read_text(encoding="utf-8"))["outputs"]]
+    return sum((Path(path) / name).stat().st_size for name in names)

@@ -12,13 +12,44 @@ import numpy as np
 import utils
 from piano import blocks, pitch
 from piano.recording import FRAMES, SAMPLES, InverseSTFT
+from utils import finite
+
+COARSE_DB = -40.0  # of a sum, relative to the recording: more is heard
+UNHEARD_DB = 40.0  # a note this much softer than listed has no sound of its own: leakage of others is as loud
 
 
-def file_name(basis, note, kind="wav"):
+def file_name(basis, note, kind="flac"):
     """Name of the stem of a note, one of the keys of ``basis.notes``: stems are in order of pitch by name."""
     if basis.columns is None:
         return f"component_{note:03d}.{kind}"
     return f"{note:03d}_{pitch.note_name(note).replace('#', 's')}.{kind}"
+
+
+def doubt_unheard(notes, writer):
+    """The listed notes, with no confidence in those of whose stem nothing is heard where they are listed.
+
+    That is where its peak there lies ``UNHEARD_DB`` below what the list says, both relative to the loudest note. A note
+    without a stem stays as it is.
+
+    Parameters
+    ----------
+    notes : list of Note
+    writer : StemWriter
+        Whose stems are written.
+    """
+    import soundfile
+
+    peaks, sr = {}, writer.recording.y_sr
+    for midi, name in writer.names.items():
+        with soundfile.SoundFile(writer.folder / name) as stem:
+            for i, note in enumerate(notes):
+                if note.midi == midi:
+                    stem.seek(min(int(note.onset * sr), stem.frames))
+                    peaks[i] = np.abs(stem.read(int((note.offset - note.onset) * sr))).max(initial=0)
+    loudest = max(peaks.values(), default=0)
+    least = [loudest * 10 ** ((note.level_db - UNHEARD_DB) / 20) for note in notes]
+    unheard = {i for i, peak in peaks.items() if peak <= least[i] and loudest}  # of silence alone nothing is known
+    return [note._replace(confidence=0.0) if i in unheard else note for i, note in enumerate(notes)]
 
 
 def sounding_notes(U, basis, top_db):
@@ -32,7 +63,8 @@ def masked_notes(Y, basis, U, wanted, *, mask="wiener"):
     """Yield each note's share of the mixture, block by block.
 
     ``ratio``: ``X_n = (sum_{l in n} H_kl U_lm / S_km) Y_km``; ``wiener``: the shares of squared magnitudes,
-    ``X_n = A_n^2 / (sum_n A_n^2) Y_km`` with ``A_n = sum_{l in n} H_kl U_lm``. All notes add up to Y.
+    ``X_n = A_n^2 / (sum_n A_n^2) Y_km`` with ``A_n = sum_{l in n} H_kl U_lm``. All notes add up to Y where the model is
+    not zero; there, none has a share.
 
     Parameters
     ----------
@@ -50,7 +82,7 @@ def masked_notes(Y, basis, U, wanted, *, mask="wiener"):
     list of np.ndarray [shape=(K, frames), complex]
         The wanted notes of one block of frames, in the order of ``basis.notes``.
     """
-    U = U / (U.max() or 1)  # squares of very soft or loud models stay finite
+    U = U / (U.max() or 1) / basis.H.max()  # squares of very soft or loud models stay finite
     for frames, block in blocks.frame_blocks(utils.spectrogram(Y).Y, FRAMES):
         yield _shares(block, basis, U[:, frames], wanted, {"ratio": 1, "wiener": 2}[mask])
 
@@ -67,11 +99,12 @@ def _shares(Y, basis, U, wanted, power):
     total = np.zeros(Y.shape, U.dtype)
     for frames, a in A.values():
         total[frames] += a
-    share = Y / np.maximum(total, np.finfo(U.dtype).tiny)
 
     def of_note(note):
-        X, (frames, a) = np.zeros_like(share), A[note]
-        X[frames] = a * share[frames]
+        X, (frames, a) = np.zeros_like(Y), A[note]
+        S = total[frames]
+        share = np.divide(a, S, out=np.zeros_like(a), where=S > 0)  # 0 / 0 is 0; no level makes it more than one
+        X[frames] = share * Y[frames]
         return X.T
 
     return blocks.in_threads(of_note, [note for note in basis.notes if note in wanted])
@@ -125,7 +158,8 @@ class StemWriter:
     names : dict
         File name of each note; the ending tells the format.
     residual : str
-        File name of what is left.
+        File name of what is left. Where the format cannot hold that, as samples exceed one or are far too soft for its
+        steps, it becomes ``residual.wav``, in floating point.
     recording : Recording
         Stems and residual add up to its sound, and have its sampling rate ``y_sr``.
     subtype : str
@@ -141,6 +175,7 @@ class StemWriter:
         self.folder, self.names, self.residual = Path(folder), names, residual
         self.recording, self.subtype = recording, subtype
         self.clipped, self.n_written = {}, {}  # by file name; a FLAC file that is being written does not tell
+        self.sums = recording.folder / "sum.f64"  # of the stems as they were written
         n_samples = -(-len(recording.y) * recording.sr // recording.y_sr)  # of the sound at the transform's rate
         size = {"n_fft": recording.n_fft, "hop": recording.hop}
         self.inverse = {note: InverseSTFT(recording.Y.shape[1], n_samples, **size) for note in names}
@@ -162,6 +197,7 @@ class StemWriter:
         self._in_threads(lambda note, X: self._write_samples(note, self.inverse[note].add(X)), spectra)
 
     def __exit__(self, kind, *_):
+        self.stack.callback(self.resamplers.clear)  # soxr complains, at length, of those that live to Python's end
         with self.stack, _disk_errors():
             if kind is None:
                 self._in_threads(lambda note: self._write_samples(note, self.inverse[note].finish(), last=True))
@@ -184,28 +220,36 @@ class StemWriter:
             Energy of ``y - residual - sum of stems``, in dB relative to that of y; None where y is silent or empty.
         """
         for note in set(self.names) - set(kept):
-            name = self.names.pop(note)
-            (self.folder / name).unlink()
-            self.clipped.pop(name, None)
+            self._drop(self.names.pop(note))
         stems = [self.folder / name for name in self.names.values()]
-        rest = self.folder / self.residual
-        y = self.recording.y
         with _disk_errors():
-            copy = self.recording.folder / "sum.f64"  # of the stems as they were written
-            with self._create(self.residual) as residual, open(copy, "wb") as sums:
-                for block, total in _totals(y, stems):
-                    self._put(residual, (block - total).astype(np.float32))
-                    sums.write(total.tobytes())
-            error = energy = 0.0
-            with open(copy, "rb") as sums:
-                for block, total in _totals(y, [rest]):
-                    total += np.frombuffer(sums.read(total.nbytes))
-                    error, energy = error + np.sum((block - total) ** 2), energy + np.sum(block**2)
-            copy.unlink()
-            for path in (*stems, rest):
+            null = self._write_residual(stems)
+            if self.residual in self.clipped or (null is not None and null > COARSE_DB):
+                self._drop(self.residual)  # whatever the stems lack, the sum must be right
+                self.residual, self.subtype = "residual.wav", "FLOAT"
+                null = self._write_residual(stems)
+            self.sums.unlink()
+            for path in (*stems, self.folder / self.residual):
                 erase_time(path)
-        floor = np.finfo(np.float64).tiny
-        return 10 * np.log10((error + floor) / (energy + floor)) if energy else None
+        return null
+
+    def _write_residual(self, stems):
+        """Write what is left of the recording; see :meth:`add_residual` for what is returned."""
+        with self._create(self.residual) as residual, open(self.sums, "wb") as sums:
+            for block, total in _totals(self.recording.y, stems):
+                self._put(residual, (block - total).astype(np.float32))
+                sums.write(total.tobytes())
+        error = energy = 0.0
+        with open(self.sums, "rb") as sums:
+            for block, total in _totals(self.recording.y, [self.folder / self.residual]):
+                total += np.frombuffer(sums.read(total.nbytes))
+                error, energy = error + np.sum((block - total) ** 2), energy + np.sum(block**2)
+        return 10 * np.log10(max(error / energy, np.finfo(np.float64).tiny)) if energy else None
+
+    def _drop(self, name):
+        (self.folder / name).unlink()
+        self.clipped.pop(name, None)
+        self.n_written.pop(name, None)
 
     def _create(self, name):
         import soundfile
@@ -224,7 +268,7 @@ class StemWriter:
             self.clipped[name] = self.clipped.get(name, 0) + n
         samples = samples[: len(self.recording.y) - self.n_written.get(name, 0)]
         self.n_written[name] = self.n_written.get(name, 0) + len(samples)
-        file.write(samples)
+        file.write(finite(samples, name))
 
 
 def _totals(y, paths):

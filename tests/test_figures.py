@@ -2,10 +2,14 @@
 
 import dataclasses
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
 
 import utils
 from piano import figures, notes, pitch
@@ -186,7 +190,7 @@ def test_listed_notes_are_outlined_where_their_energy_is():
     U = np.zeros((len(KEYS), 500))
     U[60 - 36, 100:150] = 1
     listed = [Listed(60, 99.5 * FRAME, 149.5 * FRAME), Listed(64, 3.0, 4.0, 0.7), Listed(67, 5.0, 6.0, 0.75)]
-    _, (axes,) = figures.activation_figure(U, PIANO, listed)
+    (axes,) = figures.draw_activation(Figure(dpi=100), U, PIANO, listed)
     np.testing.assert_allclose(outlined(axes), [(1.99, 2.99, 60, 0), (3, 4, 64, 1), (5, 6, 67, 0)])
     dB, times, midi = energy(axes)
     loud = dB > -1
@@ -201,10 +205,10 @@ def test_listed_notes_are_outlined_where_their_energy_is():
 def test_a_list_without_confidence_is_not_doubted_and_none_needs_no_legend(rng):
     U = rng.random((len(KEYS), 100))
     played = [notes.Note("C4", 60, 261.6, 0.1, 0.5, 0.0), notes.Note("A0", 21, 27.5, 0.1, 0.5, 0.0)]
-    _, (axes,) = figures.activation_figure(U, PIANO, played)
+    (axes,) = figures.draw_activation(Figure(dpi=100), U, PIANO, played)
     assert outlined(axes) == [(0.1, 0.5, 60, False)]  # the basis has no A0
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["listed note"]
-    _, (axes,) = figures.activation_figure(U, PIANO)
+    (axes,) = figures.draw_activation(Figure(dpi=100), U, PIANO)
     assert outlined(axes) == []
     assert axes.get_legend() is None
 
@@ -229,7 +233,7 @@ def test_nothing_is_lost_between_the_rows_of_a_page(rng):
     U[rng.integers(len(KEYS), size=len(clicks)), clicks] = 1
     listed = [Listed(36 + int(U[:, m].argmax()), (m - 0.5) * FRAME, (m + 0.5) * FRAME) for m in clicks]
     listed.append(Listed(60, 35.0, 85.0))
-    _, rows = figures.activation_figure(U, PIANO, listed)
+    rows = figures.draw_activation(Figure(dpi=100), U, PIANO, listed)
     assert len(rows) == 15
     found = []
     for axes in rows:
@@ -258,12 +262,13 @@ def test_columns_of_several_frames_stay_in_their_place():
 def test_all_rows_of_a_page_share_one_scale():
     U = np.full((len(KEYS), 4000), 0.1, np.float32)
     U[24, 3000] = 1
-    _, rows = figures.activation_figure(U, PIANO)
+    rows = figures.draw_activation(Figure(dpi=100), U, PIANO)
     assert [energy(axes)[0].max() for axes in rows] == pytest.approx([-20, 0], abs=ROUNDING_DB)
 
 
 def test_a_page_is_labelled_as_a_player_shows_time(rng):
-    figure, rows = figures.activation_figure(rng.random((len(KEYS), 30000), np.float32), PIANO)
+    figure = Figure(dpi=100)
+    rows = figures.draw_activation(figure, rng.random((len(KEYS), 30000), np.float32), PIANO)
     figure.draw_without_rendering()
     for axes, first in ((rows[0], 0), (rows[1], 40)):
         seconds = [tick for tick in axes.get_xticks() if first <= tick <= first + 40]
@@ -283,7 +288,7 @@ def test_the_part_of_the_keyboard_that_matters_is_shown():
     U[[0, 60 - 36, 72 - 36]] = np.array([[0.1], [1.0], [0.5]])  # C2 is 20 dB below C4
     shown = {}
     for name, listed in (("none", []), ("inside", [Listed(62, 0, 1)]), ("above", [Listed(62, 0, 1), Listed(90, 0, 1)])):
-        _, (axes,) = figures.activation_figure(U, PIANO, listed)
+        (axes,) = figures.draw_activation(Figure(dpi=100), U, PIANO, listed)
         low, high = axes.get_ylim()
         shown[name] = 36 + low + 0.5, 36 + high - 0.5
     assert shown == {"none": (36, 74), "inside": (58, 74), "above": (58, 92)}
@@ -346,3 +351,30 @@ def test_notes_are_named_as_far_apart_as_there_is_room():
         ticks, labels = figures.note_ticks(KEYS, most)
         assert labels == [name for name in KEYS if name[:-1] in letters]
         assert [KEYS[int(tick)] for tick in ticks] == labels
+
+
+def test_a_users_matplotlibrc_changes_no_picture(tmp_path, root, learnt):
+    """One that wants TeX, which may not be there, and other colours, sizes and margins."""
+    rng = np.random.default_rng(1)
+    np.save(tmp_path / "spec.npy", rng.random((1025, 20), np.float32))
+    settings = (
+        "text.usetex: True",
+        "lines.linewidth: 9",
+        "axes.facecolor: red",
+        "savefig.dpi: 30",
+        "savefig.bbox: tight",
+    )
+    (tmp_path / "matplotlibrc").write_text("\n".join(settings) + "\n")
+    runs = {"plain": {}, "users": {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}}
+    for name, own in runs.items():
+        command = [root / "NMF.py", tmp_path / "spec.npy", "3", learnt / "fixed_basis.npy", "--notes", "--quiet"]
+        command = [sys.executable, *command, "-o", tmp_path / name]
+        subprocess.run(command, env=os.environ | own, cwd=root, check=True, timeout=100)
+    pictures = {path.name: path.read_bytes() for path in (tmp_path / "plain").glob("*.png")}
+    assert len(pictures) == 3
+    assert pictures == {name: (tmp_path / "users" / name).read_bytes() for name in pictures}
+
+
+def test_every_picture_of_the_suite_is_drawn_where_no_matplotlibrc_counts(root):
+    sources = [*root.glob("*.py"), *root.glob("piano/*.py")]
+    assert sum(path.read_text(encoding="utf-8").count("savefig") for path in sources) == 1  # in utils.picture

@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.same_everywhere("kills processes")
 
-NEVER = "2000000"  # iterations
+NEVER = "1000000"  # iterations
 MESSAGE = "interrupted; nothing incomplete is left\n"
 
 
@@ -115,3 +115,32 @@ def test_where_it_is_ignored_it_stays_so(root):
         "sys.exit(cli.run(lambda: os.kill(os.getpid(), signal.SIGINT)))\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=root, env=os.environ, check=True, timeout=50)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_closed_terminal_and_a_plain_kill_leave_nothing(files, root, tmp_path, name):
+    process = start(root, files, tmp_path, ["NMF.py", "spec.npy", NEVER, "basis.npy"])
+    while process.poll() is None and not list(tmp_path.glob(".part-*")):
+        time.sleep(0.05)
+    process.send_signal(getattr(signal, name))
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 128 + getattr(signal, name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nohup_keeps_a_run_alive(files, root, tmp_path):
+    code = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from piano import cli\n"
+        "sys.exit(cli.run(lambda: os.kill(os.getpid(), signal.SIGHUP)))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True, timeout=50)
+
+
+@pytest.mark.parametrize("streams", ["2>&-", "2>/dev/full", "<&- >&- 2>&-", "2>&1 | true"])
+def test_nobody_who_listens_is_no_reason_to_fail(files, root, tmp_path, streams):
+    run = f'"{sys.executable}" "{root / "NMF.py"}" spec.npy 3 basis.npy -o "{tmp_path}"'
+    subprocess.run(["bash", "-c", f"{run} {streams}; exit ${{PIPESTATUS[0]}}"], cwd=files, check=True, timeout=100)
+    assert np.load(tmp_path / "cost.npy").shape == (3,)
+    assert (tmp_path / "run.json").exists()

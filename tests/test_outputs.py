@@ -100,12 +100,22 @@ def test_outputs_can_be_read_by_whom_the_umask_lets(tmp_path):
     assert stat.S_IMODE((tmp_path / "new" / "a.npy").stat().st_mode) == mode
 
 
-def test_results_that_the_disk_has_no_room_for_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(outputs.shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * 10**9))
-    outputs.check_space(tmp_path / "new" / "folder", 5 * 10**9, "less")
-    with pytest.raises(utils.InputError, match=r"got 5.0 GB of free space, expected 7.5 GB for the results \(less\)"):
-        outputs.check_space(tmp_path / "new" / "folder", 75 * 10**8, "less")
-    assert not (tmp_path / "new").exists()
+@pytest.mark.parametrize(
+    ("free", "parts", "message"),
+    [
+        (
+            5 * 10**9,
+            {"a": 7 * 10**9, "b": 5 * 10**8},
+            "5.0 GB of free space, expected 7.5 GB, of which 7.0 GB are for a",
+        ),
+        (2 * 10**6, {"a": 10**6, "b": 2 * 10**6}, "2.0 MB of free space, expected 3.0 MB, of which 2.0 MB are for b"),
+    ],
+)
+def test_results_that_the_disk_has_no_room_for_are_refused(tmp_path, monkeypatch, free, parts, message):
+    monkeypatch.setattr(outputs.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    outputs.check_space(tmp_path / "new" / "folder", {"a": free})
+    with pytest.raises(utils.InputError, match=message):
+        outputs.check_space(tmp_path / "new" / "folder", parts)
 
 
 def test_folders_made_on_the_way_go_with_a_run_that_fails(tmp_path):

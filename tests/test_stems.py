@@ -2,9 +2,13 @@
 
 import csv
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import librosa
 import numpy as np
@@ -15,7 +19,7 @@ import CNMF
 import make_init_H
 import NMF
 import utils
-from piano import notes, pitch, recording, stems
+from piano import listen, notes, outputs, pitch, recording, stems
 from piano.basis import Basis
 
 SR = 22050
@@ -40,7 +44,7 @@ def folder(tmp_path, monkeypatch, learnt, chord):
 
 def read_stems(folder):
     """All stems [shape=(n_files, n)] of a folder, by name, with their sampling rate."""
-    sounds = {path.name: soundfile.read(path, dtype="float64") for path in sorted(folder.glob("*.wav"))}
+    sounds = {path.name: soundfile.read(path, dtype="float64") for path in sorted(folder.iterdir())}
     (sr,) = {sr for _, sr in sounds.values()}
     return {name: y for name, (y, _) in sounds.items()}, sr
 
@@ -68,11 +72,11 @@ def test_stems_and_residual_sum_to_the_sound(folder, learnt, chord, capsys, scri
     script.main(["chord.wav", "10", "fixed_basis.npy", "--stems", "all", *options])
     stems, sr = read_stems(folder / "stems")
     assert sr == SR
-    assert "residual.wav" in stems
+    assert "residual.flac" in stems
     assert 5 < len(stems) <= 61
     assert null(chord.astype(np.float64), stems) < -120
-    assert "stems and a residual. Added up, they differ from the recording by -" in capsys.readouterr().err
-    assert soundfile.info(folder / "stems" / "residual.wav").subtype == "FLOAT"
+    assert "stems and a residual. Added up, they are the recording" in capsys.readouterr().err
+    assert soundfile.info(folder / "stems" / "residual.flac").subtype == "PCM_24"
     assert {"notes.csv", "notes.mid", "notes.wav", "spectrogram.png"} <= {path.name for path in folder.iterdir()}
 
 
@@ -84,17 +88,17 @@ def test_a_stem_is_the_inverse_transform_of_the_masked_mixture(folder, chord):
     power = np.einsum("kl,lm->lkm", H, U) ** 2
     info = json.loads((folder / "fixed_basis.json").read_text())
     for l, column in enumerate(info["columns"]):
-        name = f"{pitch.midi_of_name(column['note']):03d}_{column['note'].replace('#', 's')}.wav"
+        name = f"{pitch.midi_of_name(column['note']):03d}_{column['note'].replace('#', 's')}.flac"
         if name in stems:
             share = power[l] / np.maximum(power.sum(axis=0), 1e-300)  # the first frame may be silent
             expected = librosa.istft(share * Y, length=len(chord))
-            np.testing.assert_allclose(stems[name], expected, atol=2e-6)
+            np.testing.assert_allclose(stems[name], expected, atol=2e-6)  # steps of 24 bit are 1e-7
     assert len(stems) > 20
 
 
 def test_quiet_notes_are_left_in_the_residual(folder):
     NMF.main(["chord.wav", "20", "fixed_basis.npy", "--stems", "all", "--top-db", "12"])
-    U, names = np.load("activation_calc.npy"), [path.name for path in sorted((folder / "stems").glob("0*.wav"))]
+    U, names = np.load("activation_calc.npy"), [path.name for path in sorted((folder / "stems").glob("0*"))]
     peaks = 20 * np.log10(np.maximum(U.max(axis=1) / U.max(), 1e-20))
     assert [int(name[:3]) for name in names] == [36 + l for l in np.flatnonzero(peaks >= -12)]
 
@@ -136,29 +140,43 @@ def test_without_a_description_stems_are_numbered(folder, chord):
     (folder / "fixed_basis.json").unlink()
     NMF.main(["chord.wav", "5", "fixed_basis.npy", "--stems", "--sr", "22050"])
     stems, _ = read_stems(folder / "stems")
-    assert all(name.startswith("component_") for name in stems if name != "residual.wav")
+    assert all(name.startswith("component_") for name in stems if name != "residual.flac")
     assert null(chord.astype(np.float64), stems) < -120
 
 
 def test_clipping_is_told(folder, capsys):
     t = np.arange(SR) / SR
     soundfile.write("loud.wav", 3 * np.sin(2 * np.pi * 262 * t), SR, subtype="FLOAT")
-    NMF.main(["loud.wav", "20", "fixed_basis.npy", "--stems", "--subtype", "PCM_16", "--quiet"])
-    said = capsys.readouterr().err
-    assert "samples of 060_C4.wav clipped" in said
     NMF.main(["loud.wav", "20", "fixed_basis.npy", "--stems", "--quiet"])
+    said = capsys.readouterr().err
+    assert re.search(r"samples of 060_C4\.flac clipped; what they lack is in residual\.(wav|flac)", said)
+    NMF.main(["loud.wav", "20", "fixed_basis.npy", "--stems", "--format", "wav", "--quiet"])
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("options", [[], ["--subtype", "PCM_16"], ["--format", "wav", "--subtype", "PCM_16"]])
+@pytest.mark.parametrize("script", [NMF, CNMF])
+def test_what_clipped_stems_lack_is_in_the_residual(folder, script, options):
+    t = np.arange(SR) / SR
+    y = (4 * np.sin(2 * np.pi * 262 * t)).astype(np.float32)
+    soundfile.write("loud.wav", y, SR, subtype="FLOAT")
+    script.main(["loud.wav", "20", "fixed_basis.npy", "--stems", "--quiet", *options])
+    stems, _ = read_stems(folder / "stems")
+    loudest = {name: np.abs(stem).max() for name, stem in stems.items()}
+    assert loudest.pop("residual.wav") > 1
+    assert max(loudest.values()) == pytest.approx(1, abs=1e-4)  # steps of 16 bit
+    assert null(y.astype(np.float64), stems) < -120
 
 
 def test_every_clipped_sample_is_counted_above_and_below(folder, capsys):
     t = np.arange(SR) / SR
     soundfile.write("loud.wav", 3 * np.sin(2 * np.pi * 262 * t), SR, subtype="FLOAT")
-    NMF.main(["loud.wav", "20", "fixed_basis.npy", "--stems", "--quiet"])
+    NMF.main(["loud.wav", "20", "fixed_basis.npy", "--stems", "--format", "wav", "--quiet"])
     stem = read_stems(folder / "stems")[0]["060_C4.wav"]
     above, below = (stem > 1).sum(), (stem < -1).sum()
     assert min(above, below) > 100
     NMF.main(["loud.wav", "20", "fixed_basis.npy", "--stems", "--subtype", "PCM_16", "--quiet"])
-    assert f"{above + below} samples of 060_C4.wav clipped" in capsys.readouterr().err
+    assert f"{above + below} samples of 060_C4.flac clipped" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
@@ -166,17 +184,17 @@ def test_what_adding_the_stems_up_gives_is_told_in_db(folder, chord, capsys, sub
     soft = 0.3 * chord  # between the steps of the file's samples
     soundfile.write("soft.wav", soft, SR, subtype="FLOAT")
     NMF.main(["soft.wav", "10", "fixed_basis.npy", "--stems", "--subtype", subtype])
-    told = re.search(r"differ from the recording by (\S+) dB", capsys.readouterr().err)
+    told = re.search(r"a difference (\S+) dB softer", capsys.readouterr().err)
     stems, _ = read_stems(folder / "stems")
-    assert float(told[1]) == pytest.approx(null(soft.astype(np.float64), stems), abs=0.51)  # it is told in whole dB
+    assert -float(told[1]) == pytest.approx(null(soft.astype(np.float64), stems), abs=0.51)  # it is told in whole dB
 
 
 def test_silence_is_all_residual(folder):
     soundfile.write("silence.wav", np.zeros(5000), SR)
     NMF.main(["silence.wav", "3", "fixed_basis.npy", "--stems"])
     stems, _ = read_stems(folder / "stems")
-    assert list(stems) == ["residual.wav"]
-    assert not stems["residual.wav"].any()
+    assert list(stems) == ["residual.flac"]
+    assert not stems["residual.flac"].any()
 
 
 def test_old_stems_do_not_stay_among_new_ones(folder):
@@ -282,10 +300,61 @@ def test_a_note_is_masked_where_it_sounds_and_silent_elsewhere(rng):
     assert not found[1][:, 50:].any()
 
 
+@pytest.mark.parametrize("mask", ["wiener", "ratio"])
+@pytest.mark.parametrize("gains", [(1, 1), (1e15, 1), (1e37, 1e-30), (1e-30, 1e30)])
+def test_where_nothing_is_modelled_no_note_has_a_share(rng, mask, gains):
+    """A basis that is zero from some bin on, and levels at both ends of single precision."""
+    gain, level = np.float32(gains)
+    H, U = rng.random((9, 3), np.float32) * level, rng.random((3, 20), np.float32) * gain
+    H[6:], U[0] = 0, 0
+    Y = ((rng.random((9, 20)) + 1) * gain).astype(np.complex64)
+    (found,) = stems.masked_notes(Y, Basis(H), U, [0, 1, 2], mask=mask)
+    assert np.isfinite(found).all()
+    assert not np.any(found[0])
+    total = np.sum(found, axis=0)
+    np.testing.assert_allclose(total[:6], Y[:6], rtol=1e-5)
+    assert not total[6:].any()
+
+
+def test_a_basis_that_ends_early_leaves_the_rest_to_the_residual(folder, chord):
+    H = np.load("fixed_basis.npy")
+    H[300:] = 0
+    np.save("fixed_basis.npy", H)
+    NMF.main(["chord.wav", "5", "fixed_basis.npy", "--stems", "--quiet"])
+    stems, _ = read_stems(folder / "stems")
+    assert np.isfinite(list(stems.values())).all()
+    assert null(chord.astype(np.float64), stems) < -120
+
+
+def test_what_is_not_finite_is_never_written(tmp_path):
+    bad = np.array([[0, np.nan]], np.float32)
+    with pytest.raises(utils.InputError, match=r"a\.npy: got results that are not finite"):
+        outputs.save_arrays(tmp_path, a=bad)
+    with (
+        pytest.raises(utils.InputError, match=r"b\.npy: got results"),
+        utils.frame_writer(tmp_path / "b.npy", (1, 2), "f4") as write,
+    ):
+        write(bad)
+    sound = recording.Recording("a", np.ones((1025, 4), np.complex64), np.ones(1536), 22050, 22050, 2048, 512, tmp_path)
+    writer = stems.StemWriter(tmp_path / "stems", {0: "c.wav"}, "residual.flac", sound, "FLOAT")
+    with pytest.raises(utils.InputError, match=r"c\.wav: got results"), writer:
+        writer.write([np.full((1025, 4), np.nan, np.complex64)])
+    with pytest.raises(utils.InputError, match="got results"):
+        notes.write_sound(tmp_path / "d.wav", [notes.Note("C4", 60, 262.0, 0, 1, np.nan)], 9, 8000, 1.0)
+
+
+def test_every_writer_of_the_suite_asks_whether_its_numbers_are_finite(root):
+    """Where arrays and sounds are written: np.save, and soundfile's and utils.frame_writer's write."""
+    for path in [*root.glob("*.py"), *root.glob("piano/*.py")]:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if re.search(r"np\.save\(|\bfile\.write\((gain|samples|np)", line):
+                assert "finite(" in line, f"{path.name}: {line.strip()}"
+
+
 def test_files_are_named_after_notes_only():
     piano = Basis(np.ones((3, 3)), columns=[{"note": "C#4"}, {"note": "C#4"}, {"note": "Db5"}])
     names = {stems.file_name(piano, note): columns for note, columns in piano.notes.items()}
-    assert names == {"061_Cs4.wav": [0, 1], "073_Cs5.wav": [2]}
+    assert names == {"061_Cs4.flac": [0, 1], "073_Cs5.flac": [2]}
 
 
 # --- The notes of the list ---
@@ -307,7 +376,7 @@ def listed_pitches(folder):
 def test_stems_are_the_listed_notes_and_the_rest_is_residual(with_patterns, chord, script, options):
     script.main(["chord.wav", "5", "fixed_basis.npy", "--stems", "--quiet", *options])
     stems, _ = read_stems(with_patterns / "stems")
-    assert {int(name[:3]) for name in stems if name != "residual.wav"} == listed_pitches(with_patterns)
+    assert {int(name[:3]) for name in stems if name != "residual.flac"} == listed_pitches(with_patterns)
     assert len(stems) > 5
     assert null(chord.astype(np.float64), stems) < -120
 
@@ -333,13 +402,13 @@ def test_a_basis_without_patterns_says_so_and_lists_by_activations(folder, capsy
     NMF.main(["chord.wav", "5", "fixed_basis.npy", "--stems"])
     assert "notes are listed by activations alone" in capsys.readouterr().err
     stems, _ = read_stems(folder / "stems")
-    assert {int(name[:3]) for name in stems if name != "residual.wav"} == listed_pitches(folder)
+    assert {int(name[:3]) for name in stems if name != "residual.flac"} == listed_pitches(folder)
 
 
 @pytest.mark.parametrize(("subtype", "expected"), [(None, "PCM_24"), ("PCM_16", "PCM_16")])
 def test_stems_as_flac(with_patterns, chord, subtype, expected):
     options = ["--subtype", subtype] if subtype else []
-    NMF.main(["chord.wav", "5", "fixed_basis.npy", "--stems", "--format", "flac", "--quiet", *options])
+    NMF.main(["chord.wav", "5", "fixed_basis.npy", "--stems", "--quiet", *options])
     paths = sorted((with_patterns / "stems").iterdir())
     assert {path.suffix for path in paths} == {".flac"}
     assert {soundfile.info(path).subtype for path in paths} == {expected}
@@ -349,15 +418,149 @@ def test_stems_as_flac(with_patterns, chord, subtype, expected):
 
 def test_stems_without_a_value_may_stand_before_the_recording(with_patterns):
     NMF.main(["--stems", "chord.wav", "3", "fixed_basis.npy", "--quiet"])
-    assert (with_patterns / "stems" / "residual.wav").exists()
+    assert (with_patterns / "stems" / "residual.flac").exists()
 
 
 def test_a_page_needs_no_stems(with_patterns, capsys):
     NMF.main(["chord.wav", "3", "fixed_basis.npy", "--listen", "--listen-range", "0.2", "1.1"])
     said = capsys.readouterr().err.splitlines()
-    assert said[-1] == f"results are in {with_patterns}: open listen.html"
+    assert said[-1].startswith(f"results are in {with_patterns} (")
+    assert said[-1].endswith(": open listen.html")
+    assert not any("residual" in line for line in said)
     assert not (with_patterns / "stems").exists()
     assert b"chord.wav" in (with_patterns / "listen.html").read_bytes()
+
+
+@pytest.mark.parametrize("script", [NMF, CNMF])
+@pytest.mark.parametrize(
+    "spoil", [lambda y: y * np.float32(1e-40), lambda y: np.where(np.arange(len(y)) == 99, 1e38, y)]
+)
+def test_what_is_wrong_with_the_level_of_a_sound_is_told_of_the_sound(with_patterns, chord, capsys, script, spoil):
+    soundfile.write("odd.wav", spoil(chord), SR, subtype="FLOAT")
+    with pytest.raises(SystemExit) as end:
+        script.main(["odd.wav", "3", "fixed_basis.npy", "--listen", "-o", "out"])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(r"error: odd\.wav: got samples of \d+e[+-]\d+ at most, expected about 1", line)
+    assert not Path("out").exists()
+
+
+def test_a_sound_far_too_soft_for_flac_is_kept_in_the_residual(with_patterns, chord):
+    soft = (1e-20 * chord).astype(np.float32)
+    soundfile.write("soft.wav", soft, SR, subtype="FLOAT")
+    NMF.main(["soft.wav", "3", "fixed_basis.npy", "--stems", "--quiet"])
+    stems, _ = read_stems(with_patterns / "stems")
+    assert "residual.wav" in stems
+    assert null(soft.astype(np.float64), stems) < -120
+
+
+def test_a_list_that_noise_empties_says_why(with_patterns, rng, capsys):
+    soundfile.write("noise.wav", 0.1 * rng.standard_normal(2 * SR), SR)
+    soundfile.write("silence.wav", np.zeros(SR), SR)
+    told = {}
+    for name in ("noise", "silence"):
+        NMF.main([f"{name}.wav", "3", "fixed_basis.npy", "-o", name])
+        told[name] = capsys.readouterr().err
+        assert Path(name, "notes.csv").read_text().count("\n") == 1
+    assert (
+        "noise.wav: no notes are listed: what is heard is no nearer to this piano's notes than noise is"
+        in told["noise"]
+    )
+    assert "no notes" not in told["silence"]
+
+
+@pytest.mark.parametrize(("limit", "at_once"), [("DECODED_LIMIT", True), ("PAGE_LIMIT", False)])
+@pytest.mark.parametrize("script", [NMF, CNMF])
+def test_a_page_that_is_too_long_costs_nothing_else(with_patterns, capsys, monkeypatch, script, limit, at_once):
+    """What the length tells is told before the work; if only the coded page tells, all else is kept."""
+    monkeypatch.setattr(listen, limit, 100_000 if at_once else 20_000)
+    monkeypatch.setattr(listen, "FLAC_LIMIT", 0)
+    monkeypatch.setattr(notes, "listed", None if at_once else notes.listed)  # the work is not begun
+    command = ["chord.wav", "3", "fixed_basis.npy", "--stems", "--listen", "-o", "out"]
+    if at_once:
+        with pytest.raises(SystemExit) as end:
+            script.main(command)
+        assert end.value.code == 2
+        assert not Path("out").exists()
+    else:
+        script.main(command)
+        assert {"notes.csv", "stems", "run.json"} <= {path.name for path in Path("out").iterdir()}
+        assert not Path("out/listen.html").exists()
+    said = capsys.readouterr().err.splitlines()
+    (told,) = (line for line in said if "listen.html: got" in line)
+    assert "s of this recording (--listen-range A B takes a part)" in told
+    assert at_once or said[-1].endswith("open activation.png")
+
+
+@pytest.mark.parametrize(("script", "options"), [(NMF, ["--stems"]), (NMF, ["--stems", "all"]), (CNMF, ["--listen"])])
+def test_room_for_the_stems_is_looked_for_before_the_work(with_patterns, capsys, monkeypatch, script, options):
+    """Enough for arrays, but not for the sounds."""
+    monkeypatch.setattr(outputs.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_700_000))
+    monkeypatch.setattr(utils, "nmf", None)
+    with pytest.raises(SystemExit) as end:
+        script.main(["chord.wav", "3", "fixed_basis.npy", "--format", "wav", *options])
+    assert end.value.code == 2
+    assert re.search(r"got 1\.7 MB of free space, expected .* MB, of which .* MB are for", capsys.readouterr().err)
+
+
+def test_the_page_says_what_its_sound_is(with_patterns, chord):
+    soundfile.write("stereo.wav", np.column_stack([chord, 0.5 * chord]), 44100)
+    told = {}
+    for name, options in (("chord", []), ("stereo", []), ("stereo", ["--native-sr"])):
+        NMF.main([f"{name}.wav", "3", "fixed_basis.npy", "--listen", "--quiet", "-o", "out", *options])
+        html = Path("out/listen.html").read_text(encoding="utf-8")
+        page = json.loads(re.search(r'id="data">(.*?)</script>', html)[1])
+        told[name, *options] = page["inside"], page["rate"]
+    mixed = "the recording has 44.1 kHz and 2 channels, which are mixed."
+    assert told == {
+        ("chord",): ("The sound of this page is the recording's: mono, 22.05 kHz.", 22050),
+        ("stereo",): (f"The sound of this page is mono, 22.05 kHz; {mixed}", 22050),
+        ("stereo", "--native-sr"): (f"The sound of this page is mono, 44.1 kHz; {mixed}", 44100),
+    }
+
+
+def test_a_note_that_is_not_heard_in_its_stem_is_doubtful(tmp_path):
+    """Levels of stems beside those of the list: 39 and 41 dB softer than listed, silent, and without a stem."""
+    listed = [
+        notes.Note("C4", 60, 262.0, 0.0, 0.5, 0.0),
+        notes.Note("D4", 62, 294.0, 0.5, 1.0, -10.0),
+        notes.Note("D4", 62, 294.0, 1.0, 1.5, -10.0),
+        notes.Note("E4", 64, 330.0, 0.0, 1.5, -20.0),
+        notes.Note("F4", 65, 349.0, 0.0, 1.5, -20.0),
+    ]
+    y = np.zeros(12000, np.float32)
+    sound = recording.Recording("a", None, y, 8000, 8000, 8, 8, tmp_path)
+    writer = SimpleNamespace(recording=sound, folder=tmp_path, names={60: "60.wav", 62: "62.wav", 64: "64.wav"})
+    levels = {60: [(0, 0.5)], 62: [(4000, 0.5 * 10 ** (-49 / 20)), (8000, 0.5 * 10 ** (-51 / 20))], 64: []}
+    for midi, places in levels.items():
+        stem = y.copy()
+        for first, level in places:
+            stem[first + 100 : first + 200] = level
+        soundfile.write(tmp_path / f"{midi}.wav", stem, 8000, subtype="FLOAT")
+    doubted = stems.doubt_unheard(listed, writer)
+    assert [note.confidence for note in doubted] == [1, 1, 0, 0, 1]
+    assert [note[:-1] for note in doubted] == [note[:-1] for note in listed]
+
+
+@pytest.mark.parametrize("script", [NMF, CNMF])
+def test_doubts_about_a_silent_stem_are_everywhere(with_patterns, drawn, monkeypatch, script):
+    """A note on the list that nothing sounds of: for B6, the basis has a bin where the recording has nothing."""
+    found = [notes.Note("B6", 95, 1975.5, 0.2, 1.0, 0.0), notes.Note("E3", 52, 164.8, 0.0, 1.0, 0.0)]
+    monkeypatch.setattr(notes, "listed", lambda *_, **__: found)
+    H = np.load("fixed_basis.npy")
+    H[:, -1] = 0
+    H[-1, -1] = 1  # at the Nyquist frequency
+    np.save("fixed_basis.npy", H)
+    options = ["--adapt", "none"] if script is CNMF else []
+    script.main(["chord.wav", "10", "fixed_basis.npy", "--listen", "--quiet", *options])
+    with open("notes.csv", newline="", encoding="utf-8") as file:
+        confidence = {row["note"]: float(row["confidence"]) for row in csv.DictReader(file)}
+    assert confidence == {"B6": 0, "E3": 1}
+    html = Path("listen.html").read_text(encoding="utf-8")
+    page = json.loads(re.search(r'id="data">(.*?)</script>', html)[1])
+    assert {note["name"]: note["doubtful"] for note in page["notes"]} == {"B6": True, "E3": False}
+    legend = drawn["activation.png"].axes[0].get_legend().get_texts()
+    assert [text.get_text() for text in legend] == ["listed note", "doubtful note"]
 
 
 def test_a_score_is_aligned_and_can_be_edited(with_patterns, capsys):
@@ -387,6 +590,8 @@ def test_keys_beyond_the_basis_are_named(with_patterns, capsys):
         (["spec.npy", "--score", "other.csv"], "--score: got no sound with patterns of notes"),
         (["chord.wav", "--listen-range", "0", "1"], "--listen-range: got it without --listen"),
         (["chord.wav", "--listen", "--listen-range", "2", "1"], "--listen-range: got 2 to 1 s, expected a part"),
+        (["chord.wav", "--listen", "--listen-range", "9", "10"], "expected a part of the recording's 0 to 1.5 s"),
+        (["chord.wav", "--listen", "--listen-range", "1", "1.00001"], "--listen-range: got 1 to 1.00001 s, expected"),
         (["chord.wav", "--stems", "--format", "flac", "--subtype", "FLOAT"], "--subtype: got 'FLOAT', expected one of"),
     ],
 )
@@ -403,3 +608,23 @@ def test_bad_scores_and_pages(with_patterns, chord, capsys, arguments, message):
     assert end.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert {path: path.stat().st_mtime_ns for path in with_patterns.rglob("*")} == before
+
+
+def test_a_run_at_the_recordings_rate_ends_without_a_word_of_soxr(root, tmp_path):
+    code = (
+        "import gc, numpy as np\n"
+        "from piano import recording, stems\n"
+        "from pathlib import Path\n"
+        "Y, y = np.ones((5, 4), np.complex64), np.ones(48, np.float32)\n"
+        "sound = recording.Recording('a', Y, y, 16000, 8000, 8, 8, Path())\n"
+        "with stems.StemWriter(Path('stems'), {60: 'c.wav'}, 'residual.wav', sound, 'FLOAT') as writer:\n"
+        "    writer.write([Y])\n"
+        "writer.itself = writer\n"  # a cycle that nobody collects
+        "del writer\n"
+        "gc.freeze()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""

@@ -84,46 +84,43 @@ def photograph(page, path):
 
 def draw_piano_roll(path, U, basis, played):
     """Draw activations, and over them the outline of every note that was played."""
-    figure, (axes,) = figures.activation_figure(U, basis, played)
-    axes.set_title("A chorale taken apart: activation of each note", loc="left")
-    axes.get_legend().get_texts()[0].set_text("key held down, as played")
-    figure.savefig(path, dpi=DPI)
+    with utils.picture(path, dpi=DPI) as figure:
+        (axes,) = figures.draw_activation(figure, U, basis, played)
+        axes.set_title("A chorale taken apart: activation of each note", loc="left")
+        axes.get_legend().get_texts()[0].set_text("key held down, as played")
 
 
 def draw_start_and_learnt(path, basis, name):
     """Draw the harmonic Gaussian mixture of one note, and over it the spectrum learnt from its template."""
-    from matplotlib.figure import Figure
-
     column = [column["note"] for column in basis.columns].index(name)
     f0 = basis.columns[column]["f0"]
     start = utils.harmonic_gmm(f0, sr=basis.sr, n_fft=basis.n_fft)
     frequencies = np.arange(len(basis.H)) * basis.sr / basis.n_fft
     span = 2 * figures.DB_RANGE  # curves leave the picture rather than run along its edge
 
-    figure = Figure(figsize=(9, 4.5), dpi=100)
-    axes = figure.add_axes((0.08, 0.13, 0.89, 0.76))
-    axes.fill_between(
-        frequencies,
-        figures.decibels(start, span),
-        -span,
-        step="mid",
-        color=START_COLOUR,
-        alpha=0.6,
-        linewidth=0,
-        label=f"start: harmonic Gaussian mixture at {f0:.2f} Hz",
-    )
-    axes.plot(
-        frequencies,
-        figures.decibels(basis.H[:, column], span),
-        color=LEARNT_COLOUR,
-        linewidth=1.3,
-        label="learnt from the template",
-    )
-    axes.set(xlim=(0, HIGHEST_HZ), ylim=(-figures.DB_RANGE, 2))
-    axes.set(xlabel="Frequency (Hz)", ylabel="Magnitude (dB below the peak)", title=f"Spectrum of {name}")
-    axes.grid(alpha=0.3)
-    axes.legend(loc="upper right", framealpha=1)
-    figure.savefig(path, dpi=DPI)
+    with utils.picture(path, (9, 4.5), dpi=DPI) as figure:
+        axes = figure.add_axes((0.08, 0.13, 0.89, 0.76))
+        axes.fill_between(
+            frequencies,
+            figures.decibels(start, span),
+            -span,
+            step="mid",
+            color=START_COLOUR,
+            alpha=0.6,
+            linewidth=0,
+            label=f"start: harmonic Gaussian mixture at {f0:.2f} Hz",
+        )
+        axes.plot(
+            frequencies,
+            figures.decibels(basis.H[:, column], span),
+            color=LEARNT_COLOUR,
+            linewidth=1.3,
+            label="learnt from the template",
+        )
+        axes.set(xlim=(0, HIGHEST_HZ), ylim=(-figures.DB_RANGE, 2))
+        axes.set(xlabel="Frequency (Hz)", ylabel="Magnitude (dB below the peak)", title=f"Spectrum of {name}")
+        axes.grid(alpha=0.3)
+        axes.legend(loc="upper right", framealpha=1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,79 @@
+"""The progress bar, as a terminal shows it."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+
+import pytest
+import soundfile
+
+SHOWN_AT_ONCE = (
+    "from piano import cli; import {0}; cli.DELAY_S = cli.TICK_S = 0.001; raise SystemExit(cli.run({0}.main))"
+)
+
+
+@pytest.fixture
+def short(root, tmp_path):
+    y, sr = soundfile.read(root / "examples" / "chorale" / "matched" / "mixture.flac", frames=22050)
+    soundfile.write(tmp_path / "short.wav", y, sr)
+    return tmp_path / "short.wav"
+
+
+def on_terminal(root, script, arguments):
+    """What a command writes on a terminal of its own."""
+    ours, its = pty.openpty()
+    termios.tcsetwinsize(its, (24, 100))
+    command = [sys.executable, "-c", SHOWN_AT_ONCE.format(script), *map(str, arguments)]
+    with subprocess.Popen(command, cwd=root, stdin=its, stdout=its, stderr=its) as process:
+        os.close(its)
+        told = b""
+        while part := _read(ours):
+            told += part
+    os.close(ours)
+    assert process.returncode == 0
+    return told.decode()
+
+
+def _read(terminal):
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # Linux's way of saying that the other end is closed
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "names"),
+    [
+        ("NMF", [], ["Reading the recording", "Finding the notes", "Taking it apart", "Writing the results"]),
+        (
+            "CNMF",
+            ["--listen"],
+            [
+                *("Reading the recording", "Finding the notes", "Adapting to the piano"),
+                *("Taking it apart", "Writing the results"),
+            ],
+        ),
+    ],
+)
+def test_one_bar_with_named_stages_is_gone_at_the_end(root, learnt, short, tmp_path, script, options, names):
+    arguments = [short, "20", learnt / "fixed_basis.npy", *options, "-o", tmp_path / "out"]
+    told = on_terminal(root, script, arguments)
+    shown = re.findall(r"\[(\d)/(\d)\] ([A-Z][a-z ]+[a-z]) +(\d+)%", told)
+    stages = list(dict.fromkeys((int(i), int(n), name) for i, n, name, _ in shown))
+    assert stages == [(i, len(names), name) for i, name in enumerate(names, 1)]
+    shares = [int(share) for *_, share in shown]
+    assert shares == sorted(shares)
+    screen = [line.rpartition("\r")[2] for line in told.replace("\r\n", "\n").split("\n")]  # what stays on each line
+    assert not any("%|" in line for line in screen)
+    assert screen[-2].startswith("results are in ")
+
+
+def test_where_there_is_no_terminal_or_with_quiet_there_is_no_bar(root, learnt, short, tmp_path):
+    arguments = [short, "3", learnt / "fixed_basis.npy", "--overwrite", "-o", tmp_path / "out"]
+    assert on_terminal(root, "NMF", [*arguments, "--quiet"]) == ""
+    command = [sys.executable, "-c", SHOWN_AT_ONCE.format("NMF"), *map(str, arguments)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert "%|" not in done.stderr + done.stdout
