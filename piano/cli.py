@@ -13,10 +13,12 @@ import threading
 from pathlib import Path
 
 from piano import figures, notes, outputs, pitch, stems
-from piano.basis import patterns_path
-from piano.recording import is_audio, sound_at, with_sound
+from piano.basis import patterns_path, rotation_path
+from piano.files import ARRAY, FOREIGN, SOUND, check_kind, kind
+from piano.recording import inputs_in, is_sound, sound_at, with_sound
 from utils import InputError, one_blas_thread
 
+N_ITER = 200  # iterations, where the user names none
 STEMS = "listed", "all"
 SUBTYPES = {"wav": "FLOAT", "flac": "PCM_24"}  # of each format of stems, the one that loses least
 EXACT_DB = -400.0  # what a difference is below that is none: rounding stays above
@@ -36,12 +38,69 @@ def parser(doc, file):
 def parse(parser, argv):
     """Parse ``argv``. ``command`` holds the arguments of ``script`` without those that change no result."""
     argv = sys.argv[1:] if argv is None else argv
-    args = parser.parse_args([_with_its_default(*words) for words in itertools.pairwise([*argv, ""])])
+    args = parser.parse_intermixed_args([_with_its_default(*words) for words in itertools.pairwise([*argv, ""])])
     silent = argparse.ArgumentParser(add_help=False)
     add_output(silent)
     silent.add_argument("--dask")
     args.script, (_, args.command) = parser.prog, silent.parse_known_args(argv)
     return args
+
+
+def parse_decomposition(parser, argv):
+    """:func:`parse` for NMF.py and CNMF.py, where N_ITER and BASIS may be left out.
+
+    The last of three or more words is a BASIS if the one before it is a number, or if it is a ``.npy``. Otherwise the
+    last word is N_ITER if it is a number. All the rest are SPECs.
+    """
+    args = parse(parser, argv)
+    *before, last = args.inputs
+    if len(before) > 1 and (_is_number(before[-1]) or last.lower().endswith(".npy")):
+        *args.inputs, n_iter, args.basis = args.inputs
+    elif before and _is_number(last):
+        args.inputs, n_iter = before, last
+    else:
+        n_iter = str(N_ITER)
+    try:
+        args.n_iter = positive(int)(n_iter)
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"argument N_ITER: {error}")
+    return args
+
+
+def _is_number(word):
+    with contextlib.suppress(ValueError):
+        return float(word) is not None
+    return False
+
+
+def find_inputs(args):
+    """Set ``inputs`` to all files that the SPECs stand for, and ``basis`` to the suite's own where none is named.
+
+    ``several`` is whether each input gets a folder of its own.
+    """
+    args.several = len(args.inputs) > 1 or os.path.isdir(args.inputs[0])
+    args.inputs = [path for word in args.inputs for path in _inputs(word, args.basis)]
+    if args.basis is None:
+        from piano import learn
+
+        for path in args.inputs:
+            if len(args.inputs) == 1 or kind(path) == ARRAY:  # others are told of when their turn comes
+                check_kind(path, "a sound (a spectrogram needs N_ITER and BASIS)", SOUND, FOREIGN)
+        args.basis = learn.suite_basis(functools.partial(report, quiet=args.quiet))
+
+
+def _inputs(word, basis):
+    """The inputs that a SPEC stands for: itself, or in a folder all but the basis; spectrograms need one."""
+    if not os.path.isdir(word):
+        return [word]
+    own = {path.resolve() for path in (Path(basis), rotation_path(basis), patterns_path(basis))} if basis else ()
+    try:
+        found = [str(path) for path in inputs_in(Path(word), spectrograms=bool(basis)) if path.resolve() not in own]
+    except OSError as error:
+        raise InputError(f"{word}: cannot be read ({error.strerror}), expected a folder of sounds") from None
+    if not found:
+        raise InputError(f"{word}: got a folder without sounds, expected some in it")
+    return found
 
 
 def _with_its_default(word, following):
@@ -74,11 +133,19 @@ def add_decomposition(parser):
         "inputs",
         metavar="SPEC",
         nargs="+",
-        help="spectrogram (.npy, shape (K, M), linear amplitude) or sound (wav, flac, mp3, ...); with several, "
-        "DIR holds a folder for each",
+        help="sound (wav, flac, mp3, m4a, ...), spectrogram (.npy, shape (K, M), linear amplitude), or folder of "
+        "them; with several, DIR holds a folder for each",
     )
-    parser.add_argument("n_iter", metavar="N_ITER", type=positive(int), help="number of iterations, at most")
-    parser.add_argument("basis", metavar="BASIS", help="basis, .npy, shape (K, L), written by make_init_H.py")
+    parser.add_argument(
+        "n_iter", metavar="N_ITER", nargs="?", help=f"number of iterations, at most (default: {N_ITER})"
+    )
+    parser.add_argument(
+        "basis",
+        metavar="BASIS",
+        nargs="?",
+        help="basis, .npy, shape (K, L), written by make_init_H.py (default: of a sound, that of basis_wav_piano with "
+        "--states 2 --n-fft 8192 --keys A0 C8, learnt once)",
+    )
     parser.add_argument(
         "-thr",
         type=not_negative,
@@ -243,7 +310,7 @@ def for_each_input(parser, args, work):
 
     ``map`` runs the work on blocks of frames: the builtin, or with ``--dask`` the cluster's.
     """
-    folders = [args.out_dir / Path(path).stem for path in args.inputs] if len(args.inputs) > 1 else [args.out_dir]
+    folders = [args.out_dir / _folder_name(path) if args.several else args.out_dir for path in args.inputs]
     names = [outputs.folded(folder) for folder in folders]
     for folder, name in zip(folders, names, strict=True):
         if names.count(name) > 1:
@@ -256,6 +323,11 @@ def for_each_input(parser, args, work):
         errors = [str(error)]
     if errors:
         parser.exit(2, "".join(f"{parser.prog}: error: {' '.join(error.split())}\n" for error in errors))
+
+
+def _folder_name(path):
+    """Name of the folder for the results of an input: its own, without what would make it hidden or another's."""
+    return Path(path).stem.strip(". ") or "recording"
 
 
 def _maps(address):
@@ -278,7 +350,7 @@ def _complaint(work, job):
 def reserved_folder(out_dir, path, basis, args, own):
     """:func:`outputs.reserved_folder` for all that a run writes: ``own``, its script's, and what is asked for."""
     names = ["basis_calc.npy", "activation_calc.npy", "cost.npy", "activation.png", outputs.RECORD, *own]
-    if args.notes or is_audio(path):
+    if args.notes or is_sound(path):
         names += ["spectrogram.png", *(outputs.NOTES if basis.columns else [])]
     names += [outputs.PAGE] if args.listen else []
     names += [outputs.STEMS] if args.stems else []
