@@ -386,7 +386,12 @@ def listed_notes(recording, basis, args, map):
     if not args.quiet:
         announce_compilation()
     progress = progress_bar("sample", args.quiet)
-    found = notes.listed(sound_at(recording, notes.EVENT_SR), basis, score, progress=progress, map=map)
+    sound = sound_at(recording, notes.EVENT_SR)
+    found = notes.listed(sound, basis, score, progress=progress, map=map)
+    if score is None and not args.quiet:
+        beyond = ", ".join(pitch.note_name(midi) for midi in notes.played_beyond(sound, basis, map=map))
+        if beyond:
+            report(f"{beyond}: played, but no key of the basis (make_init_H.py --keys A0 C8 gives it all keys)")
     if score is not None:
         report(f"{len(found)} of the {len(score)} notes of {args.score} were heard", args.quiet)
     return found
