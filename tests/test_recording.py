@@ -58,7 +58,7 @@ def test_other_rates_are_resampled(tmp_path, file_sr):
     ("content", "message"),
     [
         (b"", "got an empty file"),
-        (b"RIFF????WAVE and then something else", "cannot be read as audio"),
+        (b"fLaC and then something else", "cannot be read as audio"),
         (np.zeros(0), "got no samples"),
         (np.array([0.0, np.nan, 0.5]), "not finite"),
         (np.array([0.0, np.inf]), "not finite"),
