@@ -1,7 +1,7 @@
 """Take a recording of a piano apart into its notes: Kameoka's complex NMF, with a basis that is held fixed.
 
     python CNMF.py spec.npy 200 fixed_basis.npy -thr 1e-4
-    python CNMF.py song.flac 200 fixed_basis.npy --stems --listen -o song
+    python CNMF.py song.m4a --stems --listen -o song
 
 Writes basis_calc.npy (K, L), activation_calc.npy (L, M), phase_calc.npy (L, K, M), reconst.npy (K, M),
 cost.npy (one value an iteration), learning_curve_CNMF.png, activation.png and run.json; for a sound notes.csv,
@@ -50,7 +50,7 @@ def parse_args(parser, argv):
         help="write phase_calc.npy, L x K x M numbers, or leave it out (default: write it; with --stems or --listen: "
         "leave it out)",
     )
-    return set_defaults(cli.parse(parser, argv))
+    return cli.parse_decomposition(parser, argv)
 
 
 def set_defaults(args):
@@ -62,13 +62,14 @@ def set_defaults(args):
     for name, default in defaults.items():
         if getattr(args, name) is None:
             setattr(args, name, default)
-    return args
 
 
 def main(argv=None):
     parser = cli.parser(__doc__, __file__)
     args = parse_args(parser, argv)
     try:
+        cli.find_inputs(args)
+        set_defaults(args)
         templates = basis.load(args.basis, args.sr, with_rotation=args.phase_init == "sinusoidal")
         cli.check_stems(args, templates)
     except utils.InputError as error:

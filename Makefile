@@ -11,9 +11,7 @@ PYTEST := -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 # A recording of your own: make demo SOUND=my.mp3
 demo: SOUND ?= examples/chorale/matched/mixture.flac
 demo: $(VENV)/user
-	$(RUN) make_init_H.py basis_wav_piano --states 2 --n-fft 8192 -o demo/long
-	name=$$(basename "$(SOUND)") && $(RUN) CNMF.py "$(SOUND)" 200 demo/long/fixed_basis.npy --stems --listen \
-		-o "demo/$${name%.*}"
+	name=$$(basename "$(SOUND)") && $(RUN) CNMF.py "$(SOUND)" --stems --listen -o "demo/$${name%.*}"
 
 test: $(VENV)/dev
 	$(RUN) -m ruff check .
@@ -22,6 +20,8 @@ test: $(VENV)/dev
 	$(RUN) tests/kernels.py
 	@command -v chromium >/dev/null \
 		|| echo "Left out: listen.html in a browser. There is no chromium here (on Debian: apt install chromium)."
+	@command -v ffmpeg >/dev/null \
+		|| echo "Left out: m4a and the like. There is no ffmpeg here (on Debian: apt install ffmpeg)."
 
 test-lowest: $(LOWEST)/dev
 	$(LOWEST)/bin/python $(PYTEST)

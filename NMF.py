@@ -1,7 +1,7 @@
 """Take a recording of a piano apart into its notes: NMF of its magnitudes, with a basis that is held fixed.
 
     python NMF.py spec.npy 200 fixed_basis.npy
-    python NMF.py song.mp3 200 fixed_basis.npy --loss kullback-leibler --stems -o song
+    python NMF.py song.mp3 --loss kullback-leibler --stems -o song
 
 Writes basis_calc.npy (K, L), activation_calc.npy (L, M), cost.npy (one value an iteration),
 learning_curve_NMF.png, activation.png and run.json; for a sound notes.csv, notes.mid,
@@ -41,12 +41,13 @@ def main(argv=None):
         default="wiener",
         help="a stem's share of the sound: of squared magnitudes or of magnitudes (default: %(default)s)",
     )
-    args = cli.parse(parser, argv)
+    args = cli.parse_decomposition(parser, argv)
     if args.solver == "cd" and args.loss == "itakura-saito":
         parser.error("--solver: got cd with --loss itakura-saito, expected mu")
     if args.solver is None:
         args.solver = "cd" if cli.sounds_wanted(args) and args.loss != "itakura-saito" else "mu"
     try:
+        cli.find_inputs(args)
         templates = basis.load(args.basis, args.sr)
         cli.check_stems(args, templates)
     except utils.InputError as error:

@@ -16,16 +16,14 @@ import functools
 import signal
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback; then cli.run has it
 
-import numpy as np
 from tqdm import tqdm
 
 import utils
-from piano import basis, cli, events, figures, outputs, phase, pitch, recording
+from piano import basis, cli, figures, learn, outputs, pitch, recording
 
 LOWEST_SR = 1000  # Hz; below it few notes can be measured
 OUTPUTS = [
@@ -67,6 +65,9 @@ def parse_args(parser, argv):
     if args.n_fft % 2 or args.n_fft > LARGEST_N_FFT:
         parser.error(f"--n-fft: got {args.n_fft}, expected an even number, at most {LARGEST_N_FFT}")
     args.hop_length = args.hop_length or basis.default_hop(args.n_fft)
+    if args.keys and args.keys[0] > args.keys[1]:
+        low, high = map(pitch.note_name, args.keys)
+        parser.error(f"--keys: got {low} {high}, expected the lower key first: {high} {low}")
     if args.hop_length > args.n_fft:
         parser.error(f"--hop-length: got {args.hop_length}, expected at most --n-fft, {args.n_fft}")
     return args
@@ -78,15 +79,6 @@ def key(text):
     if midi not in pitch.PIANO:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a key from A0 to C8")
     return midi
-
-
-class Template(NamedTuple):
-    """The recording of one note, and the key that it stands for."""
-
-    path: Path
-    midi: int
-    f0: float  # Hz
-    transposed: int = 0  # semitones up from its own key, where that is another one
 
 
 def main(argv=None):
@@ -101,19 +93,10 @@ def main(argv=None):
         with outputs.reserved_folder(
             args.out_dir, OUTPUTS, script=args.script, inputs=files, overwrite=args.overwrite
         ) as workspace:
-            templates = find_templates(files, args)
-            bar = tqdm(templates, "Templates", unit="note", disable=args.quiet or None, delay=2)
-            learnt = [learn_note(template, args) for template in bar]
-            columns, spectra, rotations, patterns, error = zip(*learnt, strict=True)
-            learnt_basis = basis.Basis(
-                np.column_stack(spectra).astype(np.float32),
-                args.sr,
-                args.n_fft,
-                args.hop_length,
-                [column for column in columns for _ in range(args.states)],
-                np.column_stack(rotations).repeat(args.states, axis=1),
-                np.stack(patterns),
-            )
+            bar = functools.partial(tqdm, desc="Templates", unit="note", disable=args.quiet or None, delay=2)
+            names = "sr", "n_fft", "n_iter", "states", "c3", "n_peaks", "damping", "variance", "keys"
+            options = {name: getattr(args, name) for name in names}
+            learnt_basis, error = learn.learn_basis(files, hop=args.hop_length, progress=bar, **options)
             with outputs.output_folder(workspace) as folder:
                 basis.save(folder, learnt_basis)
                 figures.plot_basis(folder / "fixed_basis_spectrogram.png", learnt_basis)
@@ -124,53 +107,13 @@ def main(argv=None):
                 )
     except utils.InputError as error:
         parser.error(str(error))
-    names, n_columns = list(dict.fromkeys(column["note"] for column in columns)), len(learnt_basis.columns)
-    filled = sum("transposed" in column for column in columns)
+    names, n_columns = [pitch.note_name(midi) for midi in learnt_basis.notes], len(learnt_basis.columns)
+    filled = len({column["note"] for column in learnt_basis.columns if "transposed" in column})
     transposed = f", {filled} of them transposed from the nearest" if filled else ""
     cli.report(f"{len(names)} notes, {names[0]} to {names[-1]}, {n_columns} columns{transposed}", args.quiet)
     cli.say_where(args.out_dir, "fixed_basis_spectrogram.png", args.quiet)
     if args.show:
         figures.show([args.out_dir / "fixed_basis_spectrogram.png"])
-
-
-def find_templates(files, args):
-    """A template for each file, and with ``--keys`` for each key that has none, in order of pitch."""
-    load = functools.partial(recording.load, sr=args.sr)
-    notes = pitch.notes_of_folder(files, load, args.sr, args.c3)
-    templates = [Template(path, *note) for path, note in zip(files, notes, strict=True)]
-    if args.keys:
-        low, high = args.keys
-        own = sorted(templates, key=lambda template: template.midi)
-        templates = [template for template in templates if low <= template.midi <= high]
-        for midi in sorted(set(range(low, high + 1)) - {template.midi for template in own}):
-            near = min(own, key=lambda template: abs(template.midi - midi))
-            shift = midi - near.midi
-            templates.append(Template(near.path, midi, near.f0 * 2 ** (shift / 12), shift))
-    return sorted(templates, key=lambda template: template.f0)
-
-
-def learn_note(template, args):
-    """Description of the note in a template, its spectra [shape=(K, states)], rotation, pattern, and the error left."""
-    path, midi, f0, shift = template
-    y = recording.transpose(recording.load(path, args.sr), args.sr, shift)
-    if not y.any():
-        raise utils.InputError(f"{path}: got silence, expected one note")
-    Y = recording.stft(y, n_fft=args.n_fft, hop=args.hop_length)
-    try:
-        start = utils.harmonic_gmm(
-            f0, sr=args.sr, n_fft=args.n_fft, n_peaks=args.n_peaks, damping=args.damping, variance=args.variance
-        )
-    except utils.InputError as error:
-        raise utils.InputError(f"{path}: {error}") from None
-    spectra = utils.learn_spectra(np.abs(Y), np.repeat(start[:, None], args.states, axis=1), args.n_iter)
-    utils.check_basis(spectra, path)
-    error = utils.nmf(Y, spectra, args.n_iter)[1][-1] / utils.cost_scale(Y)
-    column = {"file": path.name, "note": pitch.note_name(midi), "f0": round(f0, 3)}
-    if shift:
-        column["transposed"] = shift
-    sound = recording.transpose(recording.load(path, events.SR), events.SR, shift)
-    pattern = events.learn_pattern(sound).astype(np.float16)
-    return column, spectra, phase.measure_rotation(Y), pattern, error
 
 
 if __name__ == "__main__":

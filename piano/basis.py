@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import utils
-from piano import events
+from piano import events, files
 from piano.outputs import check_handed_over
 from piano.pitch import NOTE, midi_of_name
 from utils import InputError
@@ -95,12 +95,13 @@ def load(path, sr=None, *, with_rotation=False):
     InputError
         If a file is missing or invalid, or the description names another ``sr``.
     """
+    files.check_kind(path, "a basis, .npy", files.ARRAY)
     H = utils.load_basis(path)
-    info, files = load_description(path, H.shape), [Path(path)]
+    info, paths = load_description(path, H.shape), [Path(path)]
     if info is not None:
         if sr not in (None, info["sr"]):
             raise InputError(f"--sr: got {sr} Hz, expected the {info['sr']} Hz that the basis was made for")
-        files.append(description_path(path))
+        paths.append(description_path(path))
     elif sr is not None and sr > HIGHEST_SR:
         raise InputError(f"--sr: got {sr} Hz, expected at most {HIGHEST_SR} Hz")
     else:
@@ -109,12 +110,12 @@ def load(path, sr=None, *, with_rotation=False):
     rotation = None
     if with_rotation:
         rotation = load_rotation(path, H.shape)
-        files.append(rotation_path(path))
+        paths.append(rotation_path(path))
     basis = Basis(H, info["sr"], info["n_fft"], info["hop"], info["columns"], rotation)
     if basis.columns and patterns_path(path).exists():
         basis = replace(basis, patterns=load_patterns(path, len(basis.templates)))
-        files.append(patterns_path(path))
-    return replace(basis, files=tuple(files))
+        paths.append(patterns_path(path))
+    return replace(basis, files=tuple(paths))
 
 
 def default_hop(n_fft):

@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from piano import blocks, figures, notes, outputs, pitch, stems
-from piano.basis import patterns_path
-from piano.recording import SAMPLES, is_audio, sample_rate, sound_at, with_sound
-from utils import InputError, energy
+from piano.basis import patterns_path, rotation_path
+from piano.files import ARRAY, FOREIGN, SOUND, check_kind, kind
+from piano.recording import SAMPLES, inputs_in, is_sound, sound_at, with_sound
+from utils import InputError
 
+N_ITER = 200  # iterations, where the user names none
 STEMS = "listed", "all"
 SUBTYPES = {"flac": "PCM_24", "wav": "FLOAT"}  # of each format of stems, the one that loses least
 EXACT_DB = -400.0  # what a difference is below that is none: rounding stays above
@@ -54,12 +56,69 @@ def parse(parser, argv):
     if not argv:
         what, how = parser.description.split("\n\n")[:2]
         parser.exit(2, f"{what}\n\n{how}\n\nAll options: python {parser.prog} -h\n")
-    args = parser.parse_args([_with_its_default(*words) for words in itertools.pairwise([*argv, ""])])
+    args = parser.parse_intermixed_args([_with_its_default(*words) for words in itertools.pairwise([*argv, ""])])
     silent = argparse.ArgumentParser(add_help=False)
     add_output(silent)
     silent.add_argument("--dask")
     args.script, (_, args.command) = parser.prog, silent.parse_known_args(argv)
     return args
+
+
+def parse_decomposition(parser, argv):
+    """:func:`parse` for NMF.py and CNMF.py, where N_ITER and BASIS may be left out.
+
+    The last of three or more words is a BASIS if the one before it is a number, or if it is a ``.npy``. Otherwise the
+    last word is N_ITER if it is a number. All the rest are SPECs.
+    """
+    args = parse(parser, argv)
+    *before, last = args.inputs
+    if len(before) > 1 and (_is_number(before[-1]) or last.lower().endswith(".npy")):
+        *args.inputs, n_iter, args.basis = args.inputs
+    elif before and _is_number(last):
+        args.inputs, n_iter = before, last
+    else:
+        n_iter = str(N_ITER)
+    try:
+        args.n_iter = iterations(n_iter)
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"argument N_ITER: {error}")
+    return args
+
+
+def _is_number(word):
+    with contextlib.suppress(ValueError):
+        return float(word) is not None
+    return False
+
+
+def find_inputs(args):
+    """Set ``inputs`` to all files that the SPECs stand for, and ``basis`` to the suite's own where none is named.
+
+    ``several`` is whether each input gets a folder of its own.
+    """
+    args.several = len(args.inputs) > 1 or os.path.isdir(args.inputs[0])
+    args.inputs = [path for word in args.inputs for path in _inputs(word, args.basis)]
+    if args.basis is None:
+        from piano import learn
+
+        for path in args.inputs:
+            if len(args.inputs) == 1 or kind(path) == ARRAY:  # others are told of when their turn comes
+                check_kind(path, "a sound (a spectrogram needs N_ITER and BASIS)", SOUND, FOREIGN)
+        args.basis = learn.suite_basis(functools.partial(report, quiet=args.quiet))
+
+
+def _inputs(word, basis):
+    """The inputs that a SPEC stands for: itself, or in a folder all but the basis; spectrograms need one."""
+    if not os.path.isdir(word):
+        return [word]
+    own = {path.resolve() for path in (Path(basis), rotation_path(basis), patterns_path(basis))} if basis else ()
+    try:
+        found = [str(path) for path in inputs_in(Path(word), spectrograms=bool(basis)) if path.resolve() not in own]
+    except OSError as error:
+        raise InputError(f"{word}: cannot be read ({error.strerror}), expected a folder of sounds") from None
+    if not found:
+        raise InputError(f"{word}: got a folder without sounds, expected some in it")
+    return found
 
 
 def _with_its_default(word, following):
@@ -94,13 +153,19 @@ def add_decomposition(parser):
         "inputs",
         metavar="SPEC",
         nargs="+",
-        help="spectrogram (.npy, shape (K, M), linear amplitude) or sound (wav, flac, mp3, ...); with several, "
-        "DIR holds a folder for each",
+        help="sound (wav, flac, mp3, m4a, ...), spectrogram (.npy, shape (K, M), linear amplitude), or folder of "
+        "them; with several, DIR holds a folder for each",
     )
     parser.add_argument(
-        "n_iter", metavar="N_ITER", type=iterations, help="number of iterations, the rounds of fitting, at most"
+        "n_iter", metavar="N_ITER", nargs="?", help=f"iterations, the rounds of fitting, at most (default: {N_ITER})"
     )
-    parser.add_argument("basis", metavar="BASIS", help="basis, .npy, shape (K, L), written by make_init_H.py")
+    parser.add_argument(
+        "basis",
+        metavar="BASIS",
+        nargs="?",
+        help="basis, .npy, shape (K, L), written by make_init_H.py (default: of a sound, that of basis_wav_piano with "
+        "--states 2 --n-fft 8192 --keys A0 C8, learnt once)",
+    )
     write = add_output(parser)
     add_results(write, parser.add_argument_group("how to listen"))
     compute = parser.add_argument_group("how to compute")
@@ -279,15 +344,16 @@ def check_length(out_dir, recording, basis, wanted, args):
             raise InputError(f"{recording.path}: got samples of {peak:.1g} at most, expected about 1 (is it damaged?)")
     L, Y, n, sr = basis.H.shape[1], recording.Y, (recording.Y.shape[1] - 1) * recording.hop, recording.sr
     if recording.y is not None and args.native_sr:
-        n, sr = round(len(recording.y) * sample_rate(recording.path) / sr), sample_rate(recording.path)
+        n, sr = round(len(recording.y) * recording.own_sr / sr), recording.own_sr
     if args.listen:
         from piano import listen
 
         listen.check_span(args.listen_range, n, sr)
-    parts = {"activations": L * Y.shape[1] * Y.real.itemsize}
+    n_bytes = math.prod(Y.shape) * Y.dtype.itemsize
+    parts = {"activations": L * Y.shape[1] * Y.dtype.itemsize}
     if hasattr(args, "phase"):
-        parts["reconst.npy"] = Y.nbytes
-        parts["phase_calc.npy, which --no-phase leaves out"] = args.phase * L * Y.nbytes
+        parts["reconst.npy"] = n_bytes
+        parts["phase_calc.npy, which --no-phase leaves out"] = args.phase * L * n_bytes
     if recording.y is not None:
         parts["notes.wav and the copy that notes are found in"] = 6 * len(recording.y)
     if sounds_wanted(args):
@@ -315,7 +381,7 @@ def for_each_input(parser, args, work):
 
     ``map`` does the work on blocks of frames with ``--dask``: the cluster's; None without.
     """
-    folders = [args.out_dir / Path(path).stem for path in args.inputs] if len(args.inputs) > 1 else [args.out_dir]
+    folders = [args.out_dir / _folder_name(path) if args.several else args.out_dir for path in args.inputs]
     names = [outputs.folded(folder) for folder in folders]
     for folder, name in zip(folders, names, strict=True):
         if names.count(name) > 1:
@@ -328,6 +394,11 @@ def for_each_input(parser, args, work):
         errors = [str(error)]
     if errors:
         parser.exit(2, "".join(f"{parser.prog}: error: {' '.join(error.split())}\n" for error in errors))
+
+
+def _folder_name(path):
+    """Name of the folder for the results of an input: its own, without what would make it hidden or another's."""
+    return Path(path).stem.strip(". ") or "recording"
 
 
 def _maps(address):
@@ -350,7 +421,7 @@ def _complaint(work, job):
 def reserved_folder(out_dir, path, basis, args, own):
     """:func:`outputs.reserved_folder` for all that a run writes: ``own``, its script's, and what is asked for."""
     names = ["basis_calc.npy", "activation_calc.npy", "cost.npy", "activation.png", outputs.RECORD, *own]
-    if args.notes or is_audio(path):
+    if args.notes or is_sound(path):
         names += ["spectrogram.png", *(outputs.NOTES if basis.columns else [])]
     names += [outputs.PAGE] if args.listen else []
     names += [outputs.STEMS] if args.stems else []
@@ -383,10 +454,15 @@ def listed_notes(recording, basis, args, map, stage):
         return None
     if not args.quiet:
         announce_compilation()
-    found = notes.listed(sound_at(recording, notes.EVENT_SR), basis, score, progress=stage(LISTING), map=map)
+    sound = sound_at(recording, notes.EVENT_SR)
+    found = notes.listed(sound, basis, score, progress=stage(LISTING), map=map)
+    if score is None and not args.quiet:
+        beyond = ", ".join(pitch.note_name(midi) for midi in notes.played_beyond(sound, basis, map=map))
+        if beyond:
+            report(f"{beyond}: played, but no key of the basis (make_init_H.py --keys A0 C8 gives it all keys)")
     if score is not None:
         report(f"{len(found)} of the {len(score)} notes of {args.score} were heard", args.quiet)
-    elif not found and energy(recording.Y):
+    elif not found and recording.Y.energy:
         why = "what is heard is no nearer to this piano's notes than noise is (much noise, clipping, a glitch?)"
         report(f"{recording.path}: no notes are listed: {why}", args.quiet)
     return found
@@ -476,15 +552,12 @@ def write_page(folder, U, basis, listed, writer, args):
 def _inside(recording):
     """What the page's sound is, and what the recording is where that is something else."""
     inside = f"mono, {recording.y_sr / 1000:g} kHz"
-    if not is_audio(recording.path):
+    if recording.own_sr is None:
         return f"The sound of this page is the spectrogram's: {inside}."
-    import soundfile
-
-    info = soundfile.info(recording.path)
-    if (info.channels, info.samplerate) == (1, recording.y_sr):
+    if (recording.channels, recording.own_sr) == (1, recording.y_sr):
         return f"The sound of this page is the recording's: {inside}."
-    channels = "1 channel" if info.channels == 1 else f"{info.channels} channels, which are mixed"
-    return f"The sound of this page is {inside}; the recording has {info.samplerate / 1000:g} kHz and {channels}."
+    channels = "1 channel" if recording.channels == 1 else f"{recording.channels} channels, which are mixed"
+    return f"The sound of this page is {inside}; the recording has {recording.own_sr / 1000:g} kHz and {channels}."
 
 
 def write_record(folder, recording, basis, args, **ending):
@@ -529,7 +602,7 @@ def stages(path, basis, args):
     from tqdm import tqdm
 
     names = [READING, APART, WRITING]
-    names[1:1] = [LISTING] if is_audio(path) and basis.patterns is not None else []
+    names[1:1] = [LISTING] if is_sound(path) and basis.patterns is not None else []
     names[-2:-2] = [ADAPTING] if args.adapt not in (None, "none") else []
     names[-2:-2] = [PHASES] if getattr(args, "phase_init", None) == "sinusoidal" else []
     bar = tqdm(

@@ -317,6 +317,11 @@ def write_record(folder, script, command, inputs, *, seed, stft, **ending):
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
+def left_in(folder):
+    """Names of the files that runs have left in ``folder``, as its ``run.json`` tells."""
+    return {name for run in _earlier_runs(Path(folder) / RECORD) for name in run["outputs"]}
+
+
 def _earlier_runs(path):
     """What the ``run.json`` at ``path`` tells of itself and of runs before it; nothing if it is not one of ours."""
     try:

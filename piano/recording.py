@@ -3,36 +3,53 @@
 Everything here works block by block, so memory does not grow with the length of the recording.
 """
 
+import contextlib
 import functools
+import os
 import sys
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 import utils
-from piano import blocks
+from piano import blocks, files, outputs
+from piano.basis import load_description
 from utils import InputError
 
-MORE_SUFFIXES = {".aif", ".aifc", ".oga", ".opus", ".snd"}  # soundfile reads these too, beside the names of its formats
+# Of sounds that soundfile reads too, beside the names of its formats, or ffmpeg.
+MORE_SUFFIXES = {".aif", ".aifc", ".oga", ".opus", ".snd", ".m4a", ".aac", ".mp4"}
 SAMPLES = 2**18  # that are read or written at a time
+MP3_FRAME = 1152  # samples; to within one, the length of an MP3 is a guess where no header tells it
 FRAMES = 128  # that are transformed or masked at a time
 CANCELLED = 1e-4  # share of the loudest channel's energy, -40 dB, below which a mix has lost the sound
 
 
-def is_audio(path):
-    """Whether ``path`` has the name of an audio file."""
-    if Path(path).suffix.lower() == ".npy":  # soundfile takes its time to import
-        return False
-    import soundfile
-
-    suffixes = MORE_SUFFIXES | {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"}
-    return Path(path).suffix.lower() in suffixes
+def is_sound(path):
+    """Whether ``path`` is to be read as a sound, and not as a spectrogram: its content tells, or else its name."""
+    found = files.kind(path)
+    return found in (files.SOUND, files.FOREIGN) or (found is None and Path(path).suffix.lower() != ".npy")
 
 
 def audio_files(folder):
-    """Paths of the audio files in ``folder``, sorted by name; hidden files and other kinds are left out."""
-    return [path for path in sorted(Path(folder).iterdir()) if is_audio(path) and not path.name.startswith(".")]
+    """Paths of the audio files in ``folder``, by content or by name, sorted; hidden files are left out."""
+    import soundfile  # takes its time to import
+
+    suffixes = MORE_SUFFIXES | {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"}
+    return [
+        path
+        for path in sorted(Path(folder).iterdir())
+        if path.name[0] != "." and (path.suffix.lower() in suffixes or files.kind(path) in (files.SOUND, files.FOREIGN))
+    ]
+
+
+def inputs_in(folder, spectrograms=True):
+    """Paths of the sounds in ``folder``, and of the ``.npy`` files; those that a run has left there are none."""
+    results = outputs.left_in(folder)
+    arrays = [path for path in folder.glob("[!.]*.npy") if files.kind(path) == files.ARRAY] if spectrograms else []
+    found = sorted(set(audio_files(folder)) | set(arrays))
+    return [path for path in found if path.name not in results]
 
 
 def duration(path):
@@ -42,17 +59,11 @@ def duration(path):
     return soundfile.info(path).duration
 
 
-def sample_rate(path):
-    """Sampling rate of an audio file in Hz."""
-    import soundfile
-
-    return soundfile.info(path).samplerate
-
-
-def read_blocks(path, sr, told=False):
+def read_blocks(path, sr, folder, told=False):
     """Yield an audio file block by block, mixed down to mono and resampled to ``sr`` Hz.
 
-    Where the channels cancel in the mix, the loudest is taken, and stderr says so unless it was ``told`` before.
+    Where the channels cancel in the mix, the loudest is taken. Of that and of damage stderr is told, unless it was
+    ``told`` before. ``folder`` is for what ffmpeg decodes, see :func:`files.opened`.
 
     Yields
     ------
@@ -66,16 +77,17 @@ def read_blocks(path, sr, told=False):
     import soundfile
     import soxr
 
-    utils.check_file(path, "a sound file")
-    n_samples = 0
+    files.check_kind(path, "a sound file", files.SOUND, files.FOREIGN)
+    n_samples, chatter = 0, []
     try:
         check_wav_length(path)
-        loudest = _loudest_where_cancelled(path)
+        with files.opened(path, folder) as file:
+            loudest = _loudest_where_cancelled(file)
         if loudest is not None and not told:
             print(f"{path}: its channels cancel in the mix, channel {loudest + 1} is taken alone", file=sys.stderr)
-        with soundfile.SoundFile(path) as file:
+        with files.opened(path, folder) as file:
             resampler = soxr.ResampleStream(file.samplerate, sr, 1, dtype="float32")
-            for block in _channels(file):
+            for block in _channels(file, chatter):
                 if not np.isfinite(block).all():
                     raise InputError(f"{path}: got samples that are not finite, expected a sound")
                 y = block.mean(axis=1) if loudest is None else block[:, loudest]
@@ -83,32 +95,36 @@ def read_blocks(path, sr, told=False):
                 yield y if file.samplerate == sr else resampler.resample_chunk(y)
             if file.samplerate != sr:
                 yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-            if file.frames > n_samples:
+            if file.frames > n_samples + (MP3_FRAME if file.format == "MP3" else 0):
                 raise InputError(f"{path}: got {n_samples} samples, expected the {file.frames} of its header")
     except (OSError, UnicodeError, soundfile.SoundFileError) as error:
         raise InputError(f"{path}: cannot be read as audio ({error}), expected a sound file") from None
     if n_samples == 0:
         raise InputError(f"{path}: got no samples, expected a sound")
+    if not told and any(map(files.DAMAGE.search, chatter)):
+        files.tell_damage(path)
 
 
-def _channels(file):
+def _channels(file, chatter):
     """Yield what a sound file holds, block by block [shape=(n, channels), float32]; not every kind can seek."""
-    while len(block := file.read(SAMPLES, dtype="float32", always_2d=True)):
+    while True:
+        with files.without_chatter() if file.format == "MP3" else contextlib.nullcontext([]) as said:
+            block = file.read(SAMPLES, dtype="float32", always_2d=True)
+        chatter += said
+        if not len(block):
+            return
         yield block
 
 
-def _loudest_where_cancelled(path):
+def _loudest_where_cancelled(file):
     """Index of the loudest channel of a sound file whose channels cancel in the mix; None of any other."""
-    import soundfile
-
-    with soundfile.SoundFile(path) as file:
-        if file.channels == 1:
-            return None
-        mix, energy = 0.0, np.zeros(file.channels)
-        for block in _channels(file):
-            with np.errstate(invalid="ignore"):  # what is not finite is told of when it is read
-                mix += np.sum(block.mean(axis=1, dtype=np.float64) ** 2)
-            energy += np.sum(block.astype(np.float64) ** 2, axis=0)
+    if file.channels == 1:
+        return None
+    mix, energy = 0.0, np.zeros(file.channels)
+    for block in _channels(file, []):
+        with np.errstate(invalid="ignore"):  # what is not finite is told of when it is read
+            mix += np.sum(block.mean(axis=1, dtype=np.float64) ** 2)
+        energy += np.sum(block.astype(np.float64) ** 2, axis=0)
     return int(energy.argmax()) if mix < CANCELLED * energy.max() else None
 
 
@@ -124,7 +140,8 @@ def check_wav_length(path):
 
 def load(path, sr):
     """Read a whole audio file into memory; see :func:`read_blocks`."""
-    return np.concatenate(list(read_blocks(path, sr)))
+    with tempfile.TemporaryDirectory() as folder:
+        return np.concatenate(list(read_blocks(path, sr, folder)))
 
 
 def transpose(y, sr, semitones):
@@ -141,7 +158,7 @@ def load_mapped(path, sr, folder, told=False):
     """
     copy = Path(folder) / f"{sr}.f32"
     with open(copy, "wb") as file:
-        for block in read_blocks(path, sr, told):
+        for block in read_blocks(path, sr, folder, told):
             file.write(block.tobytes())
     if copy.stat().st_size == 0:
         raise InputError(f"{path}: got a sound that is shorter than one sample at {sr} Hz, expected a longer one")
@@ -203,6 +220,8 @@ class Recording:
         Of the transform: sampling rate in Hz, STFT length and hop length in samples.
     folder : Path
         For working copies, which are as long as the recording.
+    own_sr, channels : int or None
+        Of the sound file: its sampling rate in Hz, and its channels, which are mixed.
     """
 
     path: Path
@@ -213,6 +232,8 @@ class Recording:
     n_fft: int
     hop: int
     folder: Path
+    own_sr: int | None = None
+    channels: int | None = None
 
 
 def open_recording(path, basis, folder):
@@ -221,7 +242,7 @@ def open_recording(path, basis, folder):
     Parameters
     ----------
     path : str or Path
-        Of a ``.npy`` file or an audio file.
+        Of a ``.npy`` file or an audio file, whatever its name.
     basis : Basis
         An audio file needs its ``sr``.
     folder : str or Path
@@ -237,16 +258,27 @@ def open_recording(path, basis, folder):
         If the file is neither a spectrogram nor a sound, if it is a sound and the sampling rate is not known, or
         if its spectrogram has another number of bins than the basis.
     """
-    if not is_audio(path):
-        Y, y = utils.load_spectrogram(path), None
+    files.check_kind(path, "a spectrogram (.npy) or a sound", files.ARRAY, files.SOUND, files.FOREIGN)
+    if not is_sound(path):
+        Y, y, own = utils.load_spectrogram(path), None, (None, None)
+        if any(os.path.samefile(path, file) for file in basis.files) or _is_described(path, Y.shape):
+            raise InputError(f"{path}: got a basis, expected a spectrogram (.npy) or a sound")
     else:
-        utils.check_file(path, "a spectrogram (.npy) or a sound")
         if basis.sr is None:
             raise InputError(f"{path}: got a sound, expected fixed_basis.json beside the basis (or --sr) to go with it")
         y = load_mapped(path, basis.sr, folder)
         Y = _mapped_stft(y, basis.n_fft, basis.hop, folder)
+        with files.opened(path, folder) as file:
+            own = file.samplerate, file.channels
     utils.check_bins(Y, basis.H, path, basis.files[0])
-    return Recording(path, Y, y, basis.sr, basis.sr, basis.n_fft, basis.hop, folder)
+    return Recording(path, Y, y, basis.sr, basis.sr, basis.n_fft, basis.hop, folder, *own)
+
+
+def _is_described(path, shape):
+    """Whether what describes a basis lies beside a ``.npy`` file."""
+    with contextlib.suppress(InputError):
+        return load_description(path, shape) is not None
+    return False
 
 
 def _mapped_stft(y, n_fft, hop, folder):
@@ -266,8 +298,7 @@ def with_sound(recording, *, native=False):
         return replace(recording, y=_sound_of(recording))
     if not native:
         return recording
-    sr = sample_rate(recording.path)
-    return replace(recording, y=sound_at(recording, sr), y_sr=sr)
+    return replace(recording, y=sound_at(recording, recording.own_sr), y_sr=recording.own_sr)
 
 
 def sound_at(recording, sr):

@@ -29,7 +29,7 @@ READERS = {
     "spec.npy": utils.load_spectrogram,
     "basis.npy": utils.load_basis,
     "basis.json": lambda path: basis.load_description(path.with_suffix(".npy"), (9, 2)),
-    "sound.wav": lambda path: sum(len(block) for block in recording.read_blocks(path, 22050)),
+    "sound.wav": lambda path: recording.load(path, 22050),
 }
 
 

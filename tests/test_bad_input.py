@@ -126,8 +126,13 @@ NO_DESCRIPTION = "basis.json: got no description"
 TABLE = {
     # the spectrogram
     "missing": (BOTH, ["none.npy", "3", "basis.npy"], None, "none.npy: no such file"),
-    "folder": (BOTH, ["notes", "3", "basis.npy"], None, "notes: got a folder"),
-    "empty file": (BOTH, RUN, lambda folder, _: (folder / "spec.npy").write_bytes(b""), "spec.npy: got no readable"),
+    "empty folder": (
+        BOTH,
+        ["empty", "3", "basis.npy"],
+        lambda folder, _: ((folder / "empty").mkdir(), (folder / "empty" / "notes.txt").write_text("la")),
+        "empty: got a folder without sounds",
+    ),
+    "empty file": (BOTH, RUN, lambda folder, _: (folder / "spec.npy").write_bytes(b""), "spec.npy: got an empty file"),
     "truncated": (
         BOTH,
         RUN,
@@ -192,7 +197,7 @@ TABLE = {
         BOTH,
         ["spec.npz", "3", "basis.npy"],
         lambda folder, rng: np.savez(folder / "spec.npz", Y=spectrogram(rng)),
-        "spec.npz: got no readable .npy header",
+        "spec.npz: got a ZIP archive",
     ),
     "2^60 values claimed": (BOTH, RUN, header((2**30, 2**30)), f"got 64 bytes of data, expected {2**63}"),
     "more than 2^64 claimed": (BOTH, RUN, header((2**62, 2**62)), "got 64 bytes of data, expected"),
@@ -237,7 +242,7 @@ TABLE = {
         BOTH,
         ["x.wav", "3", "basis.npy"],
         lambda folder, _: (folder / "x.wav").mkdir(),
-        "x.wav: got a folder",
+        "x.wav: got a folder without sounds",
     ),
     "recording cut in its header": (
         BOTH,
@@ -284,8 +289,8 @@ TABLE = {
     ),
     # the basis
     "missing basis": (BOTH, ["spec.npy", "3", "none.npy"], None, "none.npy: no such file"),
-    "text as basis": (BOTH, ["spec.npy", "3", "basis.json"], None, "basis.json: got no readable .npy header"),
-    "empty basis file": (BOTH, RUN, lambda folder, _: (folder / "basis.npy").write_bytes(b""), "basis.npy: got no"),
+    "text as basis": (BOTH, ["spec.npy", "3", "basis.json"], None, "basis.json: got text, expected a basis, .npy"),
+    "empty basis file": (BOTH, RUN, lambda folder, _: (folder / "basis.npy").write_bytes(b""), "basis.npy: got an"),
     "truncated basis": (BOTH, RUN, lambda folder, _: cut(folder / "basis.npy", 1), "basis.npy: got 71 bytes of data"),
     "pickled basis": (
         BOTH,
@@ -450,7 +455,30 @@ TABLE = {
     },
     "nothing": ((*BOTH, make_init_H), [], None, "the following arguments are required"),
     "too much": ((make_init_H,), ["templates", "x"], None, "unrecognized arguments: x"),
-    "order": (BOTH, [*RUN, "x"], None, "N_ITER: got 'basis.npy', expected a whole number"),
+    "order": (BOTH, [*RUN, "x.npy"], None, "N_ITER: got 'basis.npy', expected a whole number"),
+    "keys": (BASIS, ["notes", "--keys", "C8", "A0"], None, "--keys: got C8 A0, expected the lower key first: A0 C8"),
+    **{
+        f"only {' '.join(words)}": (
+            BOTH,
+            words,
+            None,
+            f"{named}: got a NumPy array (.npy), expected a sound (a spectrogram",
+        )
+        for *words, named in (
+            ("spec.npy", "spec.npy"),
+            ("spec.npy", "50", "spec.npy"),
+            ("spec.npy", "basis.npy", "spec.npy"),
+        )
+    },
+    "a folder and nothing else": (
+        BOTH,
+        ["empty"],
+        lambda folder, _: (folder / "empty").mkdir(),
+        "empty: got a folder wi",
+    ),
+    "a missing sound and nothing else": (BOTH, ["x.m4a"], None, "x.m4a: no such file, expected a sound"),
+    "no iterations": (BOTH, ["x.m4a", "0"], None, "N_ITER: got '0', expected a number above 0"),
+    "N_ITER forgotten": (BOTH, ["x.wav", "y.wav", "basis.npy"], None, "N_ITER: got 'y.wav', expected a whole number"),
     # the output folder
     "file for folder": (BOTH, [*RUN, "-o", "mine.txt"], None, "mine.txt: cannot be written to"),
     "folder for file": (
@@ -524,7 +552,7 @@ TABLE = {
         BASIS,
         ["notes"],
         lambda folder, _: (folder / "notes" / "C3.wav").write_text("la"),
-        "C3.wav: cannot be read as audio",
+        "C3.wav: got text, expected a sound file",
     ),
     "truncated sound": (
         BASIS,

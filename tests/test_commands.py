@@ -523,7 +523,7 @@ def test_bad_input_ends_with_status_2_and_one_line(files, root):
     for script in ("NMF.py", "CNMF.py"):
         done = run(script, "none.npy", "4", "fixed_basis.npy", cwd=files, root=root)
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr == f"{script}: error: none.npy: no such file, expected a .npy file\n"
+        assert done.stderr == f"{script}: error: none.npy: no such file, expected a spectrogram (.npy) or a sound\n"
 
 
 def test_a_run_that_is_killed_leaves_nothing(files, root):

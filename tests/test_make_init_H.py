@@ -10,7 +10,7 @@ import soundfile
 
 import make_init_H
 import utils
-from piano import basis, cli, recording
+from piano import basis, cli, learn, recording
 
 SR, N_FFT = 22050, 2048
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
@@ -145,3 +145,29 @@ def test_several_templates_of_a_key_are_one_note_of_several_columns(templates, t
         soundfile.write(tmp_path / f"{name}.wav", y, sr)
     make_init_H.main([str(tmp_path), "-o", str(tmp_path)])
     assert basis.load(tmp_path / "fixed_basis.npy").notes == {60: [0, 1], 62: [2]}
+
+
+def test_what_is_no_single_note_is_refused_with_what_is_heard(root, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        make_init_H.main([str(root / "examples" / "chorale" / "matched"), "-o", str(tmp_path / "out")])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "mixture.flac: got more than one note (E3, and at " in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_note_that_follows_another_is_heard(templates, tmp_path):
+    (first, sr), (second, _) = (soundfile.read(templates[midi - 36]) for midi in (60, 67))
+    gap = 3 * sr // 2  # the first has died away by half
+    y = np.zeros(gap + len(second))
+    y[: min(gap, len(first))] += first[:gap]
+    y[gap:] += second
+    soundfile.write(tmp_path / "C4.wav", y, sr)
+    with pytest.raises(utils.InputError, match=r"got more than one note \(C4, and at 1\.\d s G4\)"):
+        learn.check_one_note(tmp_path / "C4.wav", SR)
+
+
+@pytest.mark.parametrize("sr", [8000, SR, 44100])
+def test_single_notes_are_single_notes(templates, sr):
+    for path in templates:
+        learn.check_one_note(path, sr)

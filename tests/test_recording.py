@@ -57,8 +57,8 @@ def test_other_rates_are_resampled(tmp_path, file_sr):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "cannot be read as audio"),
-        (b"RIFF and then something else", "cannot be read as audio"),
+        (b"", "got an empty file"),
+        (b"fLaC and then something else", "cannot be read as audio"),
         (np.zeros(0), "got no samples"),
         (np.array([0.0, np.nan, 0.5]), "not finite"),
         (np.array([0.0, np.inf]), "not finite"),

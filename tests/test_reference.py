@@ -40,7 +40,7 @@ def actions_of(script, monkeypatch):
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+        patch.setattr(argparse.ArgumentParser, "parse_intermixed_args", stop)
         with pytest.raises(SystemExit):
             importlib.import_module(script).main(["x"])
     return {tuple(action.option_strings): action for action in parsers[0]._actions if action.option_strings}

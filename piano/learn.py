@@ -1,0 +1,227 @@
+"""Learning: from recordings of single notes to the basis of a piano; and the basis of the suite's own templates."""
+
+import atexit
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import utils
+from piano import basis, events, outputs, phase, pitch, recording
+from utils import InputError
+
+TEMPLATES = Path(__file__).resolve().parents[1] / "basis_wav_piano"  # the suite's own
+OPTIONS = {"n_fft": 8192, "states": 2, "keys": (pitch.PIANO[0], pitch.PIANO[-1])}  # what separates best, of all 88 keys
+CACHE = "piano-note-by-note"  # name of the suite's folder among the user's caches
+
+
+BEGINNING_S = 0.5  # s; later, a note only dies away
+NEW_SHARE = (
+    0.08  # of magnitudes that are louder later: of 328 notes of four pianos at most .044, of 16 pieces .143 or more
+)
+
+
+class Template(NamedTuple):
+    """The recording of one note, and the key that it stands for."""
+
+    path: Path
+    midi: int
+    f0: float  # Hz
+    transposed: int = 0  # semitones up from its own key, where that is another one
+
+
+def learn_basis(
+    files, *, sr=22050, n_fft=2048, hop=None, c3=utils.C3_HZ, keys=None, states=1, n_iter=50, progress=iter, **peaks
+):
+    """Learn the basis of a piano from the recordings of its notes.
+
+    Parameters
+    ----------
+    files : list of Path
+        One note each; the name or the sound tells which, see :func:`pitch.notes_of_folder`.
+    sr, n_fft, hop : int
+        Of the transform: sampling rate in Hz, STFT length and hop length in samples.
+    c3 : float
+        Frequency of C3 in Hz.
+    keys : (int, int), optional
+        MIDI numbers of the lowest and the highest key that get a column; by default those with a template get one.
+    states : int
+        Columns for each template.
+    n_iter : int
+        NMF iterations for each template.
+    progress : callable
+        Given the list of templates, it yields them one by one, such as ``tqdm``.
+    **peaks
+        ``n_peaks``, ``damping`` and ``variance`` of the start, see :func:`utils.harmonic_gmm`.
+
+    Returns
+    -------
+    Basis
+        Columns in order of pitch.
+    list of float
+        Normalised error of each template.
+
+    Raises
+    ------
+    InputError
+        If a file is no recording of one note.
+    """
+    hop = hop or basis.default_hop(n_fft)
+    learnt = []
+    for template in progress(find_templates(files, sr, c3, keys)):
+        try:
+            start = utils.harmonic_gmm(template.f0, sr=sr, n_fft=n_fft, **peaks)
+        except InputError as error:
+            raise InputError(f"{template.path}: {error}") from None
+        learnt.append(learn_note(template, np.repeat(start[:, None], states, axis=1), n_iter, sr, hop))
+    columns, spectra, rotations, patterns, error = zip(*learnt, strict=True)
+    columns = [column for column in columns for _ in range(states)]
+    H, rotation = np.column_stack(spectra).astype(np.float32), np.column_stack(rotations).repeat(states, axis=1)
+    return basis.Basis(H, sr, n_fft, hop, columns, rotation, np.stack(patterns)), list(error)
+
+
+def find_templates(files, sr, c3=utils.C3_HZ, keys=None):
+    """A template for each file, and with ``keys`` for each key that has none, in order of pitch."""
+    notes = pitch.notes_of_folder(files, lambda path: recording.load(path, sr), sr, c3)
+    for path in files:
+        check_one_note(path, sr, c3)
+    templates = [Template(path, *note) for path, note in zip(files, notes, strict=True)]
+    if keys:
+        low, high = keys
+        own = sorted(templates, key=lambda template: template.midi)
+        templates = [template for template in templates if low <= template.midi <= high]
+        for midi in sorted(set(range(low, high + 1)) - {template.midi for template in own}):
+            near = min(own, key=lambda template: abs(template.midi - midi))
+            shift = midi - near.midi
+            templates.append(Template(near.path, midi, near.f0 * 2 ** (shift / 12), shift))
+    return sorted(templates, key=lambda template: template.f0)
+
+
+def check_one_note(path, sr, c3=utils.C3_HZ):
+    """Raise :class:`InputError`, with what is heard, where other notes begin after the first in a recording.
+
+    A note is loudest at its beginning, in all its partials. What comes later and is louder is another's, but for beats.
+    """
+    from scipy.ndimage import maximum_filter1d, uniform_filter1d
+
+    y = recording.load(path, sr)
+    hop = max(1, round(0.046 * sr))  # s; windows are four times as long, and the mean of five is taken
+    energy = uniform_filter1d(np.abs(recording.stft(y, n_fft=4 * hop, hop=hop), dtype=np.float64) ** 2, 5, axis=1)
+    energy = np.maximum(energy, 0)  # the mean is a running sum
+    total = energy.sum(axis=0)
+    first = max(0, int(np.argmax(total > 0.1 * total.max())) - 2)
+    later = first + round(BEGINNING_S * sr / hop)
+    most = maximum_filter1d(energy[:, first:later].max(axis=1), 5)  # bins beside a partial may take turns
+    new = np.maximum(np.sqrt(energy[:, later:]) - np.sqrt(most)[:, None], 0).sum(axis=0)
+    if new.sum() > NEW_SHARE * np.sqrt(energy).sum():
+        start = (later + int(np.argmax(new))) * hop
+        heard = [pitch.measure_f0(part, sr) for part in (y[:start], y[start:])]
+        names = [f0 and pitch.note_name(pitch.nearest_key(pitch.semitones(f0, c3))) for f0 in heard]
+        got = f"{names[0] or 'one'}, and at {start / sr:.1f} s {names[1] or 'another'}"
+        raise InputError(f"{path}: got more than one note ({got}), expected a recording of one")
+
+
+def learn_note(template, start, n_iter, sr, hop):
+    """Learn one note from its template.
+
+    Parameters
+    ----------
+    template : Template
+    start : np.ndarray [shape=(K, states)]
+        Initial spectra.
+    n_iter, sr, hop : int
+        Iterations, sampling rate in Hz, and hop length in samples.
+
+    Returns
+    -------
+    column : dict
+        Its description, see :attr:`Basis.columns`.
+    spectra : np.ndarray [shape=(K, states), float64]
+    rotation : np.ndarray [shape=(K,), complex64]
+    pattern : np.ndarray [shape=(T, bands), float16]
+    error : float
+        Normalised, of the fit.
+    """
+    path, midi, f0, shift = template
+    y = recording.transpose(recording.load(path, sr), sr, shift)
+    if not y.any():
+        raise InputError(f"{path}: got silence, expected one note")
+    Y = recording.stft(y, n_fft=2 * (len(start) - 1), hop=hop)
+    spectra = utils.learn_spectra(np.abs(Y), start, n_iter)
+    utils.check_basis(spectra, path)
+    error = utils.nmf(Y, spectra, n_iter)[1][-1] / utils.cost_scale(Y)
+    column = {"file": path.name, "note": pitch.note_name(midi), "f0": round(f0, 3)}
+    if shift:
+        column["transposed"] = shift
+    sound = recording.transpose(recording.load(path, events.SR), events.SR, shift)
+    pattern = events.learn_pattern(sound).astype(np.float16)
+    return column, spectra, phase.measure_rotation(Y), pattern, error
+
+
+# --- The suite's own basis --------------------------------------------------------------------------
+
+
+def suite_basis(report):
+    """Path of the basis of the suite's own templates, learnt once and kept among the user's caches.
+
+    The name of its folder tells templates, options and code apart, so it is learnt anew where one of them is another.
+    Two runs that learn it at once write the same bytes. Where nothing can be kept, it lies in a temporary folder that
+    goes when the run ends.
+
+    Parameters
+    ----------
+    report : callable
+        Is told in a line what takes time, and what could not be done.
+
+    Raises
+    ------
+    InputError
+        If there are no templates.
+    """
+    import platformdirs
+
+    files = recording.audio_files(TEMPLATES) if TEMPLATES.is_dir() else []
+    if not files:
+        raise InputError(f"{TEMPLATES}: got no templates, expected those that the suite comes with (or name a BASIS)")
+    folder = platformdirs.user_cache_path(CACHE, appauthor=False) / _fingerprint(files)
+    if _is_whole(folder):
+        return folder / "fixed_basis.npy"
+    report(f"learning the {len(files)} notes of {TEMPLATES.name}; only the first run does that ...")
+    learnt, _ = learn_basis(files, **OPTIONS)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _save(folder, learnt)
+    except OSError as error:
+        report(f"{folder}: cannot be written to ({error.strerror}), so the next run learns the notes again")
+        folder = Path(tempfile.mkdtemp(prefix=CACHE))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        _save(folder, learnt)
+    return folder / "fixed_basis.npy"
+
+
+def _fingerprint(files):
+    """A name for what is learnt from ``files`` by this very code."""
+    digest = hashlib.sha256(json.dumps([outputs.VERSION, OPTIONS]).encode())
+    for path in [Path(utils.__file__), *sorted(Path(__file__).parent.glob("*.py")), *files]:
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _is_whole(folder):
+    try:
+        return basis.load(folder / "fixed_basis.npy", with_rotation=True).patterns is not None
+    except InputError:
+        return False
+
+
+def _save(folder, learnt):
+    """Save a basis so that none of its files is ever seen half written."""
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as part:
+        basis.save(part, learnt)
+        for path in Path(part).iterdir():
+            os.replace(path, folder / path.name)

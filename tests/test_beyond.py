@@ -1,0 +1,52 @@
+"""Keys that are played and have no template: they are named, and no others are."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import soundfile
+
+import NMF
+from piano import basis, notes, recording
+
+
+@pytest.fixture(scope="module")
+def octave(learnt):
+    """The basis of C4 to B4 alone."""
+    whole = basis.load(learnt / "fixed_basis.npy")
+    kept = [l for l, midi in enumerate(whole.templates) if 60 <= midi < 72]
+    columns = [whole.columns[l] for l in kept]
+    return basis.Basis(whole.H[:, kept], whole.sr, whole.n_fft, whole.hop, columns, patterns=whole.patterns[kept])
+
+
+def played(templates, midis):
+    """One note after another, each for a second, at the rate of the list."""
+    y = [recording.load(templates[midi - 36], notes.EVENT_SR)[: notes.EVENT_SR] for midi in midis]
+    return np.concatenate([*y, np.zeros(notes.EVENT_SR, np.float32)])
+
+
+def test_keys_without_a_template_are_named(octave, templates):
+    y = played(templates, [60, 57, 64, 75, 67, 57, 75, 72])
+    assert notes.played_beyond(y, octave) == [57, 72, 75]
+
+
+def test_none_is_named_where_all_have_one(octave, templates):
+    assert notes.played_beyond(played(templates, [60, 62, 64, 65, 67, 69, 71, 60]), octave) == []
+
+
+@pytest.mark.parametrize("piano", ["matched", "mismatched"])
+@pytest.mark.parametrize("piece", ["chorale", "invention", "prelude"])
+def test_none_is_named_in_the_examples(learnt, root, piece, piano):
+    y = recording.load(root / "examples" / piece / piano / "mixture.flac", notes.EVENT_SR)
+    assert notes.played_beyond(y, basis.load(learnt / "fixed_basis.npy")) == []
+
+
+def test_a_run_says_so_in_a_line_and_a_quiet_one_does_not(tmp_path, octave, templates, learnt, capsys):
+    basis.save(tmp_path, dataclasses.replace(octave, rotation=np.zeros(octave.H.shape, np.complex64)))
+    soundfile.write(tmp_path / "song.wav", played(templates, [60, 57, 64, 57]), notes.EVENT_SR)
+    command = [str(tmp_path / "song.wav"), "3", str(tmp_path / "fixed_basis.npy"), "-o", str(tmp_path / "out")]
+    line = "A3: played, but no key of the basis (make_init_H.py --keys A0 C8 gives it all keys)"
+    NMF.main(command)
+    assert line in capsys.readouterr().err.splitlines()
+    NMF.main([*command, "--quiet"])
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,229 @@
+"""What a file is by its content, sounds that need ffmpeg, and damaged ones."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+import NMF
+from piano import files, recording
+from utils import InputError
+
+SR = 22050
+FFMPEG = shutil.which("ffmpeg")
+needs_ffmpeg = pytest.mark.skipif(FFMPEG is None, reason="there is no ffmpeg here")
+
+
+def tone(seconds=2.0, sr=SR):
+    return 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * sr)) / sr)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, rng):
+    """A current directory with a sound and a basis that fits sounds at 22.05 kHz."""
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("tone.wav", tone(), SR, subtype="FLOAT")
+    np.save("basis.npy", rng.random((9, 2)))
+    (tmp_path / "basis.json").write_text(
+        '{"sr": 22050, "n_fft": 16, "hop": 4, "columns": [{"file": "a", "note": "C4", "f0": 1.0},'
+        ' {"file": "b", "note": "D4", "f0": 1.0}]}'
+    )
+    return tmp_path
+
+
+def converted(name, *options):
+    """``tone.wav`` as ffmpeg writes it under another name."""
+    subprocess.run([FFMPEG, "-v", "error", "-y", "-i", "tone.wav", *options, name], check=True)
+    return name
+
+
+CONTENTS = {
+    b"": "an empty file",
+    b"%PDF-1.7\n%\xe2\xe3\xcf\xd3": "a PDF document",
+    b"PK\x03\x04\x14\0\0\0": "a ZIP archive",
+    b"MThd\0\0\0\x06": "a MIDI file",
+    b"\x89PNG\r\n\x1a\n": "a picture",
+    b"\n<!DOCTYPE html>\n<html>": "an HTML page",
+    b"\x1f\x8b\x08\0": "a compressed file",
+    "Übung für Klavier\n".encode(): "text",
+    "Übung".encode("utf-16"): "text",
+    b"a" * 511 + "ü".encode(): "text",  # cut within a letter
+}
+
+
+@pytest.mark.parametrize(("content", "name"), CONTENTS.items(), ids=CONTENTS.values())
+@pytest.mark.parametrize("suffix", ["wav", "npy"])
+def test_what_is_no_sound_is_called_what_it_is(folder, capsys, content, name, suffix):
+    (folder / f"x.{suffix}").write_bytes(content)
+    (folder / "basis2.npy").write_bytes(content)
+    for arguments, expected in (
+        ([f"x.{suffix}", "3", "basis.npy"], f"x.{suffix}: got {name}, expected a spectrogram (.npy) or a sound"),
+        (["tone.wav", "3", "basis2.npy"], f"basis2.npy: got {name}, expected a basis, .npy"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            NMF.main([*arguments, "-o", "out"])
+        assert end.value.code == 2
+        assert capsys.readouterr().err == f"NMF.py: error: {expected}\n"
+    with pytest.raises(InputError, match=f"got {name}, expected a sound file"):
+        recording.load(folder / f"x.{suffix}", SR)
+
+
+def test_a_sound_as_basis_and_a_basis_as_sound_are_told(folder, capsys):
+    for arguments, expected in (
+        (["tone.wav", "3", "tone.wav"], "tone.wav: got a sound, expected a basis, .npy"),
+        (["basis.npy", "3", "basis.npy"], "basis.npy: got a basis, expected a spectrogram (.npy) or a sound"),
+    ):
+        with pytest.raises(SystemExit):
+            NMF.main(arguments)
+        assert capsys.readouterr().err == f"NMF.py: error: {expected}\n"
+
+
+@pytest.mark.parametrize("name", ["tone", "tone.npy", "tone.bin", "tone.txt", "tone."])
+def test_a_sound_is_read_whatever_its_name(folder, name):
+    (folder / "tone.wav").rename(name)
+    NMF.main([name, "3", "basis.npy", "-o", "out", "--quiet"])
+    assert (folder / "out" / "spectrogram.png").exists()
+
+
+def test_a_spectrogram_is_read_whatever_its_name(folder, rng):
+    np.save("y.npy", rng.random((9, 6)))
+    (folder / "y.npy").rename("y.wav")
+    NMF.main(["y.wav", "3", "basis.npy", "-o", "out", "--quiet"])
+    assert np.load("out/activation_calc.npy").shape == (2, 6)
+
+
+@pytest.mark.parametrize("suffix", ["aiff", "au", "caf", "flac", "mp3", "ogg", "rf64", "w64", "wav", "nist"])
+def test_what_soundfile_writes_is_a_sound(tmp_path, suffix):
+    soundfile.write(tmp_path / f"x.{suffix}", tone(), SR, format=suffix)
+    assert files.kind(tmp_path / f"x.{suffix}") == files.SOUND
+
+
+# --- ffmpeg ---
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name", ["x.m4a", "x.mp4", "x.aac", "x.wma", "x.mka", "x", "x.wav"])
+def test_ffmpeg_reads_what_soundfile_cannot(folder, capfd, name):
+    form = [] if name.partition(".")[2] not in ("", "wav") else ["-c:a", "aac", "-f", "adts"]
+    y = recording.load(converted(name, *form), SR)
+    lag = np.argmax(np.correlate(y[: SR // 2], tone()[: SR // 4])[:3000])
+    middle = slice(SR // 2, SR)
+    np.testing.assert_allclose(y[lag:][middle], tone()[middle], atol=0.05)  # of a lossy codec
+    assert capfd.readouterr() == ("", "")
+
+
+@needs_ffmpeg
+def test_nothing_is_lost_on_the_way_from_ffmpeg(folder, rng):
+    """Rate, channels and all 24 bits: ALAC is lossless."""
+    y = np.round(rng.uniform(-0.9, 0.9, (48000, 2)) * 2**23) / 2**23
+    soundfile.write("tone.wav", y, 48000, subtype="PCM_24")
+    with files.opened(converted("x.m4a", "-c:a", "alac"), folder) as file:
+        assert (file.samplerate, file.channels) == (48000, 2)
+        np.testing.assert_array_equal(file.read(), y)
+
+
+@needs_ffmpeg
+def test_an_m4a_is_taken_apart_at_its_own_rate(folder):
+    soundfile.write("tone.wav", tone(sr=48000), 48000)
+    NMF.main(
+        [converted("x.m4a"), "3", "basis.npy", "--stems", "--native-sr", "--format", "wav", "-o", "out", "--quiet"]
+    )
+    assert soundfile.info("out/stems/residual.wav").samplerate == 48000
+    assert not list(folder.rglob("decoded*"))
+
+
+@needs_ffmpeg
+def test_a_broken_m4a_is_told_in_one_line(folder, capfd):
+    content = (folder / converted("x.m4a")).read_bytes()
+    (folder / "x.m4a").write_bytes(content[: len(content) // 2])  # what tells where things are stands at the end
+    with pytest.raises(SystemExit) as end:
+        NMF.main(["x.m4a", "3", "basis.npy", "-o", "out"])
+    assert end.value.code == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("NMF.py: error: x.m4a: cannot be read as audio (ffmpeg: ")
+    assert not (folder / "out").exists()
+
+
+@needs_ffmpeg
+def test_without_ffmpeg_the_line_names_the_command_that_converts(folder, root):
+    (folder / converted("x.m4a")).rename("my song.m4a")
+    (folder / "empty").mkdir()
+    done = subprocess.run(
+        [sys.executable, root / "NMF.py", "my song.m4a", "3", "basis.npy", "-o", "out"],
+        env=os.environ | {"PATH": str(folder / "empty")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert "my song.m4a: got a sound that only ffmpeg reads" in line
+    assert "(ffmpeg -i 'my song.m4a' 'my song.wav')" in line
+
+
+@needs_ffmpeg
+def test_ctrl_c_ends_ffmpeg_too(folder, root):
+    """An hour takes it some seconds."""
+    source = ["-f", "lavfi", "-i", "sine=sample_rate=8000:duration=36000", "-c:a", "aac", "-b:a", "16k", "x.m4a"]
+    subprocess.run([FFMPEG, "-v", "error", *source], check=True)
+    process = subprocess.Popen([sys.executable, root / "NMF.py", "x.m4a", "3", "basis.npy", "-o", "out"], stderr=-1)
+    while not (at_work := list(folder.glob("out/.part-*/decoded.wav"))) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate()[1] == b"interrupted; nothing incomplete is left\n"
+    assert process.returncode == 130
+    assert at_work
+    assert not (folder / "out").exists()
+    children = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(at_work[0].relative_to(folder)) not in children
+
+
+# --- Damage ---
+
+
+def damaged_mp3(path, rng):
+    """An MP3 of the tone, whose frames keep their headers and lose some of what is in them."""
+    soundfile.write(path, tone(8), SR, format="MP3")
+    content = bytearray(path.read_bytes())
+    starts = [i for i in range(3000, len(content) - 400) if content[i] == 0xFF and content[i + 1] & 0xF6 == 0xF2]
+    for start in starts[::5]:
+        content[start + 60 : start + 70] = rng.bytes(10).replace(b"\xff", b"\0")
+    path.write_bytes(content)
+
+
+def test_a_damaged_mp3_gives_one_remark(folder, rng, capfd):
+    damaged_mp3(folder / "x.mp3", rng)
+    soundfile.read("x.mp3")
+    assert "libmpg123" in capfd.readouterr().err  # what is to be kept away is there
+    y = recording.load("x.mp3", SR)
+    assert len(y) == 8 * SR
+    assert capfd.readouterr().err == "x.mp3: damaged at some places; what can be read is used\n"
+    os.write(2, b"still here")
+    assert capfd.readouterr().err == "still here"
+
+
+def test_a_whole_mp3_gives_none(folder, capfd):
+    soundfile.write("x.mp3", tone(8), SR, format="MP3")
+    recording.load("x.mp3", SR)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_stderr_comes_back_after_an_error_and_may_be_closed(folder, root, rng, capfd):
+    with contextlib.suppress(ZeroDivisionError), files.without_chatter() as said:
+        os.write(2, b"chatter")
+        raise ZeroDivisionError
+    assert said == [b"chatter"]
+    os.write(2, b"said")
+    assert capfd.readouterr().err == "said"
+    damaged_mp3(folder / "x.mp3", rng)
+    code = "from piano import recording; print(len(recording.load('x.mp3', 22050)))"
+    command = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, code]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(root)}, stdout=-1, check=True)
+    assert int(done.stdout) == 8 * SR

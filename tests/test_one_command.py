@@ -1,0 +1,239 @@
+"""A sound and nothing else: the suite's own basis, learnt once; folders as inputs; where each input's results go."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import CNMF
+import make_init_H
+import NMF
+from piano import basis, cli, learn
+
+SR = 22050
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, templates):
+    """A current directory with a short sound, and a home of its own."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    y, sr = soundfile.read(templates[60 - 36], frames=SR)
+    soundfile.write("song.wav", y, sr)
+    return tmp_path
+
+
+@pytest.fixture
+def few_templates(monkeypatch, templates, tmp_path_factory):
+    """Two templates in place of the suite's 60, which are learnt in a moment."""
+    few = tmp_path_factory.mktemp("few")
+    for midi in (57, 60):
+        path = templates[midi - 36]
+        (few / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(learn, "TEMPLATES", few)
+    monkeypatch.setattr(learn, "OPTIONS", {"n_fft": 2048, "states": 1, "keys": (57, 60)})
+    return few
+
+
+def kept(folder):
+    """Folders that hold a basis, anywhere below."""
+    return sorted(path.parent for path in folder.rglob("fixed_basis.npy"))
+
+
+# --- Positionals ---
+
+
+@pytest.mark.parametrize(
+    ("words", "inputs", "n_iter", "named"),
+    [
+        ("spec.npy 20 fixed_basis.npy", ["spec.npy"], 20, "fixed_basis.npy"),
+        ("a.npy b.wav 20 H.npy", ["a.npy", "b.wav"], 20, "H.npy"),
+        ("a.wav 20 H.dat", ["a.wav"], 20, "H.dat"),
+        ("a.wav --stems 20 H.npy", ["a.wav"], 20, "H.npy"),
+        ("--stems a.wav --listen 20 -thr 1e-4 H.npy", ["a.wav"], 20, "H.npy"),
+        ("a.wav", ["a.wav"], 200, None),
+        ("a.wav b.wav c.wav", ["a.wav", "b.wav", "c.wav"], 200, None),
+        ("a.wav b.wav 20", ["a.wav", "b.wav"], 20, None),
+        ("a.wav --listen 20", ["a.wav"], 20, None),
+        ("20", ["20"], 200, None),
+    ],
+)
+def test_words_are_told_apart(words, inputs, n_iter, named):
+    parser = cli.parser("", "NMF.py")
+    cli.add_decomposition(parser)
+    args = cli.parse_decomposition(parser, words.split())
+    assert (args.inputs, args.n_iter, args.basis) == (inputs, n_iter, named)
+
+
+# --- The suite's own basis ---
+
+
+def test_it_is_what_make_init_h_learns_from_the_suites_templates(folder, root):
+    said = []
+    path = learn.suite_basis(said.append)
+    assert said == ["learning the 60 notes of basis_wav_piano; only the first run does that ..."]
+    make_init_H.main(f"{root / 'basis_wav_piano'} --states 2 --n-fft 8192 --keys A0 C8 -o out --quiet".split())
+    for name in ("fixed_basis.npy", "fixed_basis_rotation.npy", "fixed_basis_patterns.npy", "fixed_basis.json"):
+        assert (path.parent / name).read_bytes() == (folder / "out" / name).read_bytes()
+    assert list(basis.load(path).notes) == list(range(21, 109))
+    assert learn.suite_basis(said.append) == path
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("script", [NMF, CNMF])
+def test_a_sound_is_all_that_is_needed(folder, few_templates, capsys, script):
+    script.main(["song.wav", "--stems", "-o", "out"])
+    assert "learning the 2 notes" in capsys.readouterr().err
+    (home,) = kept(folder / "home")
+    script.main(["song.wav", "200", str(home / "fixed_basis.npy"), "--stems", "-o", "named"])
+    assert "learning" not in capsys.readouterr().err
+    for name in ("basis_calc.npy", "activation_calc.npy", "stems/060_C4.wav", "stems/060_C4.flac"):
+        if (folder / "named" / name).exists():
+            assert (folder / "out" / name).read_bytes() == (folder / "named" / name).read_bytes()
+    records = [json.loads((folder / name / "run.json").read_text()) for name in ("out", "named")]
+    assert records[0]["inputs"] == records[1]["inputs"]  # the basis with its SHA-256
+    assert records[0]["command"] == [f"{script.__name__}.py", "song.wav", "--stems"]
+
+
+def test_it_is_learnt_anew_where_templates_or_options_differ(folder, few_templates, monkeypatch):
+    paths = [learn.suite_basis(print)]
+    (few_templates / "060_C4.wav").unlink()
+    paths.append(learn.suite_basis(print))
+    monkeypatch.setitem(learn.OPTIONS, "states", 2)
+    paths.append(learn.suite_basis(print))
+    monkeypatch.setattr(learn.outputs, "VERSION", "99")
+    paths.append(learn.suite_basis(print))
+    assert len(set(paths)) == 4
+    assert [basis.load(path).H.shape[1] for path in paths] == [4, 4, 8, 8]
+
+
+def test_a_spoilt_one_is_made_again(folder, few_templates):
+    path = learn.suite_basis(print)
+    whole = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    for name in whole:
+        for spoil in (Path.unlink, lambda file: file.write_bytes(b"")):
+            spoil(path.parent / name)
+            assert learn.suite_basis(print) == path
+            assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == whole
+
+
+def test_two_first_runs_at_once_both_end_well(folder, root):
+    """Real processes; each asks for the same basis while the other learns it."""
+    code = (
+        "import sys; from pathlib import Path; from piano import learn\n"
+        "learn.OPTIONS = {'n_fft': 2048, 'keys': (57, 60)}\n"
+        "print(learn.suite_basis(lambda line: None))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    runs = [subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=-1, text=True) for _ in range(2)]
+    paths = {run.communicate()[0].strip() for run in runs}
+    assert [run.returncode for run in runs] == [0, 0]
+    assert paths == {str(home / "fixed_basis.npy") for home in kept(folder / "home")}
+    (home,) = kept(folder / "home")
+    assert len(list(home.iterdir())) == 4
+    assert basis.load(home / "fixed_basis.npy", with_rotation=True).patterns is not None
+
+
+def test_where_nothing_can_be_kept_the_run_goes_on(folder, root):
+    (folder / "home").write_text("a file, where a folder of caches should be")
+    (folder / "tmp").mkdir()
+    code = "from piano import learn; learn.OPTIONS = {'n_fft': 2048, 'keys': (60, 60)}; import NMF; NMF.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "song.wav", "3", "-o", "out"],
+        env=os.environ | {"PYTHONPATH": str(root), "TMPDIR": str(folder / "tmp")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "cannot be written to" in done.stderr
+    assert "so the next run learns the notes again" in done.stderr
+    assert (folder / "out" / "activation_calc.npy").exists()
+    assert not list((folder / "tmp").iterdir())
+
+
+def test_a_checkout_without_templates_is_told(folder, monkeypatch, capsys):
+    monkeypatch.setattr(learn, "TEMPLATES", folder / "gone")
+    with pytest.raises(SystemExit) as end:
+        NMF.main(["song.wav"])
+    assert end.value.code == 2
+    assert "gone: got no templates, expected those that the suite comes with" in capsys.readouterr().err
+
+
+# --- Folders, and folders for each input ---
+
+
+def results(folder):
+    """Names of the folders below that hold the results of a run."""
+    return sorted(path.parent.relative_to(folder).as_posix() for path in folder.rglob("run.json"))
+
+
+@pytest.fixture
+def songs(folder, rng, few_templates):
+    """A folder of a sound with an unknown suffix, a spectrogram, and other things; with results of a run in it."""
+    songs = folder / "songs"
+    songs.mkdir()
+    (folder / "song.wav").rename(songs / "first.dat")
+    make_init_H.main([str(few_templates), "--n-fft", "512", "-o", str(folder / "basis"), "--quiet"])
+    NMF.main(
+        ["songs/first.dat", "3", "basis/fixed_basis.npy", "--stems", "-o", "songs", "--quiet"]
+    )  # leaves .npy and .wav
+    np.save(songs / "second.npy", rng.random((257, 9)))
+    for name in ("notes.txt", ".hidden.wav", "cover.png"):
+        (songs / name).write_text("la")
+    return songs
+
+
+def test_a_folder_stands_for_what_is_in_it(songs, folder):
+    NMF.main(["songs", "3", "basis/fixed_basis.npy", "-o", "out", "--quiet"])
+    assert results(folder / "out") == ["first", "second"]
+    NMF.main(["songs", "3", "basis/fixed_basis.npy", "-o", "out", "--quiet"])
+
+
+def test_its_results_may_lie_in_it_and_so_may_the_basis(songs, folder):
+    for name in ("fixed_basis.npy", "fixed_basis.json", "fixed_basis_rotation.npy", "fixed_basis_patterns.npy"):
+        (folder / "basis" / name).rename(songs / name)
+    for _ in range(2):
+        NMF.main(["songs", "3", "songs/fixed_basis.npy", "-o", "songs", "--quiet"])
+        assert results(songs) == [".", "first", "second"]
+
+
+def test_a_folder_and_nothing_else_is_all_its_sounds(songs, folder):
+    NMF.main(["songs", "3", "-o", "out", "--quiet"])
+    assert results(folder / "out") == ["first"]
+
+
+def test_what_is_wrong_in_a_folder_is_told_after_the_rest(songs, folder, capsys):
+    (songs / "broken.wav").write_bytes(b"RIFF\0\0\0\0WAVE")
+    with pytest.raises(SystemExit) as end:
+        NMF.main(["songs", "3", "basis/fixed_basis.npy", "-o", "out", "--quiet"])
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "broken.wav: cannot be read as audio" in line
+    assert results(folder / "out") == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    "name", ["...flac", "..flac", ".flac", "....", ". .wav", "song .wav", " song.wav", "...a.wav", ".part-00.wav"]
+)
+def test_results_stay_inside_dir_whatever_the_name(folder, few_templates, name):
+    """Beside an ordinary input, so that each has a folder of its own."""
+    inner = folder / "in"
+    inner.mkdir()
+    content = (folder / "song.wav").read_bytes()
+    (inner / name).write_bytes(content)
+    make_init_H.main([str(few_templates), "--n-fft", "512", "-o", "basis", "--quiet"])
+    before = set(folder.iterdir())
+    (folder / "other.wav").write_bytes(content)
+    NMF.main([f"in/{name}", "other.wav", "3", "basis/fixed_basis.npy", "-o", "deep/out", "--quiet"])
+    assert set(folder.iterdir()) - before == {folder / "deep", folder / "other.wav"}
+    one, other = sorted((folder / "deep" / "out").iterdir(), key=lambda path: path.name == "other")
+    assert other.name == "other"
+    assert one.name == one.name.strip(". ") != ""
+    assert (one / "run.json").exists()
+    assert list((folder / "deep").iterdir()) == [folder / "deep" / "out"]
