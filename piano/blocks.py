@@ -4,6 +4,7 @@ import functools
 import itertools
 import mmap
 import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -162,8 +163,12 @@ def _set_threads(libraries, numbers):
         getattr(library, "_real_set_num_threads", library.set_num_threads)(n)
 
 
-@functools.cache
 def _blas():
+    return _libraries("scipy.linalg" in sys.modules)  # which brings a BLAS of its own
+
+
+@functools.cache
+def _libraries(with_scipys):
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas").lib_controllers

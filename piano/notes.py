@@ -109,7 +109,7 @@ def played_beyond(y, basis, *, map=map):
     near = [int(np.argmin(np.abs(own - midi))) for midi in missing]
     moved = [events.warped(patterns[i], 100 * (midi - own[i])) for i, midi in zip(near, missing, strict=True)]
     patterns = np.concatenate([patterns, moved]).astype(np.float16)
-    y = utils.read_frames(y, slice(0, SEARCHED_S * EVENT_SR))
+    y = blocks.read_frames(y, slice(0, SEARCHED_S * EVENT_SR))
     found = events.find_events(y, patterns, np.append(own, missing), map=map)
     return sorted({int(event.midi) for event in found if event.confidence >= SURE} & set(missing))
 
