@@ -205,7 +205,7 @@ def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=Non
 def with_energies(H, U, energy, expected):
     """H with the notes' energies in each bin as they were found, and U so that H U is as loud as before.
 
-    ``H <- H (sum_m U |X|^2 / A / sum_m U A)^(1/2)``, which rests where |X|^2 is A^2 throughout: the partials of two
+    ``H <- H (sum_m U E|x|^2 / A / sum_m U A)^(1/2)``, which rests where E|x|^2 is A^2 throughout: the partials of two
     notes that share a bin come apart by their rotations, and magnitudes alone do not know how loud each one is.
 
     Parameters
@@ -245,19 +245,25 @@ def _told_block(job, *, H, rotation, note_of):
     np.ndarray [shape=(5, N, K), complex]
         Their :func:`_correlations`, where they do not grow louder.
     np.ndarray [shape=(2, K, L), float]
-        ``sum_m U |X|^2 / A`` and ``sum_m U A``, where A = H U over the note's columns is what |X| was taken for.
+        ``sum_m U E|x|^2 / A`` and ``sum_m U A``, where A = H U over the note's columns is what |x| was taken for.
+        E|x|^2 is |X|^2 and the variance that is left: of a mask A^2 (1 - A^2 / sum A^2), and of a note with a rotation
+        1 - rho^2 of that, as much as rho leaves open.
     """
     frames, U, limits = job
     notes, X = smoothed_notes(frames.read(), H, U, rotation, note_of, limits)
     turns, energies = np.zeros((5, *rotation.T.shape), np.complex128), np.zeros((2, *H.shape))
     U = U[:, slice(*limits)]
 
+    columns = [np.flatnonzero(note_of == note) for note in notes]
+    A = np.stack(blocks.in_threads(lambda l: H[:, l] @ U[l], columns))
+    total = np.maximum(np.sum(A**2, axis=0), utils.floor_of(H.dtype) ** 2)
+
     def add(i):
-        l = np.flatnonzero(note_of == notes[i])
-        A = H[:, l] @ U[l]
-        turns[:, notes[i]] = _correlations(X[i], (A[:, 1:] <= A[:, :-1]) & (A[:, 1:] > 0))
-        A = np.maximum(A, utils.floor_of(H.dtype))
-        energies[:, :, l] = (np.abs(X[i]) ** 2 / A) @ U[l].T, A @ U[l].T
+        a, u = A[i], U[columns[i]].T
+        turns[:, notes[i]] = _correlations(X[i], (a[:, 1:] <= a[:, :-1]) & (a[:, 1:] > 0))
+        unsure = (1 - np.abs(rotation[:, [notes[i]]]) ** 2) * a * (1 - a**2 / total)
+        a = np.maximum(a, utils.floor_of(H.dtype))
+        energies[:, :, columns[i]] = (np.abs(X[i]) ** 2 / a + unsure) @ u, a @ u
 
     blocks.in_threads(add, range(len(notes)))
     return turns, energies

@@ -366,8 +366,9 @@ def test_what_blocks_tell_is_that_of_the_masked_notes_where_they_do_not_grow_lou
     np.testing.assert_allclose(turns, np.stack([x.sum(axis=2) for x in expected]), **single)
     assert not turns[:, 2].any()
     for l, n in enumerate(note_of):
-        A_n = np.maximum(A[n], 1e-30)
-        np.testing.assert_allclose(energies[0, :, l], (np.abs(X[n]) ** 2 / A_n * U[l]).sum(axis=1), **single)
+        unsure = A[n] * (1 - A[n] ** 2 / np.maximum(np.sum(A**2, axis=0), 1e-300))  # no rotation: a mask
+        expected = (np.abs(X[n]) ** 2 / np.maximum(A[n], 1e-30) + unsure) * U[l]
+        np.testing.assert_allclose(energies[0, :, l], expected.sum(axis=1), **single)
         np.testing.assert_allclose(energies[1, :, l], (A[n] * U[l]).sum(axis=1), **single)
 
 
