@@ -89,7 +89,7 @@ def decompose(path, out_dir, *, templates, args, map):
         outputs.check_space(out_dir, n_bytes, "--no-phase leaves out the largest file")
         if args.missing:
             cli.report(f"no {args.missing}: notes get the phases of the recording (--phase-init mixture)", args.quiet)
-        listed = cli.listed_notes(recording, templates, args, map)
+        listed, alignment = cli.listed_notes(recording, templates, args, map)
         piano, strength, prior = cli.adapted_basis(recording, templates, listed, args)
         wanted = cli.possible_stems(piano, listed, args)
         held = {"strength": strength, "prior": prior}
@@ -103,7 +103,7 @@ def decompose(path, out_dir, *, templates, args, map):
             error = utils.normalised(error, energy)
             _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
             utils.plot_learning_curve(folder / "learning_curve_CNMF.png", utils.normalised(cost, energy), reason)
-            figures.plot_activation(folder / "activation.png", U, piano, listed or ())
+            figures.plot_activation(folder / "activation.png", U, piano, listed or (), alignment)
             if args.notes or recording.y is not None:
                 if listed is not None:
                     notes.write_notes(folder, listed, recording)

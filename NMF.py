@@ -60,7 +60,7 @@ def decompose(path, out_dir, *, templates, args, map):
         recording = open_recording(path, templates, workspace)
         if cli.sounds_wanted(args):
             utils.check_complex(recording.Y, path)
-        listed = cli.listed_notes(recording, templates, args, map)
+        listed, alignment = cli.listed_notes(recording, templates, args, map)
         piano, strength, prior = cli.adapted_basis(recording, templates, listed, args)
         if args.solver == "cd" and not args.quiet and not args.dask:
             cli.announce_compilation()
@@ -76,7 +76,7 @@ def decompose(path, out_dir, *, templates, args, map):
         with outputs.output_folder(workspace) as folder:
             outputs.save_arrays(folder, basis_calc=piano.H, activation_calc=U, cost=cost)
             utils.plot_learning_curve(folder / "learning_curve_NMF.png", error, reason)
-            figures.plot_activation(folder / "activation.png", U, piano, listed or ())
+            figures.plot_activation(folder / "activation.png", U, piano, listed or (), alignment)
             if args.notes or recording.y is not None:
                 if listed is not None:
                     notes.write_notes(folder, listed, recording)
