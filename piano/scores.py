@@ -22,9 +22,10 @@ MOST_CELLS = 10_000_000  # of the rough path's matrix, 200 MB: its frames are lo
 WINDOW_S, MARGIN_S = 10.0, 1.0  # of the fine path, and what it sees before and after it
 QUIET = 0.1  # of features, of one onset: below it nothing is struck
 ASIDE = 0.4  # cost of a frame that is in one of both only; keys that agree cost 0, others 1
-EARLY_S = 0.01  # s, by which onsets are seen too early; median over ten pieces
+EARLY_S = 0.02  # s, by which onsets are seen too early; median over ten pieces
+CHORD_S, SNAP_S = 0.03, 0.2  # s: of the score, what is one chord; by which it is moved to where its keys are struck
 NEAR_S = 0.064  # s, within which a note of the score is struck in the recording
-LEAST_MATCHED = 0.5  # of a score; of the right one .7 and more, of another piece, or a semitone off, .45 at most
+LEAST_MATCHED = 0.7  # of a score; of the right one .86 and more, of another piece, or a semitone off, .6 at most
 AS_GOOD = 0.97  # of the share that is matched: a score in the time of the recording stays in it
 KEYS = 132  # eleven octaves, MIDI's 128
 
@@ -118,14 +119,20 @@ def hint(told, heard):
 
 def matched(at, told, heard):
     """Share of the notes of a score whose key is struck in the recording where they are placed."""
-    order = np.lexsort((heard.time, heard.midi))
-    time, midi = heard.time[order] + EARLY_S, heard.midi[order]
-    span = 2 * (max(time.max(initial=0), np.nanmax(at, initial=0)) + 1)  # so that keys do not touch
-    line = np.concatenate([[-math.inf], midi * span + time, [math.inf]])
-    wanted = told.midi * span + at
-    i = np.searchsorted(line, wanted)
-    near = np.minimum(wanted - line[i - 1], line[np.minimum(i, len(line) - 1)] - wanted) <= NEAR_S
-    return float(near[np.isfinite(at)].mean()) if np.isfinite(at).any() else 0.0
+    inside = np.isfinite(at)
+    return float((np.abs(nearest(at, told, heard)[inside]) <= NEAR_S).mean()) if inside.any() else 0.0
+
+
+def nearest(at, told, heard):
+    """How much later than at ``at`` the key of each note is struck, (n,) in s, where it is struck nearest."""
+    later = np.full(len(at), np.inf)
+    for key in np.unique(told.midi):
+        notes, struck = told.midi == key, np.sort(heard.time[heard.midi == key]) + EARLY_S
+        struck = np.concatenate([[-np.inf], struck, [np.inf]])
+        i = np.searchsorted(struck, at[notes]).clip(1, len(struck) - 1)
+        before, after = struck[i - 1] - at[notes], struck[i] - at[notes]
+        later[notes] = np.where(-before < after, before, after)
+    return later
 
 
 def place(told, heard):
@@ -141,7 +148,12 @@ def place(told, heard):
         fine = path(told, heard, span, within, FINE_S, FINE_DECAY_S)
         notes = (window == i) & (told.time >= fine[0][0]) & (told.time <= fine[0][-1])
         at[notes] = np.interp(told.time[notes], *fine)
-    at += EARLY_S
+    later = nearest(at, told, heard)
+    chord = np.cumsum(np.diff(told.time, prepend=told.time[0]) > CHORD_S)
+    for notes in (chord == i for i in range(chord[-1] + 1)):
+        if len(struck := later[notes][np.abs(later[notes]) <= SNAP_S]):
+            at[notes] += np.median(struck)
+    at = np.maximum.accumulate(np.maximum(at, 0))
     at[(told.time < rough[0][0] - frame) | (told.time > rough[0][-1] + frame)] = np.nan
     return at
 
