@@ -92,7 +92,7 @@ def decompose(path, out_dir, *, templates, args, map):
         cli.check_length(out_dir, recording, templates, None, args)
         if args.missing:
             cli.report(f"no {args.missing}: notes get the phases of the recording (--phase-init mixture)", args.quiet)
-        listed = cli.listed_notes(recording, templates, args, map, stage)
+        listed, alignment = cli.listed_notes(recording, templates, args, map, stage)
         wanted = cli.possible_stems(templates, listed, args)
         cli.check_length(out_dir, recording, templates, wanted, args)
         piano, strength, prior = cli.adapted_basis(recording, templates, listed, args, stage)
@@ -115,7 +115,7 @@ def decompose(path, out_dir, *, templates, args, map):
             error = utils.normalised(error, energy)
             _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
             utils.plot_learning_curve(folder / "learning_curve_CNMF.png", utils.normalised(cost, energy), reason)
-            figures.plot_activation(folder / "activation.png", U, piano, listed or ())
+            figures.plot_activation(folder / "activation.png", U, piano, listed or (), alignment)
             if args.notes or recording.y is not None:
                 if listed is not None:
                     notes.write_notes(folder, listed, recording)

@@ -66,7 +66,7 @@ def decompose(path, out_dir, *, templates, args, map):
         if cli.sounds_wanted(args):
             utils.check_complex(recording.Y, path)
         cli.check_length(out_dir, recording, templates, None, args)
-        listed = cli.listed_notes(recording, templates, args, map, stage)
+        listed, alignment = cli.listed_notes(recording, templates, args, map, stage)
         cli.check_length(out_dir, recording, templates, cli.possible_stems(templates, listed, args), args)
         piano, strength, prior = cli.adapted_basis(recording, templates, listed, args, stage)
         if args.solver == "cd" and not args.quiet and not args.dask:
@@ -90,7 +90,7 @@ def decompose(path, out_dir, *, templates, args, map):
                 listed = cli.finish_stems(writer, wanted, listed, args)
             outputs.save_arrays(folder, basis_calc=piano.H, activation_calc=U, cost=cost)
             utils.plot_learning_curve(folder / "learning_curve_NMF.png", error, reason)
-            figures.plot_activation(folder / "activation.png", U, piano, listed or ())
+            figures.plot_activation(folder / "activation.png", U, piano, listed or (), alignment)
             if args.notes or recording.y is not None:
                 if listed is not None:
                     notes.write_notes(folder, listed, recording)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from piano import blocks, figures, notes, outputs, pitch, stems
+from piano import blocks, figures, notes, outputs, pitch, scores, stems
 from piano.basis import patterns_path, rotation_path
 from piano.files import ARRAY, FOREIGN, SOUND, check_kind, kind
 from piano.recording import SAMPLES, inputs_in, is_sound, sound_at, with_sound
@@ -190,9 +190,10 @@ def add_decomposition(parser):
     )
     compute.add_argument(
         "--score",
+        type=named,
         metavar="FILE",
-        help="list of the notes that are played, MIDI (.mid) or a table like notes.csv: they are not searched for, but "
-        "aligned with the sound",
+        help="list of the notes that are played: a table like notes.csv, whose notes are all kept and moved by 50 ms "
+        "at most, or MIDI (.mid), which is first matched with the recording, whatever its tempo",
     )
     compute.add_argument(
         "--sr",
@@ -289,6 +290,13 @@ def not_negative(text):
     if value < 0:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a number of at least 0")
     return value
+
+
+def named(text):
+    """An argparse type for names of files."""
+    if not text:
+        raise argparse.ArgumentTypeError("got '', expected the name of a file")
+    return text
 
 
 def strength(text):
@@ -442,8 +450,11 @@ def adapted_basis(recording, basis, listed, args, stage):
 
 
 def listed_notes(recording, basis, args, map, stage):
-    """Notes of a sound by the event model, or as ``--score`` has them; None where only activations can tell."""
-    score, patterns = read_score(args.score, basis) if args.score else None, patterns_path(args.basis).name
+    """Notes of a sound by the event model, or as ``--score`` has them, and how that was aligned with the sound.
+
+    The notes are None where only activations can tell, the alignment where there is none.
+    """
+    score, patterns = read_score(args, basis) if args.score else None, patterns_path(args.basis).name
     if recording.y is None or basis.patterns is None:
         if score is not None:
             raise InputError(f"--score: got no sound with patterns of notes, expected a sound and {patterns}")
@@ -451,33 +462,54 @@ def listed_notes(recording, basis, args, map, stage):
             report(
                 f"notes are listed by activations alone; for a better list make_init_H.py learns {patterns}", args.quiet
             )
-        return None
+        return None, None
     if not args.quiet:
         announce_compilation()
-    sound = sound_at(recording, notes.EVENT_SR)
+    sound, alignment = sound_at(recording, notes.EVENT_SR), None
+    if score is not None and notes.is_midi(args.score):
+        score, alignment = scores.align(score, sound, basis, map=map)
+        report(f"{args.score}: {alignment.in_words()}", args.quiet)
+    elif score is not None:
+        score = within(score, len(sound) / notes.EVENT_SR, args)
     found = notes.listed(sound, basis, score, progress=stage(LISTING), map=map)
-    if score is None and not args.quiet:
+    if score is not None:
+        heard = sum(note.confidence >= notes.HEARD for note in found)
+        report(f"{heard} of the {len(found)} notes of {args.score} were heard; all are listed", args.quiet)
+        return found, alignment
+    if not args.quiet:
         beyond = ", ".join(pitch.note_name(midi) for midi in notes.played_beyond(sound, basis, map=map))
         if beyond:
             report(f"{beyond}: played, but no key of the basis (make_init_H.py --keys A0 C8 gives it all keys)")
-    if score is not None:
-        report(f"{len(found)} of the {len(score)} notes of {args.score} were heard", args.quiet)
-    elif not found and recording.Y.energy:
+    if not found and recording.Y.energy:
         why = "what is heard is no nearer to this piano's notes than noise is (much noise, clipping, a glitch?)"
         report(f"{recording.path}: no notes are listed: {why}", args.quiet)
-    return found
+    return found, None
 
 
-def read_score(path, basis):
+def read_score(args, basis):
     """Notes of a score that the basis has keys for; those beyond are named, and left to the residual."""
-    score = notes.read_score(path)
+    path = args.score
+    listed = notes.read_score(path)
+    score = notes.without_repeats(listed)
+    if len(score) < len(listed):
+        report(f"{path}: {len(listed) - len(score)} notes are listed twice and count once", args.quiet)
     beyond = sorted({note.midi for note in score} - set(basis.notes))
     if beyond:
         names = ", ".join(pitch.note_name(midi) for midi in beyond)
-        report(f"{path}: {names} lie beyond the keys of the basis and are left to the residual")
+        report(f"{path}: {names} lie beyond the keys of the basis and are left to the residual", args.quiet)
     kept = [note for note in score if note.midi not in beyond]
     if not kept:
         raise InputError(f"{path}: got no note that the basis has a key for, expected a score of this piano")
+    return kept
+
+
+def within(score, seconds, args):
+    """Notes of a score that begin before the recording ends."""
+    kept = [note for note in score if note.onset < seconds]
+    if not kept:
+        raise InputError(f"{args.score}: got no note before {seconds:.2f} s, where the recording ends")
+    if len(kept) < len(score):
+        report(f"{args.score}: {len(score) - len(kept)} notes begin after the recording and are left out", args.quiet)
     return kept
 
 

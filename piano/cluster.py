@@ -7,6 +7,7 @@ jobs, so results do not depend on which worker computed what.
 Only this module uses Dask, and imports it only with ``--dask``.
 """
 
+import asyncio
 import functools
 import hashlib
 import importlib.metadata
@@ -14,6 +15,7 @@ import logging
 import os
 import pickle
 import platform
+import signal
 import threading
 import warnings
 from collections import deque
@@ -101,13 +103,16 @@ def _client(address, distributed):
     try:
         with ExitStack() as stack:
             if address == "local":
-                cluster = distributed.LocalCluster(
-                    n_workers=blocks.available_cores(),
-                    threads_per_worker=1,
-                    dashboard_address="127.0.0.1:0",
-                    silence_logs=logging.CRITICAL,
-                )
+                with _interrupts_ignored():
+                    cluster = distributed.LocalCluster(
+                        n_workers=blocks.available_cores(),
+                        threads_per_worker=1,
+                        dashboard_address="127.0.0.1:0",
+                        silence_logs=logging.CRITICAL,
+                    )
                 address = stack.enter_context(cluster)
+            else:
+                asyncio.run(_knock(address, distributed))
             client = distributed.Client(address, timeout=SECONDS, set_as_default=False)
             stack.callback(client.close, timeout=SECONDS)
             client.wait_for_workers(1, timeout=SECONDS)
@@ -116,12 +121,33 @@ def _client(address, distributed):
         raise InputError(
             f"--dask: got no worker at {address} in {SECONDS} s, expected one (start it with: dask worker {address})"
         ) from None
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, TypeError, MemoryError) as error:  # the last two: no certificate, no Dask
         raise InputError(
             f"--dask: got no scheduler at {address} ({error}), expected one (start it with: dask scheduler)"
         ) from None
     with opened:
         yield client
+
+
+async def _knock(address, distributed):
+    """Raise an error unless a scheduler answers; a client would wait for one that says nothing for ever."""
+    arguments = distributed.Security().get_connection_args("client")
+    try:
+        async with asyncio.timeout(SECONDS):
+            comm = await distributed.comm.connect(address, timeout=SECONDS, **arguments)
+    except TimeoutError:
+        raise OSError(f"no answer in {SECONDS} s") from None
+    comm.abort()
+
+
+@contextmanager
+def _interrupts_ignored():
+    """Context in which processes are started that ignore Ctrl-C, which a terminal sends to all: this one ends them."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 # --- Versions ---------------------------------------------------------------------------------------

@@ -56,8 +56,9 @@ SMOOTHED = 17  # groups of bins that the gain of the room is smoothed over
 INAUDIBLE = 0.003  # of the mean frame; an event is zero where it is softer
 CUT = 0.01  # of an event's beginning; its tail ends below that
 MOVES = 2  # of every event, between steps
-SCORE_S = 0.2  # s, by which the notes of a score may be moved
-SEARCH_S = 5.0  # s, by which a score as a whole may be moved
+MOVED_S = 0.05  # s, by which a given note may be moved: what mir_eval still counts as the same onset
+KEPT_S = 0.02  # s, by which it must be moved to be moved at all: two fits of one note differ by less
+ALONE_S = 0.2  # s, about a given note, within which its key has no other candidate
 OFFSET_SHARE, DAMPER_S = 0.5, 0.07  # of a note's own factor, that is reached so many s after the damper falls
 PARTIALS = 12, 19, 24, 28, 31, 34, 36  # semitones above a note that its partials lie at
 CHORD_S = 0.07  # s, within which onsets count as one chord
@@ -69,6 +70,7 @@ UNSURE = 0.7  # confidence of a note of a score that explains more than that, bu
 LEAST_SAVED = 0.1  # of their mass, that half of all notes must explain better than the rest does: noise .07, pianos .19
 LISTED = 0.5  # confidence from which a note is listed, or heard
 DOUBT = 0.4  # what is left of a confidence where an event explains next to nothing
+SILENT_DB = 40 * math.log10(1 / 127)  # of a note that is not heard: MIDI's least velocity
 LEAST_SHARE = 0.03  # of all that sounds; the share of softer events tells no more
 CENTS = np.arange(-40, 41, 10)  # by which a recording may be out of tune with the patterns
 TUNED_FRAMES = 8  # one frame of so many is enough to hear that
@@ -93,6 +95,7 @@ class Struck(NamedTuple):
     first: np.ndarray  # (E,) int64, frame of the pattern's frame 0; the onset is LEAD later
     length: np.ndarray  # (E,) int64, frames
     c: np.ndarray  # (E, LONGEST) float32
+    given: np.ndarray  # (E,) int64, number of the note that was given, -1 where none was
 
 
 class Patterns(NamedTuple):
@@ -272,12 +275,13 @@ def robust_maximum(d):
 # --- The fit -------------------------------------------------------------------------------------------
 
 
-def strike(note, frame, c0, n_frames):
+def strike(note, frame, c0, n_frames, given=-1):
     """Events of patterns ``note`` with onsets at frames ``frame`` and factors ``c0``, in order."""
     order = np.lexsort((note, frame))
     first = frame[order].astype(np.int64) - LEAD
     c = np.repeat(c0[order].astype(np.float32)[:, None], LONGEST, axis=1)
-    return Struck(note[order].astype(np.int64), first, np.minimum(LONGEST, n_frames - first), c)
+    given = np.broadcast_to(given, note.shape)[order]
+    return Struck(note[order].astype(np.int64), first, np.minimum(LONGEST, n_frames - first), c, given)
 
 
 def select(struck, which):
@@ -325,7 +329,7 @@ def step(V, B, patterns, struck, N=None):
     sweep, pool = blocks.compiled(_sweep, SWEEP_TYPES), blocks.compiled(_pool, POOL_TYPES)
 
     def expect(m):
-        sweep(V, B, shape(), P, *struck, m.start, m.stop, S, num, back, S if N is None else N[m.start // FRAMES])
+        sweep(V, B, shape(), P, *struck[:4], m.start, m.stop, S, num, back, S if N is None else N[m.start // FRAMES])
 
     def maximise(e):
         pool(c[e], num[e], mass, struck.note[e], struck.first[e], struck.length[e], len(V), INAUDIBLE * V.shape[1])
@@ -341,7 +345,7 @@ def model(V, B, patterns, struck):
     sweep = blocks.compiled(_sweep, SWEEP_TYPES)
 
     def expect(m):
-        sweep(V, B, shape(), patterns.P, *struck, m.start, m.stop, S, none, none.ravel(), none)
+        sweep(V, B, shape(), patterns.P, *struck[:4], m.start, m.stop, S, none, none.ravel(), none)
 
     shared(expect, len(V), FRAMES)
     return S
@@ -403,8 +407,13 @@ def adaptation(h, N, D, n_patterns):
     return G * (N + kappa * h + tiny) / (D * G + kappa * h + tiny)
 
 
-def move(V, B, patterns, struck, reach=3):
+def move(V, B, patterns, struck, bounds, reach=3):
     """Move each event by up to ``reach`` frames to where the divergence of its head is least, the others held.
+
+    Parameters
+    ----------
+    bounds : np.ndarray [shape=(n + 1, 2), int]
+        First and last frame that the onset of each given note may lie at; of all other events the last row.
 
     Returns
     -------
@@ -412,28 +421,26 @@ def move(V, B, patterns, struck, reach=3):
         In order of onset.
     fraction : np.ndarray [shape=(E,), float]
         Of a frame, by which the least divergence lies after the onset, from a parabola.
-    order : np.ndarray [shape=(E,), int]
-        Which of the events that came in each one is.
     """
     if len(struck.note) == 0:
-        return struck, np.zeros(0), np.zeros(0, int)
+        return struck, np.zeros(0)
     gain = saved(V, model(V, B, patterns, struck), patterns, struck, reach)
     best, e = np.argmax(gain, axis=1), np.arange(len(gain))
     i = np.clip(best, 1, 2 * reach - 1)
     before, here, after = gain[e, i - 1], gain[e, i], gain[e, i + 1]
     curve = np.minimum(before - 2 * here + after, -1e-30)
     fraction = np.where(best == i, np.clip(0.5 * (before - after) / curve, -0.5, 0.5), 0.0)
-    first = np.clip(struck.first + best - reach, -LEAD, len(V) - LEAD - 1)
+    first = np.clip(struck.first + best - reach, *(np.clip(bounds[struck.given], 0, len(V) - 1).T - LEAD))
     struck = struck._replace(first=first, length=np.minimum(struck.length, len(V) - first))
     order = np.lexsort((struck.note, struck.first))
-    return select(struck, order), fraction[order], order
+    return select(struck, order), fraction[order]
 
 
 def saved(V, S, patterns, struck, reach=0):
     """What each event's head saves in divergence, moved by ``-reach`` to ``reach`` frames, (E, 2 reach + 1)."""
     gain = np.zeros((len(struck.note), 2 * reach + 1))
     kernel = blocks.compiled(_saved, SAVED_TYPES)
-    shared(lambda e: kernel(V, S, patterns.P, *select(struck, e), reach, gain[e]), len(gain), EVENTS)
+    shared(lambda e: kernel(V, S, patterns.P, *select(struck, e)[:4], reach, gain[e]), len(gain), EVENTS)
     return gain
 
 
@@ -626,15 +633,36 @@ class Found(NamedTuple):
     level: np.ndarray  # loudness in units of the features
     saved: np.ndarray  # divergence that the head saves for each unit of its mass
     share: np.ndarray  # of all that sounds at the onset
+    given: np.ndarray  # int, number of the note that was given, -1 where none was
     n_frames: int  # of the sound that was searched
 
 
 class Given(NamedTuple):
-    """Notes of a score in one segment."""
+    """Notes that are known to be played, (n,) each: candidates that are never dropped."""
 
-    index: np.ndarray  # (n,) int, in the score
-    midi: np.ndarray  # (n,) int
-    onset: np.ndarray  # (n,) float, s
+    midi: np.ndarray  # int
+    onset: np.ndarray  # s
+    earliest: np.ndarray  # s; each is moved by at most ``MOVED_S``, and not past the middle between two of one key
+    latest: np.ndarray  # s
+
+
+def given_notes(midi=(), onset=()):
+    """:class:`Given` of MIDI numbers and onsets in s, in any order."""
+    midi, onset = np.array(midi, int), np.array(onset, float)
+    earliest, latest = onset - MOVED_S, onset + MOVED_S
+    order = np.lexsort((onset, midi))
+    before, after = order[:-1], order[1:]
+    again = midi[before] == midi[after]
+    before, after = before[again], after[again]
+    middle = (onset[before] + onset[after]) / 2
+    latest[before] = np.minimum(latest[before], middle)
+    earliest[after] = np.maximum(earliest[after], middle)
+    return Given(midi, onset, earliest, latest)
+
+
+def frame_of(onset, start):
+    """Frame of a segment that begins at sample ``start``, in which an onset in s is seen."""
+    return np.round((onset + DELAY_S) * (SR / HOP) - start // HOP).astype(int)
 
 
 def segments(n):
@@ -649,15 +677,10 @@ def segments(n):
         yield start, min(n, last + round(AFTER_S * SR) // HOP * HOP), first, last
 
 
-def parts(y, cuts, given=None, margin=SCORE_S):
-    """Yield what the functions below take: the sound of each segment, the segment, and the notes given in it."""
+def parts(y, cuts):
+    """Yield what the functions below take: the sound of each segment, and the segment."""
     for cut_at in cuts:
-        notes = None
-        if given is not None:
-            start, stop = cut_at[0] / SR, cut_at[1] / SR
-            inside = (given.onset >= start - margin) & (given.onset < stop + margin)
-            notes = Given(*(field[inside] for field in given))
-        yield np.array(blocks.read_frames(y, slice(cut_at[0], cut_at[1])), np.float32), cut_at, notes
+        yield np.array(blocks.read_frames(y, slice(cut_at[0], cut_at[1])), np.float32), cut_at
 
 
 def scaled(y, every=1):
@@ -690,64 +713,41 @@ def tune_segment(part, patterns):
     return mean * np.array([activations(V, warped(spectra, cents), CANDIDATE_ITERATIONS // 2)[1] for cents in CENTS])
 
 
-def first_fit(V, patterns, share, pruning=PRUNING):
-    """Background and events from all candidates above ``share`` of the robust maximum; the weakest are dropped."""
+def first_fit(V, patterns, midi, given, start, share, pruning=PRUNING):
+    """Background and events from the given notes and all candidates above ``share`` of the robust maximum.
+
+    The weakest are dropped, but none that was given. ``start`` is the sample at which the segment begins.
+    """
     d = rises(V, patterns.P)
-    note, frame = candidates(d, share * robust_maximum(d))
+    least = share * robust_maximum(d)
+    note, frame, told = with_given(*candidates(d, least), midi, given, frame_of(given.onset, start), len(V))
     loud = patterns.mass.max(axis=1)
-    c0 = d[note, frame] / max(float(d.max()), TINY) * V.sum(axis=1).max() / np.maximum(loud[note], TINY)
-    B, struck = background(V), strike(note, frame, c0, len(V))
+    c0 = np.maximum(d[note, frame], least) / max(float(d.max()), TINY) * V.sum(axis=1).max()
+    B, struck = background(V), strike(note, frame, c0 / np.maximum(loud[note], TINY), len(V), told)
     for n, least in pruning:
         B, struck = steps(V, B, patterns, struck, n)
         A = level(struck, patterns)
-        struck = cut(select(struck, least * tenth(A, len(V)) < A))
+        struck = cut(select(struck, (least * tenth(A, len(V)) < A) | (struck.given >= 0)))
     return B, struck
 
 
-def given_fit(V, patterns, midi, start, given):
-    """Background and events at the notes of a score, each where it rises most within ``SCORE_S``; none is dropped.
+def with_given(note, frame, midi, given, at, n_frames):
+    """Patterns and frames of candidates, and after them of the notes given at frames ``at``; and which note each is.
 
-    Returns
-    -------
-    B, struck
-    index : np.ndarray [shape=(E,), int]
-        Row of ``given`` that each event belongs to, -1 for those that are not in the score; a note with several
-        patterns has several events.
+    Near a given note its key has no other candidate. A note has as many events as its key has patterns.
     """
-    d = rises(V, patterns.P)
-    reach = round(SCORE_S * SR / HOP)
-    notes, frames, index = [], [], []
-    for i, (key, onset) in enumerate(zip(given.midi, given.onset, strict=True)):
-        rows = np.flatnonzero(midi == key)
-        if not len(rows):
-            continue
-        m = round((onset + DELAY_S - start) * SR / HOP)
-        others = given.onset[given.midi == key] - onset
-        gaps = [np.abs(others[side]).min() * SR / HOP / 2 if side.any() else reach for side in (others < 0, others > 0)]
-        near = np.arange(max(0, m - int(min(reach, gaps[0]))), min(len(V), m + int(min(reach, gaps[1])) + 1))
-        if not len(near):
-            continue
-        rise = d[rows][:, near].sum(axis=0) * (1 - np.abs(near - m) / (2 * reach))
-        frame = int(near[np.argmax(rise)]) if rise.max() > 0 else int(np.clip(m, near[0], near[-1]))
-        notes += list(rows)
-        frames += [frame] * len(rows)
-        index += [i] * len(rows)
-    notes, frames, index = (np.array(values, int) for values in (notes, frames, index))
-    c0 = np.full(len(notes), 0.2 * V.sum(axis=1).max()) / np.maximum(patterns.mass.max(axis=1)[notes], TINY)
-    _, free = first_fit(V, patterns, CANDIDATE_LEVEL)  # so that the score need not explain what it does not hold
-    place = start + (free.first + LEAD) * HOP / SR - DELAY_S
-    near = np.abs(place[:, None] - given.onset) < SCORE_S
-    free = select(free, ~(near & (midi[free.note][:, None] == given.midi)).any(axis=1))
-    told = strike(notes, frames, c0, len(V))
-    index = np.concatenate([index[np.lexsort((notes, frames))], np.full(len(free.note), -1)])
-    struck = Struck(*(np.concatenate(pair) for pair in zip(told, free, strict=True)))
-    order = np.lexsort((struck.note, struck.first))
-    B, struck = steps(V, background(V), patterns, select(struck, order), 6)
-    B, struck = steps(V, B, patterns, cut(struck), 6)
-    return B, struck, index[order]
+    from scipy.ndimage import maximum_filter1d
+
+    row, told = np.nonzero((midi[:, None] == given.midi) & (at >= 0) & (at < n_frames))
+    taken = np.zeros((len(midi), n_frames), bool)
+    taken[row, at[told]] = True
+    taken = maximum_filter1d(taken, 2 * round(ALONE_S * SR / HOP) + 1, axis=1, mode="constant")
+    free = ~taken[note, frame]
+    told = np.append(np.full(free.sum(), -1), told)
+    return np.append(note[free], row), np.append(frame[free], at[told[told >= 0]]), told
 
 
-def count_segment(part, patterns, midi):
+def count_segment(part, patterns, midi, given):
     """How the piano of a segment differs from the patterns: counts N and D of :func:`adaptation`, [shape=(2, L, K)].
 
     The patterns are adapted to the segment alone until what they explain has settled; that is counted.
@@ -758,16 +758,14 @@ def count_segment(part, patterns, midi):
         Of :func:`parts`.
     patterns : np.ndarray [shape=(L, T, K), float]
     midi : np.ndarray [shape=(L,), int]
+    given : Given
     """
-    y, (start, *_), given = part
+    y, (start, *_) = part
     P = patterns.astype(np.float32)
     V, mean = scaled(y)
     if V is None:
         return np.zeros((2, len(P), P.shape[2]), np.float32)
-    if given is None:
-        B, struck = first_fit(V, under_fit(P), COUNTED_LEVEL, COUNT_PRUNING)
-    else:
-        B, struck, _ = given_fit(V, under_fit(P), midi, start / SR, given)
+    B, struck = first_fit(V, under_fit(P), midi, given, start, COUNTED_LEVEL, COUNT_PRUNING)
     counts = np.zeros((2, len(P), P.shape[2]), np.float32)
     used, note = np.unique(struck.note, return_inverse=True)
     P, struck = P[used], struck._replace(note=note.reshape(-1))
@@ -786,7 +784,7 @@ def count_segment(part, patterns, midi):
     return counts * np.float32(mean)
 
 
-def fit_segment(part, patterns, gain, midi):
+def fit_segment(part, patterns, gain, midi, given):
     """Events of a segment.
 
     Parameters
@@ -797,27 +795,24 @@ def fit_segment(part, patterns, gain, midi):
     gain : np.ndarray [shape=(L, K), float32]
         Of :func:`adaptation`.
     midi : np.ndarray [shape=(L,), int]
+    given : Given
 
     Returns
     -------
     Found
-        Of those notes whose onset lies in the segment proper, or of all that are given; ``pattern`` is then the index
-        in the score. Times are those of the recording.
+        Of those notes whose onset lies in the segment proper. Times are those of the recording.
     """
-    y, (start, stop, first, last), given = part
+    y, (start, stop, first, last) = part
     V, mean = scaled(y)
     if V is None:
         return nothing((last - first) // HOP)
     patterns = under_fit(patterns.astype(np.float32) * gain[:, None])
-    if given is None:
-        B, struck = first_fit(V, patterns, CANDIDATE_LEVEL)
-        index = None
-    else:
-        B, struck, index = given_fit(V, patterns, midi, start / SR, given)
+    B, struck = first_fit(V, patterns, midi, given, start, CANDIDATE_LEVEL)
+    free = start / SR - 1, stop / SR + 1  # anywhere
+    bounds = frame_of(np.append(np.stack([given.earliest, given.latest], axis=1), [free], axis=0), start)
     for _ in range(MOVES):
         B, struck = steps(V, B, patterns, struck, 3)
-        struck, fraction, order = move(V, B, patterns, struck)
-        index = index[order] if given is not None else None
+        struck, fraction = move(V, B, patterns, struck, bounds)
     B, struck = steps(V, B, patterns, struck, 3)
     heard = describe(V, B, patterns, struck, fraction)
     heard = heard._replace(
@@ -826,12 +821,10 @@ def fit_segment(part, patterns, gain, midi):
         level=heard.level * mean,
         n_frames=(last - first) // HOP,
     )
-    if given is not None:
-        heard, index = pick(heard, index >= 0), index[index >= 0]
-        heard, place = heard._replace(pattern=given.index[index]), given.onset[index]
-        margin = 0.0
-    else:
-        place, margin = heard.onset, SAME_S / 2  # two segments may both find a note between them; they are joined
+    place = np.where(heard.given >= 0, np.append(given.onset, 0)[heard.given], heard.onset)
+    margin = np.where(
+        heard.given >= 0, 0, SAME_S / 2
+    )  # two segments may both find a note between them; they are joined
     earliest = first / SR - margin if first else -math.inf
     latest = last / SR + margin if stop > last else math.inf
     return pick(heard, (place >= earliest) & (place < latest))
@@ -850,7 +843,8 @@ def describe(V, B, patterns, struck, fraction):
     offset = (struck.first + np.minimum(t, struck.length)) * HOP / SR - DAMPER_S
     whole = V.sum(axis=1, dtype=np.float64)[np.clip(struck.first + LOUD_AT, 0, len(V) - 1)]
     offset = np.maximum(offset, onset + HOP / SR)
-    return Found(struck.note, onset, offset, A, gain / np.maximum(mass, FLOOR), A / np.maximum(whole, FLOOR), 0)
+    share = A / np.maximum(whole, FLOOR)
+    return Found(struck.note, onset, offset, A, gain / np.maximum(mass, FLOOR), share, struck.given, 0)
 
 
 def ended(heard, midi):
@@ -872,7 +866,7 @@ def pick(heard, which):
 
 def nothing(n_frames):
     """No events."""
-    return Found(np.zeros(0, int), *(np.zeros(0) for _ in range(5)), n_frames)
+    return Found(np.zeros(0, int), *(np.zeros(0) for _ in range(5)), np.zeros(0, int), n_frames)
 
 
 # --- Recordings ----------------------------------------------------------------------------------------
@@ -901,7 +895,7 @@ def find_events(y, patterns, midi, *, map=None, progress=None):
     """
     midi = np.asarray(midi)
     cuts = list(segments(len(y)))
-    heard = fit(y, cuts, patterns, midi, None, map, progress)
+    heard = fit(y, cuts, patterns, midi, given_notes(), map, progress)
     heard = join(heard, midi)
     confidence = confidences(heard, midi)
     listed = confidence >= LISTED
@@ -923,18 +917,18 @@ def fit(y, cuts, patterns, midi, given, map, progress):
     best = int(np.argmin(left))
     if left[best] < TUNED * left[len(CENTS) // 2]:
         patterns = warped(patterns.astype(np.float32), int(CENTS[best]))
-    count = functools.partial(count_segment, patterns=patterns, midi=midi)
+    count = functools.partial(count_segment, patterns=patterns, midi=midi, given=given)
     counts = np.zeros((2, len(patterns), patterns.shape[2]))
     total = sum(stop - start for start, stop, *_ in (*chosen, *cuts))
-    for (start, stop, *_), more in zip(chosen, each_segment(count, parts(y, chosen, given), map), strict=True):
+    for (start, stop, *_), more in zip(chosen, each_segment(count, parts(y, chosen), map), strict=True):
         counts += more
         if progress:
             progress(stop - start, total)
     N, D = counts.astype(np.float32) / np.float32(max(counts[0].mean(), 1e-30))
     gain = adaptation(patterns.mean(axis=1, dtype=np.float32), N, D, len(patterns))
     found = []
-    function = functools.partial(fit_segment, patterns=patterns, gain=gain, midi=midi)
-    for (start, stop, *_), heard in zip(cuts, each_segment(function, parts(y, cuts, given), map), strict=True):
+    function = functools.partial(fit_segment, patterns=patterns, gain=gain, midi=midi, given=given)
+    for (start, stop, *_), heard in zip(cuts, each_segment(function, parts(y, cuts), map), strict=True):
         found.append(heard)
         if progress:
             progress(stop - start, total)
@@ -1007,86 +1001,62 @@ def events(heard, confidence, midi):
     return sorted(rows, key=lambda event: (event.onset, event.midi))
 
 
-def align_score(y, patterns, midi, score_midi, score_onset, *, map=None, progress=None):
-    """Place the notes of a score in a recording: the same model, with the notes given.
-
-    The score as a whole is moved by at most ``SEARCH_S``, then each note by at most ``SCORE_S``. A score of another
-    piece is told by its confidences: few of its notes are heard.
+def find_given(y, patterns, midi, given, *, map=None, progress=None):
+    """Listen to notes that are known to be played: the same model, in which they are candidates that are never dropped.
 
     Parameters
     ----------
     y, patterns, midi, map, progress
         See :func:`find_events`.
-    score_midi : np.ndarray [shape=(n,), int]
-        MIDI number of each note of the score.
-    score_onset : np.ndarray [shape=(n,), float]
-        Onset of each in s.
+    given : Given
+        Of :func:`given_notes`.
 
     Returns
     -------
-    list of Event or None
-        One for each note of the score, in its order; of confidence below 1/2 where it is not heard, and None where the
-        patterns have no such key, or the note lies outside the recording.
-    shift : float
-        s, by which the recording is later than the score as a whole.
+    list of Event
+        One for each note, in their order. Its onset is moved only where it is heard elsewhere within its bounds, and by
+        more than ``KEPT_S``. Its confidence is below ``LISTED`` where it is not heard.
     """
     midi = np.asarray(midi)
-    onset = np.asarray(score_onset, float)
-    given = Given(np.arange(len(onset)), np.asarray(score_midi, int), onset)
-    cuts = list(segments(len(y)))
-    function = functools.partial(support_segment, patterns=patterns, midi=midi)
-    support = sum(each_segment(function, parts(y, cuts, given, SEARCH_S), map))
-    support = np.convolve(support, np.hanning(2 * round(SCORE_S * SR / HOP) + 1), "same")  # the middle of a plateau
-    support = support * (1 - 0.1 * np.abs(np.linspace(-1, 1, len(support))))  # of two equal places, the nearer
-    shift = (int(np.argmax(support)) - len(support) // 2) * HOP / SR if support.any() else 0.0
-    given = given._replace(onset=onset + shift)
-    heard = fit(y, cuts, patterns, midi, given, map, progress)
-    rows = [None] * len(onset)
-    if not len(heard.level):
-        return rows, shift
-    heard = ended(heard, given.midi)
+    heard = fit(y, list(segments(len(y))), patterns, midi, given, map, progress)
     least = LEAST_GIVEN * tenth(heard.level, heard.n_frames)
-    loudest = heard.level.max()
-    for e in np.lexsort((heard.level, heard.pattern)):  # of several patterns of a note the loudest comes last
-        i = heard.pattern[e]
-        sure = heard.level[e] / (heard.level[e] + least + 1e-30)
-        if heard.saved[e] <= LEAST_SAVED:
-            sure *= UNSURE if heard.saved[e] > GIVEN_SAVED else DOUBT
-        at = float(np.clip(heard.onset[e], given.onset[i] - SCORE_S, given.onset[i] + SCORE_S))
-        rows[i] = Event(
-            int(given.midi[i]),
-            max(0.0, at),
-            max(0.0, at, float(heard.offset[e])),
-            20 / POWER * math.log10(max(heard.level[e] / loudest, 1e-9)),
-            float(sure),
-        )
-    return rows, shift
+    heard = pick(heard, heard.given >= 0)
+    heard = ended(
+        pick(heard, np.lexsort((heard.level, heard.given))), midi
+    )  # of several patterns the loudest comes last
+    loudest = heard.level.max(initial=FLOOR)
+    rows = [
+        Event(int(key), float(onset), float(onset), SILENT_DB, 0.0)
+        for key, onset in zip(given.midi, given.onset, strict=True)
+    ]
+    for i, onset, offset, A, explained in zip(
+        heard.given, heard.onset, heard.offset, heard.level, heard.saved, strict=True
+    ):
+        sure = A / (A + least + FLOOR)
+        if explained <= LEAST_SAVED:
+            sure *= UNSURE if explained > GIVEN_SAVED else DOUBT
+        if sure < LISTED or abs(onset - given.onset[i]) <= KEPT_S:
+            onset = given.onset[i]
+        onset = float(np.clip(onset, max(0.0, given.earliest[i]), given.latest[i]))
+        level_db = max(SILENT_DB, 20 / POWER * math.log10(max(A / loudest, FLOOR)))
+        rows[i] = Event(int(given.midi[i]), onset, max(onset, float(offset)), level_db, float(sure))
+    return rows
 
 
-def support_segment(part, patterns, midi):
-    """What rises in a segment at the notes of a score, for every shift of the score within ``SEARCH_S``.
+def onsets(y, patterns, midi, *, map=None):
+    """What may be struck in a recording, [shape=(3, n)]: onsets in s, MIDI numbers, strengths up to 1."""
+    function = functools.partial(segment_onsets, patterns=patterns, midi=np.asarray(midi))
+    return np.concatenate(list(each_segment(function, parts(y, list(segments(len(y)))), map)), axis=1)
 
-    Returns
-    -------
-    np.ndarray [shape=(2 n + 1,), float]
-        Sum over the notes of the rise at each, at most one; the shift is that from the middle, in frames.
-    """
-    from scipy.ndimage import maximum_filter1d
 
-    y, (start, _, first, last), given = part
-    reach = round(SEARCH_S * SR / HOP)
-    support = np.zeros(2 * reach + 1)
+def segment_onsets(part, patterns, midi):
+    """The same of a segment proper, [shape=(3, n)]."""
+    y, (start, _, first, last) = part
     V, _ = scaled(y)
     if V is None:
-        return support
+        return np.zeros((3, 0))
     d = rises(V, patterns.astype(np.float32))
-    d = maximum_filter1d(np.minimum(d / max(robust_maximum(d), TINY), 1), 5, axis=1)
-    padding = np.zeros(reach)
-    begin, end = (first - start) // HOP, min(len(V), (last - start) // HOP)
-    for key, onset in zip(given.midi, given.onset, strict=True):
-        rows = np.flatnonzero(midi == key)
-        m = round((onset * SR - first) / HOP)  # in frames of the segment proper
-        if len(rows) and -reach <= m < end - begin + reach:
-            rise = np.concatenate([padding, padding, d[rows, begin:end].max(axis=0), padding, padding])
-            support += rise[m + reach : m + 3 * reach + 1]
-    return support
+    most = robust_maximum(d)
+    note, frame = candidates(d, CANDIDATE_LEVEL * most)
+    found = np.stack([(start + frame * HOP) / SR, midi[note], np.minimum(d[note, frame] / max(most, TINY), 1)])
+    return found[:, (found[0] >= first / SR) & (found[0] < last / SR)]

@@ -33,6 +33,7 @@ PICTURE_INCHES, PAGE_INCHES = 9, 13  # width with one row, and with several
 KEY_INCHES, PAGE_KEY_INCHES = 0.14, 0.07  # height of a semitone, the same
 ROW_INCHES = 2.0, 5.0  # least and largest height of a row
 TOP_INCHES, BELOW_INCHES = 0.45, 0.5  # above all rows, and below each
+ALIGNMENT_INCHES = 2.5  # height of what a score adds
 LABEL_INCHES = 0.13  # height of a note's name
 
 
@@ -87,7 +88,7 @@ def note_ticks(names, most=MOST_LABELS):
 # --- Piano roll --------------------------------------------------------------------------------------
 
 
-def plot_activation(path, U, basis, notes=()):
+def plot_activation(path, U, basis, notes=(), alignment=None):
     """Draw activations as a piano roll, and the outlines of listed notes over it.
 
     A long recording takes several rows, one below the other as on a page of music. Where the basis has no
@@ -102,9 +103,30 @@ def plot_activation(path, U, basis, notes=()):
         States of one note are summed.
     notes : sequence of Note
         Dashed where the confidence is below ``DOUBTFUL``. Notes that are not in the basis have no row and are left out.
+    alignment : scores.Alignment, optional
+        Is drawn below.
     """
     with utils.picture(path) as figure:
         draw_activation(figure, U, basis, notes)
+        if alignment is not None:
+            add_alignment(figure, alignment)
+
+
+def add_alignment(figure, alignment):
+    """Draw below a figure when the notes of a score are played: its time against that of the recording."""
+    width, height = figure.get_size_inches()
+    grown = height + ALIGNMENT_INCHES
+    for axes in figure.axes:
+        x, y, w, h = axes.get_position().bounds
+        axes.set_position((x, (y * height + ALIGNMENT_INCHES) / grown, w, h * height / grown))
+    figure.set_size_inches(width, grown)
+    below = BELOW_INCHES / grown
+    axes = figure.add_axes((0.7 / width, below, 1 - 1.8 / width, ALIGNMENT_INCHES / grown - 2 * below))
+    axes.plot(alignment.recording, alignment.score, ".", color="black", markersize=2)
+    axes.set_title("Score", loc="left", fontsize=8)
+    axes.set_xlabel("Time in the recording (s)", fontsize=8)
+    axes.set_ylabel("in the score (s)", fontsize=8)
+    axes.tick_params(labelsize=7)
 
 
 def draw_activation(figure, U, basis, notes=()):

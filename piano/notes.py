@@ -1,6 +1,7 @@
 """The list of notes: by the event model, by activations, or from a score. A table, MIDI and sound, out and in."""
 
 import csv
+import io
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -18,9 +19,12 @@ SHORTEST_S = 0.1  # of a note; the knock of a hammer, seen through an STFT windo
 DOUBTFUL = 0.75  # confidence below which a listed note is shown as doubtful: up to four in ten are then wrong
 DRUMS = 9  # MIDI channel without pitches
 EVENT_SR = events.SR  # Hz
+HEARD = events.LISTED  # confidence from which a note of a score was heard
 LEAST_HEARD = 0.3  # of a score, for sure; of the score of another piece, up to 0.2 is by chance
 SEARCHED_S = 60  # of a sound, for keys without a template: that takes as long as the list of a minute
 SURE = 0.95  # confidence from which it is played: 15 of 23 such keys in ten pieces reach it, of others none (0.92)
+MOST_NOTES, LARGEST_BYTES = 100_000, 5_000_000  # of a score: six hours without rest, and its table
+DENSEST = 100  # notes of a score that begin within a second: two glissandi reach 60
 MIDI_BEAT_MS = 500  # length of a beat, 120 a minute, and its number of ticks: nothing is known of the metre
 PARTIALS, TIMBRE = 4, 0.5  # of a note that is made audible: enough to tell it from a beep
 ATTACK_S, RELEASE_S = 0.005, 0.05  # of the same, s: short, and without a click
@@ -57,7 +61,7 @@ def listed(y, basis, score=None, *, progress=None, map=None):
     basis : Basis
         With patterns.
     score : list of Note, optional
-        Notes that are known to be played; they are aligned with the sound, and those that are not heard left out.
+        Notes that are known to be played, see :func:`believed`.
     progress, map
         As for :func:`events.find_events`.
 
@@ -73,25 +77,15 @@ def listed(y, basis, score=None, *, progress=None, map=None):
     """
     if basis.patterns is None:
         raise InputError("basis: got no patterns of struck notes, expected the ..._patterns.npy beside it")
-    midi = np.array(basis.templates)
-    if score is None:
-        found = events.find_events(y, basis.patterns, midi, map=map, progress=progress)
-    else:
-        known = [note.midi for note in score], [note.onset for note in score]
-        rows, _ = events.align_score(y, basis.patterns, midi, *known, map=map, progress=progress)
-        heard = [row for row in rows if row and row.confidence >= events.LISTED]
-        found = sorted(heard, key=lambda row: (row.onset, row.midi))
-        sure = sum(row.confidence > events.UNSURE for row in found)
-        if sure < LEAST_HEARD * len(score):
-            raise InputError(
-                f"--score: got {sure} of {len(score)} notes heard for sure where the score has them, expected a score "
-                "of this recording"
-            )
     f0 = {note: basis.columns[l]["f0"] for note, (l, *_) in basis.notes.items()}
+    midi, options = np.array(basis.templates), {"map": map, "progress": progress}
+    if score is not None:
+        return [note._replace(f0=f0[note.midi]) for note in believed(y, basis.patterns, midi, score, **options)]
+    found = events.find_events(y, basis.patterns, midi, **options)
     return [Note(pitch.note_name(event.midi), int(event.midi), f0[event.midi], *event[1:]) for event in found]
 
 
-def played_beyond(y, basis, *, map=map):
+def played_beyond(y, basis, *, map=None):
     """Keys that are surely played in a sound, its first ``SEARCHED_S``, and that the basis has no template of.
 
     Each is searched for by the nearest template's pattern, transposed; parameters are those of :func:`listed`.
@@ -112,6 +106,46 @@ def played_beyond(y, basis, *, map=map):
     y = blocks.read_frames(y, slice(0, SEARCHED_S * EVENT_SR))
     found = events.find_events(y, patterns, np.append(own, missing), map=map)
     return sorted({int(event.midi) for event in found if event.confidence >= SURE} & set(missing))
+
+
+def believed(y, patterns, midi, score, **options):
+    """The notes of a score as they are heard in a recording: all of them, each about where the score has it.
+
+    Each onset is moved by at most ``events.MOVED_S``. A note that is not heard is kept where it is; its confidence is
+    then at most 1/2. A note without an offset, or whose offset is its onset, ends where it is heard to end, and every
+    note where its key is struck again.
+
+    Raises
+    ------
+    InputError
+        If the score has more notes than hands can play, or little of it is heard.
+    """
+    onset = np.sort([note.onset for note in score])
+    crowded = np.flatnonzero(onset[DENSEST:] - onset[:-DENSEST] < 1)
+    if len(crowded):
+        start = onset[crowded[0]]
+        count = np.searchsorted(onset, start + 1) - crowded[0]
+        raise InputError(
+            f"--score: got {count} notes in the second from {start:.1f} s on, expected at most {DENSEST} in a second"
+        )
+    given = events.given_notes([note.midi for note in score], [note.onset for note in score])
+    heard = events.find_given(y, patterns, midi, given, **options)
+    sure = sum(event.confidence > events.UNSURE for event in heard)
+    if sure < LEAST_HEARD * len(score):
+        raise InputError(
+            f"--score: got {sure} of {len(score)} notes heard for sure where the score has them, expected a score of "
+            "this recording; one of another tempo can be matched if it is MIDI"
+        )
+    rows = []
+    for note, event in zip(score, heard, strict=True):
+        offset = note.offset if note.offset > note.onset else event.offset
+        confidence = note.confidence if event.confidence >= HEARD else min(note.confidence, event.confidence)
+        rows.append(note._replace(onset=event.onset, offset=offset, level_db=event.level_db, confidence=confidence))
+    rows.sort(key=lambda note: (note.midi, note.onset))
+    for i, (note, following) in enumerate(pairwise([*rows, None])):
+        end = following.onset if following and following.midi == note.midi else math.inf
+        rows[i] = note._replace(offset=max(note.onset, min(note.offset, end)))
+    return sorted(rows, key=lambda note: (note.onset, note.midi))
 
 
 def find_notes(U, basis, threshold=THRESHOLD_DB):
@@ -271,24 +305,39 @@ def read_score(path):
     ----------
     path : str or Path
         Of a ``.mid`` or ``.midi`` file, or of a CSV file. A table needs the columns ``onset`` in s and ``midi`` or
-        ``note``; ``offset`` or ``duration`` in s, and ``level_db`` or ``velocity``, are taken where they are there.
+        ``note``; ``offset`` or ``duration`` in s, ``level_db`` or ``velocity``, and ``confidence`` are taken where they
+        are there. Commas, semicolons or tabs part its cells; where commas do not, a number may have one.
 
     Returns
     -------
     list of Note
-        In order of onset, then of pitch; f0 is that of a piano in tune.
+        In order of onset, then of pitch; f0 is that of a piano in tune. Where no offset is told, it is the onset.
 
     Raises
     ------
     InputError
-        If the file is missing, is no list of notes, or lists none.
+        If the file is missing, is no list of notes, lists none or too many, or two columns contradict each other.
     """
     utils.check_file(path, "a list of notes (.mid or .csv)")
-    is_midi = Path(path).suffix.lower() in (".mid", ".midi")
-    notes = _read_midi(path) if is_midi else _read_table(path)
-    if not notes:
+    size = Path(path).stat().st_size
+    if size > LARGEST_BYTES:
+        raise InputError(f"{path}: got {size / 1e6:.1f} MB, expected a score of at most {LARGEST_BYTES / 1e6:g} MB")
+    found = _read_midi(path) if is_midi(path) else _read_table(path)
+    if not found:
         raise InputError(f"{path}: got a list without a note, expected a score")
-    return sorted(notes, key=lambda note: (note.onset, note.midi))
+    if len(found) > MOST_NOTES:
+        raise InputError(f"{path}: got {len(found)} notes, expected at most {MOST_NOTES}")
+    return sorted(found, key=lambda note: (note.onset, note.midi))
+
+
+def is_midi(path):
+    """Whether a score is a MIDI file, by its name. Its time is its own; that of a table is the recording's."""
+    return Path(path).suffix.lower() in (".mid", ".midi")
+
+
+def without_repeats(score):
+    """The notes of a score, each once: two of one key at one time, to the millisecond, are one."""
+    return list({(note.midi, round(note.onset, 3)): note for note in reversed(score)}.values())[::-1]
 
 
 def _read_midi(path):
@@ -296,9 +345,16 @@ def _read_midi(path):
 
     try:
         file = mido.MidiFile(path, clip=True)
+        if file.type == 2 and len(file.tracks) > 1:
+            raise ValueError("its tracks are pieces of their own, type 2")
+        tick, is_smpte = MIDI_BEAT_MS / 1000 / file.ticks_per_beat, file.ticks_per_beat < 0  # s
+        if is_smpte:  # minus the frames of a second, and the ticks of a frame
+            tick = -1 / math.prod(divmod(file.ticks_per_beat, 256))
         now, sounding, notes = 0.0, {}, []
-        for message in file:
-            now += message.time
+        for message in mido.merge_tracks(file.tracks, skip_checks=True):
+            now += message.time * tick
+            if message.type == "set_tempo" and not is_smpte:
+                tick = message.tempo * 1e-6 / file.ticks_per_beat
             if message.type not in ("note_on", "note_off") or message.channel == DRUMS:
                 continue
             key = message.channel, message.note
@@ -308,41 +364,68 @@ def _read_midi(path):
                 sounding[key] = now, _level_of(message.velocity)
         return notes + [_score_note(midi, *start, now) for (_, midi), start in sounding.items()]
     except Exception as error:  # mido has no error of its own: a broken file ends in one of many
-        raise InputError(f"{path}: cannot be read as MIDI ({error}), expected a score (.mid or .csv)") from None
+        reason = str(error) or "it ends early"
+        raise InputError(f"{path}: cannot be read as MIDI ({reason}), expected a score (.mid or .csv)") from None
 
 
 def _read_table(path):
+    data = Path(path).read_bytes()
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [
-                {(name or "").strip().lower(): (value or "").strip() for name, value in row.items() if name is not None}
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, UnicodeError, csv.Error) as error:
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeError as error:
         raise InputError(f"{path}: cannot be read as a table ({error}), expected a score (.mid or .csv)") from None
+    first, *_ = lines = list(io.StringIO(text, newline="")) or [""]
+    told = first.lower().startswith("sep=") and len(first.strip()) == 5  # as spreadsheets write it
+    delimiter = first[4] if told else max(",;\t", key=first.count)
+    reader = csv.reader(lines[told:], delimiter=delimiter, strict=True)
+    rows, begin = [], 1
+    try:
+        for row in reader:
+            rows.append((begin + told, [cell.strip() for cell in row]))
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{path}: got a quote too many in line {begin + told} ({error}), expected a score") from None
+    (_, header), *rows = rows or [(1, [])]
+    header = [name.lower() for name in header]
+    tables = [(line, cells, dict(zip(header, cells, strict=False))) for line, cells in rows if any(cells)]
+    german = any(row.get("note", "").lower().startswith("h") for _, _, row in tables)
     notes = []
-    for i, row in enumerate(rows):
-        if not any(row.values()):
-            continue
+    for line, cells, row in tables:
+        expected = "onset and offset in s and the midi number or the name of a note, under a header that names them"
         try:
-            midi = int(row["midi"]) if row.get("midi") else pitch.midi_of_name(row["note"])
-            onset = float(row["onset"])
-            offset = float(row["offset"]) if row.get("offset") else onset + float(row.get("duration") or SHORTEST_S)
-            level = float(row["level_db"]) if row.get("level_db") else _level_of(float(row.get("velocity") or 127))
-            if midi not in range(128) or not 0 <= onset <= offset < math.inf or not math.isfinite(level):
-                raise ValueError
-        except (KeyError, TypeError, ValueError):
-            got = ",".join(row.values())
-            raise InputError(
-                f"{path}: got {got!r} in row {i + 1}, expected onset and offset in s and the midi number or the name "
-                "of a note, under a header that names them"
-            ) from None
-        notes.append(_score_note(midi, onset, level, offset))
+            if any(cells[len(header) :]) or any("\n" in cell for cell in cells):
+                raise InputError("as many cells as the header has, each on one line")
+            notes.append(_row_note(row, german))
+        except (KeyError, ValueError) as error:
+            expected = str(error) if isinstance(error, InputError) else expected
+            raise InputError(f"{path}: got {delimiter.join(cells)!r} in line {line}, expected {expected}") from None
     return notes
 
 
-def _score_note(midi, onset, level, offset):
-    return Note(pitch.note_name(midi), midi, utils.note_frequency(midi), onset, max(offset, onset), level)
+def _row_note(row, german):
+    """The note that a row of a table, a dict from column to cell, tells of; ``german`` names have an H."""
+    cell = {name: text.replace(",", ".") for name, text in row.items() if text}
+    name = row.get("note") or cell["midi"].removesuffix(".0")
+    midi = int(name) if name.isdecimal() else pitch.midi_as_written(name, german)
+    if midi is None:
+        raise InputError(
+            "the name of one note, such as C4, F#3, Bb3 or H3" + (", but not B beside H" if german else "")
+        )
+    if float(cell.get("midi", midi)) != midi:
+        raise InputError(f"one note in both columns: {pitch.note_name(midi)} is {midi}")
+    onset = float(cell["onset"])
+    offset = float(cell["offset"]) if "offset" in cell else onset + float(cell.get("duration", 0))
+    level = float(cell["level_db"]) if "level_db" in cell else _level_of(float(cell.get("velocity", 127)))
+    confidence = float(cell.get("confidence", 1))
+    if midi not in range(128) or not 0 <= onset <= offset < math.inf or not math.isfinite(level):
+        raise ValueError
+    if not 0 <= confidence <= 1:
+        raise InputError("a confidence of 0 to 1")
+    return _score_note(midi, onset, level, offset, confidence)
+
+
+def _score_note(midi, onset, level, offset, confidence=1.0):
+    return Note(pitch.note_name(midi), midi, utils.note_frequency(midi), onset, offset, level, confidence)
 
 
 def _level_of(velocity):

@@ -23,6 +23,8 @@ NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 SEMITONE = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 ACCIDENTAL = {"": 0, "#": 1, "s": 1, "♯": 1, "b": -1, "♭": -1}
 NOTE = re.compile(r"(?<![A-Za-z0-9])([A-Ga-g])([#s♯b♭]?)(-1|\d)(?![A-Za-uw-z0-9]|v(?!\d))")  # C4v10: velocity 10
+WRITTEN = re.compile(r"([A-H])(##|x|#|♯|isis|is|s|bb|eses|b|♭|es|)(-1|\d)", re.IGNORECASE)
+ALTERED = ACCIDENTAL | {"##": 2, "x": 2, "isis": 2, "is": 1, "bb": -2, "eses": -2, "es": -1}
 MIDI_NUMBER = re.compile(r"^(\d{2,3})(?=[ _.-])|(?<=[ _.-])(\d{2,3})(?=[ _.-]|$)")
 NUMBER = re.compile(r"\d+")
 PIANO = range(21, 109)  # A0 to C8
@@ -92,6 +94,21 @@ def midi_of_name(stem):
         if (midi := int(match.group())) in PIANO:
             return midi
     return None
+
+
+def midi_as_written(name, german=False):
+    """MIDI number of the name of one note as people write it: C4, F#3, Cb4, Des4, H3; None for anything else.
+
+    In German, H is what is B in English, and B is a semitone lower: with ``german`` B alone says neither. As and Es
+    are flats in German and sharps in names of files, so they say nothing either.
+    """
+    match = WRITTEN.fullmatch(name)
+    if not match:
+        return None
+    letter, accidental, octave = match[1].upper(), match[2].lower(), int(match[3])
+    if (german and letter == "B" and not accidental) or (accidental == "s" and letter in "AEH"):
+        return None
+    return 12 * (octave + 1) + (SEMITONE | {"H": 11})[letter] + ALTERED[accidental]
 
 
 def stretch(midi):

@@ -7,8 +7,10 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -312,3 +314,33 @@ def test_frames_are_sent_by_name_where_they_lie_in_a_file(files):
     assert len(pickle.dumps(by_value)) > 8 * K * 500
     for portable in (by_name, by_value):
         np.testing.assert_array_equal(pickle.loads(pickle.dumps(portable))(), Y[:, 100:600])
+
+
+@pytest.mark.parametrize(
+    ("scheme", "said", "reason"),
+    [("tcp", b"", "no answer in 10 s"), ("tcp", b"HTTP/1.1 400 Bad Request\r\n\r\n", ""), ("tls", b"", "TLS expects")],
+)
+def test_what_is_no_scheduler_is_named(root, files, tmp_path, scheme, said, reason):
+    def answer():
+        connection, _ = server.accept()
+        with connection, suppress(OSError):
+            connection.sendall(said)
+            while connection.recv(4096):  # until the other side ends
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, daemon=True).start()
+        address = f"{scheme}://127.0.0.1:{server.getsockname()[1]}"
+        done = run(root, files, "NMF.py", "spec.npy", "5", "basis.npy", "-o", tmp_path / "out", "--dask", address)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert f"got no scheduler at {address} ({reason}" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupt_of_a_terminal_ends_local_workers_in_one_line(root, files, tmp_path):
+    """A terminal sends it to the command and its workers alike."""
+    with under_way(root, files, tmp_path, "local") as (started, out):
+        os.killpg(started.pid, signal.SIGINT)
+        _, said = started.communicate(timeout=60)
+    assert (started.returncode, said) == (130, "interrupted; nothing incomplete is left\n")
+    assert not out.exists()

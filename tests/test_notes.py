@@ -289,7 +289,7 @@ def test_a_table_edited_by_hand_is_read(tmp_path):
     (tmp_path / "score.csv").write_text("\ufeff" + table, encoding="utf-8")
     first, second = notes.read_score(tmp_path / "score.csv")
     assert (first.midi, first.onset, first.level_db) == (60, 0.25, 0)
-    assert first.offset == pytest.approx(0.25 + notes.SHORTEST_S)
+    assert first.offset == first.onset  # it is not told
     assert (second.note, second.midi, second.onset, second.offset) == ("D#4", 63, 1.5, 2)
     assert second.f0 == pytest.approx(utils.note_frequency(63))
 
@@ -326,11 +326,11 @@ def test_midi_files_of_others_are_read(tmp_path):
         ("score.csv", b"", "got a list without a note"),
         ("score.csv", b"onset,midi\n", "got a list without a note"),
         ("score.csv", b"\xff\xfe\x00", "cannot be read as a table"),
-        ("score.csv", b"onset,midi\n1,H4\n", "got '1,H4' in row 1"),
-        ("score.csv", b"onset,midi\n1,60\n-1,61\n", "got '-1,61' in row 2"),
-        ("score.csv", b"onset,midi\n1,128\n", "got '1,128' in row 1"),
-        ("score.csv", b"onset,offset,midi\n2,1,60\n", "got '2,1,60' in row 1"),
-        ("score.csv", b"onset,note\nnan,C4\n", "got 'nan,C4' in row 1"),
+        ("score.csv", b"onset,midi\n1,H4\n", "got '1,H4' in line 2"),
+        ("score.csv", b"onset,midi\n1,60\n-1,61\n", "got '-1,61' in line 3"),
+        ("score.csv", b"onset,midi\n1,128\n", "got '1,128' in line 2"),
+        ("score.csv", b"onset,offset,midi\n2,1,60\n", "got '2,1,60' in line 2"),
+        ("score.csv", b"onset,note\nnan,C4\n", "got 'nan,C4' in line 2"),
         ("score.csv", b"1.0,60\n2.0,61\n", "expected onset and offset in s and the midi number"),
         ("none.csv", None, "no such file, expected a list of notes"),
     ],
@@ -340,6 +340,118 @@ def test_what_is_no_score_is_named(tmp_path, name, content, message):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(utils.InputError, match=f"{name}: .*{message}"):
         notes.read_score(tmp_path / name)
+
+
+TABLE = """note,midi,f0,onset,offset,level_db,confidence
+C4,60,261.626,0.500,1.250,-3.0,0.62
+Eb4,63,311.127,1.000,1.500,0.0,1
+"""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        TABLE.encode("utf-8-sig"),
+        TABLE.encode("utf-16"),
+        TABLE.replace("\n", "\r\n").encode(),
+        TABLE.replace(",", "\t").encode(),
+        TABLE.replace(",", ";").replace(".", ",").encode(),
+        b"sep=;\r\n" + TABLE.replace(",", ";").encode(),
+        b"sep=,\n" + TABLE.encode(),
+        TABLE.replace("0.500", '"0,500"').encode(),
+    ],
+)
+def test_tables_as_spreadsheets_write_them(tmp_path, data):
+    (tmp_path / "score.csv").write_bytes(data)
+    found = [(n.midi, n.onset, n.offset, n.level_db, n.confidence) for n in notes.read_score(tmp_path / "score.csv")]
+    assert found == [(60, 0.5, 1.25, -3, 0.62), (63, 1, 1.5, 0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("names", "midi"),
+    [
+        ("Cb4 B3 H3 Hb4", [59, 59, 59, 70]),
+        ("B#3 E#4 Fb4 F##4 Bbb4 Cx4", [60, 65, 64, 67, 69, 62]),
+        ("Des4 Cis4 Ees4 hb3 c♯4 D♭4 Cs4 C-1", [61, 61, 63, 58, 61, 61, 61, 0]),
+        ("Es4 As4 C4v10 036_C2 C C10 C4/E4", [None] * 7),
+    ],
+)
+def test_names_as_people_write_them(names, midi):
+    assert [pitch.midi_as_written(name) for name in names.split()] == midi
+
+
+def test_b_beside_h_is_ambiguous(tmp_path):
+    (tmp_path / "score.csv").write_text("onset,note\n0,H3\n1,B3\n")
+    with pytest.raises(utils.InputError, match=r"got '1,B3' in line 3, expected the name of one note.*not B beside H"):
+        notes.read_score(tmp_path / "score.csv")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("note,midi,onset\nC4,60,0\nD4,60,1\n", "got 'D4,60,1' in line 3, expected one note in both columns: D4 is 62"),
+        ("note,onset\nC4 E4,0\n", "got 'C4 E4,0' in line 2, expected the name of one note"),
+        ('note,onset\n"C4,0\nD4,1\nE4,2\n', "got a quote too many in line 2"),
+        ('note,onset\n"C4,0\n"D4,1\nE4,2\n', "got a quote too many in line 2"),
+        ('note,onset\n"C4\nD4",1\nE4,2\n', "in line 2, expected as many cells as the header has, each on one line"),
+        ("note,onset\nC4,0,5\n", "in line 2, expected as many cells as the header has"),
+        ("midi,onset\n60.5,0\n", "in line 2, expected the name of one note"),
+        ("midi,onset,confidence\n60,0,2\n", "in line 2, expected a confidence of 0 to 1"),
+    ],
+)
+def test_what_would_lose_notes_is_refused(tmp_path, table, message):
+    (tmp_path / "score.csv").write_text(table)
+    with pytest.raises(utils.InputError, match=message):
+        notes.read_score(tmp_path / "score.csv")
+
+
+def scale_tracks():
+    """Two tracks of the same four keys, half a second each at 120 beats a minute."""
+    tracks = mido.MidiTrack(), mido.MidiTrack()
+    for midi in (60, 62, 64, 65):
+        for track in tracks:
+            track += [mido.Message("note_on", note=midi, time=0), mido.Message("note_off", note=midi, time=480)]
+    return tracks
+
+
+@pytest.mark.parametrize(("kind", "n"), [(0, 1), (1, 2), (2, 1)])
+def test_midi_of_every_type_is_read_and_what_is_doubled_counts_once(tmp_path, kind, n):
+    mido.MidiFile(type=kind, ticks_per_beat=480, tracks=scale_tracks()[:n]).save(tmp_path / "score.mid")
+    found = notes.without_repeats(notes.read_score(tmp_path / "score.mid"))
+    assert [(note.midi, note.onset) for note in found] == [(60, 0), (62, 0.5), (64, 1), (65, 1.5)]
+
+
+def test_midi_in_frames_is_read(tmp_path):
+    mido.MidiFile(type=1, ticks_per_beat=480, tracks=scale_tracks()[:1]).save(tmp_path / "score.mid")
+    data = bytearray((tmp_path / "score.mid").read_bytes())
+    data[12:14] = 0xE7, 40  # 25 frames a second, 40 ticks each: a tick is a millisecond
+    (tmp_path / "score.mid").write_bytes(data)
+    found = [(note.midi, note.onset) for note in notes.read_score(tmp_path / "score.mid")]
+    np.testing.assert_allclose(found, [(60, 0), (62, 0.48), (64, 0.96), (65, 1.44)])
+
+
+def test_midi_that_cannot_be_read_is_named(tmp_path):
+    mido.MidiFile(type=2, ticks_per_beat=480, tracks=scale_tracks()).save(tmp_path / "score.mid")
+    with pytest.raises(utils.InputError, match=r"cannot be read as MIDI \(its tracks are pieces of their own"):
+        notes.read_score(tmp_path / "score.mid")
+    mido.MidiFile(type=1, ticks_per_beat=480, tracks=scale_tracks()).save(tmp_path / "score.mid")
+    data = (tmp_path / "score.mid").read_bytes()
+    for n in range(len(data)):
+        (tmp_path / "score.mid").write_bytes(data[:n])
+        with pytest.raises(utils.InputError, match="cannot be read as MIDI"):
+            notes.read_score(tmp_path / "score.mid")
+
+
+def test_too_much_is_refused_before_the_work(tmp_path):
+    (tmp_path / "large.csv").write_text("onset,midi\n" + "0.123,60\n" * 600_000)
+    with pytest.raises(utils.InputError, match=r"got 5\.4 MB, expected a score of at most 5 MB"):
+        notes.read_score(tmp_path / "large.csv")
+    (tmp_path / "many.csv").write_text("onset,midi\n" + "1,60\n" * 100_001)
+    with pytest.raises(utils.InputError, match="got 100001 notes, expected at most 100000"):
+        notes.read_score(tmp_path / "many.csv")
+    crowded = [notes.Note("C4", 60, 261.6, 5 + i / 200, 9, 0) for i in range(101)]
+    with pytest.raises(utils.InputError, match=r"got 101 notes in the second from 5\.0 s on, expected at most 100"):
+        notes.believed(None, None, None, crowded)
 
 
 def test_an_empty_midi_file_is_no_score(tmp_path):

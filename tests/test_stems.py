@@ -14,6 +14,7 @@ import librosa
 import numpy as np
 import pytest
 import soundfile
+from matplotlib.image import imread
 
 import CNMF
 import make_init_H
@@ -563,15 +564,44 @@ def test_doubts_about_a_silent_stem_are_everywhere(with_patterns, drawn, monkeyp
     assert [text.get_text() for text in legend] == ["listed note", "doubtful note"]
 
 
-def test_a_score_is_aligned_and_can_be_edited(with_patterns, capsys):
+def test_a_list_that_goes_in_comes_out_as_it_was(with_patterns, capsys):
+    """Its confidences too; with a note that nobody played, one that is listed twice, and one beyond the end."""
     NMF.main(["chord.wav", "3", "fixed_basis.npy", "--quiet", "-o", "first"])
-    header, *rows = Path("first/notes.csv").read_text().splitlines()
-    Path("edited.csv").write_text("\n".join([header, *rows[::2]]) + "\n")
-    NMF.main(["chord.wav", "3", "fixed_basis.npy", "--score", "edited.csv", "-o", "second"])
-    assert f"{len(rows[::2])} of the {len(rows[::2])} notes of edited.csv were heard" in capsys.readouterr().err
-    first, second = (notes.read_score(path) for path in ("edited.csv", "second/notes.csv"))
-    assert [note.midi for note in first] == [note.midi for note in second]
-    assert max(abs(a.onset - b.onset) for a, b in zip(first, second, strict=True)) < 0.05
+    rows = Path("first/notes.csv").read_text().splitlines()
+    silent = min(set(range(60, 84)) - {note.midi for note in notes.read_score("first/notes.csv")})
+    added = [f",{silent},,0.7,0.9,0,1", rows[1], "B4,71,493,60,61,0,1"]
+    Path("edited.csv").write_text("\n".join([*rows, *added]) + "\n")
+    NMF.main(["chord.wav", "3", "fixed_basis.npy", "--score", "edited.csv", "--stems", "-o", "second"])
+    said = capsys.readouterr().err
+    assert "edited.csv: 1 notes are listed twice and count once" in said
+    assert "edited.csv: 1 notes begin after the recording and are left out" in said
+    assert f"{len(rows) - 1} of the {len(rows)} notes of edited.csv were heard; all are listed" in said
+    NMF.main(["chord.wav", "3", "fixed_basis.npy", "--score", "second/notes.csv", "--quiet", "-o", "third"])
+    first, second, third = (notes.read_score(f"{run}/notes.csv") for run in ("first", "second", "third"))
+    [unheard] = [note for note in second if note.midi == silent]
+    assert (unheard.onset, unheard.offset) == (0.7, 0.9)
+    assert unheard.confidence < notes.DOUBTFUL
+    assert silent in {int(path.name[:3]) for path in Path("second/stems").glob("0*")}
+    kept = [note[:2] + note[3:5] + note[6:] for note in first]
+    assert [note[:2] + note[3:5] + note[6:] for note in second if note is not unheard] == kept
+    assert [note[:5] + note[6:] for note in third] == [note[:5] + note[6:] for note in second]
+
+
+def test_a_score_in_its_own_time_is_aligned_and_drawn(with_patterns, capsys):
+    NMF.main(["chord.wav", "3", "fixed_basis.npy", "--quiet", "-o", "first"])
+    first = notes.read_score("first/notes.csv")
+    slower = [note._replace(onset=3 + 1.5 * note.onset, offset=3 + 1.5 * note.offset) for note in first]
+    notes.write_midi("score.mid", slower)
+    NMF.main(["chord.wav", "3", "fixed_basis.npy", "--score", "score.mid", "-o", "second"])
+    said = capsys.readouterr().err
+    assert f" of the {len(first)} notes of score.mid were heard; all are listed" in said
+    assert "score.mid: 3." in said
+    second = notes.read_score("second/notes.csv")
+    first, second = (sorted((note.midi, note.onset) for note in found) for found in (first, second))
+    assert np.max(np.abs(np.array(first) - second)) < 0.06
+    tall, plain = (imread(f"{run}/activation.png").shape for run in ("second", "first"))
+    assert tall[0] > plain[0]
+    assert tall[1] == plain[1]
 
 
 def test_keys_beyond_the_basis_are_named(with_patterns, capsys):
@@ -583,6 +613,7 @@ def test_keys_beyond_the_basis_are_named(with_patterns, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["chord.wav", "--score", ""], "argument --score: got '', expected the name of a file"),
         (["chord.wav", "--score", "none.mid"], "none.mid: no such file, expected a list of notes"),
         (["chord.wav", "--score", "empty.mid"], "empty.mid: got a list without a note"),
         (["chord.wav", "--score", "bass.csv"], "bass.csv: got no note that the basis has a key for"),

@@ -1,0 +1,190 @@
+"""A score in time of its own, matched with a recording by dynamic time warping [1]_ of what is struck.
+
+Both are lists of onsets. Each is turned into features: the keys that were struck of late, and their pitch classes. The
+path through both that differs least is found twice: roughly over all of it, then finely in windows along the first.
+
+References
+----------
+.. [1] Ewert, Müller, Grosche, "High resolution audio synchronization using chroma onset features", ICASSP 2009.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from piano import events
+from utils import InputError
+
+COARSE_S, COARSE_DECAY_S = 0.19, 0.3  # of the rough path: its frame, and the time in which an onset dies away
+FINE_S, FINE_DECAY_S = events.HOP / events.SR, 0.15  # of the fine one; fitted to ten pieces played with rubato
+MOST_CELLS = 10_000_000  # of the rough path's matrix, 200 MB: its frames are longer where both are long
+WINDOW_S, MARGIN_S = 10.0, 1.0  # of the fine path, and what it sees before and after it
+QUIET = 0.1  # of features, of one onset: below it nothing is struck
+ASIDE = 0.4  # cost of a frame that is in one of both only; keys that agree cost 0, others 1
+EARLY_S = 0.02  # s, by which onsets are seen too early; median over ten pieces
+CHORD_S, SNAP_S = 0.03, 0.2  # s: of the score, what is one chord; by which it is moved to where its keys are struck
+NEAR_S = 0.064  # s, within which a note of the score is struck in the recording
+LEAST_MATCHED = 0.7  # of a score; of the right one .86 and more, of another piece, or a semitone off, .6 at most
+AS_GOOD = 0.97  # of the share that is matched: a score in the time of the recording stays in it
+KEYS = 132  # eleven octaves, MIDI's 128
+
+
+class Onsets(NamedTuple):
+    """What is struck, (n,) each."""
+
+    time: np.ndarray  # s
+    midi: np.ndarray  # int
+    strength: np.ndarray  # 0 to 1
+
+
+class Alignment(NamedTuple):
+    """Where a score lies in a recording."""
+
+    score: np.ndarray  # (n,) onsets in the score, s
+    recording: np.ndarray  # (n,) the same in the recording, s; nan where it does not reach
+
+    def in_words(self):
+        """What is told of it: where it begins, its tempo, and what is missing."""
+        inside = np.isfinite(self.recording)
+        score, recording = self.score[inside], self.recording[inside]
+        tempo = np.ptp(score) / max(np.ptp(recording), FINE_S)
+        missing = f"; {np.sum(~inside)} notes lie beyond the recording" if not inside.all() else ""
+        begins = f"{score[0]:.2f} s of the score is {recording[0]:.2f} s of the recording"
+        return f"{begins}, played at {tempo:.2f} of its tempo{missing}"
+
+
+def align(score, y, basis, *, map=None):
+    """Place the notes of a score, in any tempo, in a recording.
+
+    Parameters
+    ----------
+    score : list of Note
+        In order of onset.
+    y : np.ndarray [shape=(n,), float]
+        Mono, ``events.SR``.
+    basis : Basis
+        With patterns.
+    map : callable
+        See :func:`events.find_events`.
+
+    Returns
+    -------
+    list of Note
+        Those that the recording reaches, in its time.
+    Alignment
+
+    Raises
+    ------
+    InputError
+        If less than ``LEAST_MATCHED`` of the notes is struck where they are placed.
+    """
+    time, midi, strength = events.onsets(y, basis.patterns, basis.templates, map=map)
+    heard = Onsets(time, midi.astype(int), strength)
+    told = Onsets(*(np.array(field) for field in zip(*((note.onset, note.midi, 1.0) for note in score), strict=True)))
+    at = place(told, heard)
+    if matched(told.time, told, heard) >= AS_GOOD * matched(at, told, heard):
+        at = np.where(told.time < len(y) / events.SR, told.time, np.nan)
+    share = matched(at, told, heard)
+    if share < LEAST_MATCHED:
+        raise InputError(
+            f"--score: {share:.0%} of its notes were struck, expected a score of this recording{hint(told, heard)}"
+        )
+    alignment = Alignment(told.time, at)
+    inside = np.isfinite(at)
+    knots, first = np.unique(told.time[inside], return_index=True)
+    places = at[inside][first]
+    last = max(note.offset for note in score) + 1
+    tempo = np.ptp(places) / np.ptp(knots) if len(knots) > 1 else 1.0
+    knots, places = np.append(knots, last), np.append(places, places[-1] + tempo * (last - knots[-1]))
+    return [
+        note._replace(onset=float(onset), offset=max(float(onset), float(np.interp(note.offset, knots, places))))
+        for note, onset in zip(score, at, strict=True)
+        if np.isfinite(onset)
+    ], alignment
+
+
+def hint(told, heard):
+    """What to say of a score that fits when it is transposed; nothing where it does not."""
+    best, share = 0, 0.0
+    for semitones in range(-6, 7):
+        moved = told._replace(midi=np.clip(told.midi + semitones, 0, 127))
+        here = matched(place(moved, heard), moved, heard)
+        if here > share:
+            best, share = semitones, here
+    if best == 0 or share < LEAST_MATCHED:
+        return ""
+    return f"; transposed by {best:+d} semitone{'s' * (abs(best) > 1)}, {share:.0%} would be"
+
+
+def matched(at, told, heard):
+    """Share of the notes of a score whose key is struck in the recording where they are placed."""
+    inside = np.isfinite(at)
+    return float((np.abs(nearest(at, told, heard)[inside]) <= NEAR_S).mean()) if inside.any() else 0.0
+
+
+def nearest(at, told, heard):
+    """How much later than at ``at`` the key of each note is struck, (n,) in s, where it is struck nearest."""
+    later = np.full(len(at), np.inf)
+    for key in np.unique(told.midi):
+        notes, struck = told.midi == key, np.sort(heard.time[heard.midi == key]) + EARLY_S
+        struck = np.concatenate([[-np.inf], struck, [np.inf]])
+        i = np.searchsorted(struck, at[notes]).clip(1, len(struck) - 1)
+        before, after = struck[i - 1] - at[notes], struck[i] - at[notes]
+        later[notes] = np.where(-before < after, before, after)
+    return later
+
+
+def place(told, heard):
+    """Where in the recording the notes of a score lie, (n,) in s; nan for those before or after what was recorded."""
+    ends = told.time.max() + MARGIN_S, heard.time.max(initial=0) + MARGIN_S
+    frame = max(COARSE_S, math.sqrt(ends[0] * ends[1] / MOST_CELLS))
+    rough = path(told, heard, (0, ends[0]), (0, ends[1]), frame, COARSE_DECAY_S)
+    at = np.interp(told.time, *rough)
+    window = (told.time // WINDOW_S).astype(int)
+    for i in np.unique(window):
+        span = np.array([i * WINDOW_S - MARGIN_S, (i + 1) * WINDOW_S + MARGIN_S])
+        within = np.interp(span, *rough) + 2 * frame * np.array([-1, 1])
+        fine = path(told, heard, span, within, FINE_S, FINE_DECAY_S)
+        notes = (window == i) & (told.time >= fine[0][0]) & (told.time <= fine[0][-1])
+        at[notes] = np.interp(told.time[notes], *fine)
+    later = nearest(at, told, heard)
+    chord = np.cumsum(np.diff(told.time, prepend=told.time[0]) > CHORD_S)
+    for notes in (chord == i for i in range(chord[-1] + 1)):
+        if len(struck := later[notes][np.abs(later[notes]) <= SNAP_S]):
+            at[notes] += np.median(struck)
+    at = np.maximum.accumulate(np.maximum(at, 0))
+    at[(told.time < rough[0][0] - frame) | (told.time > rough[0][-1] + frame)] = np.nan
+    return at
+
+
+def path(told, heard, told_span, heard_span, frame, decay):
+    """Times in a score and the times in a recording that they are matched with, both ascending.
+
+    Either may begin or end before the other: beside the frames of each there is one that stands for what is missing.
+    """
+    from librosa.sequence import dtw
+
+    A, B = features(told, *told_span, frame, decay), features(heard, *heard_span, frame, decay)
+    _, steps = dtw(C=np.pad(1 - A.T @ B, 1, constant_values=ASIDE))
+    m, n = steps[::-1].T - 1
+    inside = (m >= 0) & (m < A.shape[1]) & (n >= 0) & (n < B.shape[1])
+    m, n = m[inside], n[inside]
+    if not len(m):
+        return np.zeros(1), np.zeros(1)
+    score, first, count = np.unique(m, return_index=True, return_counts=True)
+    recording, group = np.unique((n[first] + n[first + count - 1]) / 2, return_inverse=True)  # the middle of a rest
+    score = np.bincount(group, score) / np.bincount(group)
+    return told_span[0] + frame * (score + 0.5), heard_span[0] + frame * (recording + 0.5)
+
+
+def features(onsets, start, stop, frame, decay):
+    """Keys and pitch classes that are struck in each frame, dying away, [shape=(KEYS + 12, M)]; norm at most 1."""
+    X = np.full((KEYS, max(1, math.ceil((stop - start) / frame))), -np.inf)
+    inside = (onsets.time >= start) & (onsets.time < stop)
+    m = ((onsets.time[inside] - start) / frame).astype(int).clip(max=X.shape[1] - 1)
+    np.maximum.at(X, (onsets.midi[inside], m), np.log(onsets.strength[inside]))
+    decayed = np.arange(X.shape[1]) * frame / decay
+    X = np.exp(np.maximum.accumulate(X + decayed, axis=1) - decayed)
+    both = X, X.reshape(-1, 12, X.shape[1]).sum(axis=0)
+    return np.concatenate([part / np.maximum(np.linalg.norm(part, axis=0), QUIET) for part in both]) / math.sqrt(2)

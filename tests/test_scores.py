@@ -1,0 +1,100 @@
+"""Scores in a time of their own, matched with the examples, whose notes are known."""
+
+import numpy as np
+import pytest
+
+import utils
+from piano import basis, events, notes, recording, scores
+
+
+@pytest.fixture(scope="module")
+def piano(learnt):
+    return basis.load(learnt / "fixed_basis.npy")
+
+
+@pytest.fixture(scope="module")
+def sound(root):
+    return recording.load(root / "examples" / "chorale" / "mismatched" / "mixture.flac", events.SR).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def played(root):
+    return notes.read_score(root / "examples" / "chorale" / "notes.csv")
+
+
+def retimed(score, time):
+    return [note._replace(onset=float(time(note.onset)), offset=float(time(note.offset))) for note in score]
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        lambda t: t,
+        lambda t: 5 + 0.5 * t,
+        lambda t: 2 * t,
+        lambda t: 1 + 1.4 * t + 0.3 * np.sin(t),  # the tempo changes by half and back every six seconds
+    ],
+    ids=["as it is", "double tempo", "half tempo", "rubato"],
+)
+def test_a_score_in_any_tempo_is_placed(sound, played, piano, time):
+    placed, alignment = scores.align(retimed(played, time), sound, piano)
+    assert len(placed) == len(played)
+    error = np.array([note.onset - other.onset for note, other in zip(placed, played, strict=True)])
+    assert np.mean(np.abs(error) < 0.05) > 0.9  # then each is moved by as much at most
+    length = np.array([(a.offset - a.onset) / (b.offset - b.onset) for a, b in zip(placed, played, strict=True)])
+    assert np.median(length) == pytest.approx(1, abs=0.1)
+    assert "of the recording, played at" in alignment.in_words()
+
+
+def test_a_score_in_the_time_of_the_recording_stays_in_it(sound, played, piano):
+    placed, _ = scores.align(played, sound, piano)
+    assert placed == played
+
+
+def test_a_score_that_ends_sooner_is_placed(sound, played, piano):
+    first = [note for note in played if note.onset < 0.75 * played[-1].onset]
+    placed, _ = scores.align(retimed(first, lambda t: 1.3 * t), sound, piano)
+    error = [note.onset - other.onset for note, other in zip(placed, first, strict=True)]
+    assert np.mean(np.abs(error) < 0.05) > 0.9
+
+
+def test_what_was_not_recorded_is_left_out(sound, played, piano):
+    """The recording ends in the middle of the piece."""
+    middle = len(sound) // 2
+    placed, alignment = scores.align(retimed(played, lambda t: 1.3 * t), sound[:middle], piano)
+    recorded = [note for note in played if note.onset < middle / events.SR]
+    assert abs(len(placed) - len(recorded)) <= 8  # two chords
+    assert f"{len(played) - len(placed)} notes lie beyond the recording" in alignment.in_words()
+
+
+def test_a_score_a_semitone_off_is_told_and_not_moved(sound, played, piano):
+    higher = [note._replace(midi=note.midi + 1) for note in played]
+    with pytest.raises(
+        utils.InputError, match=r"expected a score of this recording; transposed by -1 semitone, \d+% wo"
+    ):
+        scores.align(higher, sound, piano)
+
+
+@pytest.mark.parametrize("other", ["prelude", "invention"])
+def test_a_score_of_another_piece_is_refused(root, sound, piano, other):
+    score = notes.read_score(root / "examples" / other / "notes.csv")
+    with pytest.raises(utils.InputError, match=r"--score: \d+% of its notes were struck, expected a score of this"):
+        scores.align(score, sound, piano)
+
+
+def test_silence_matches_no_score(played, piano):
+    with pytest.raises(utils.InputError, match="--score: 0% of its notes were struck"):
+        scores.align(played, np.zeros(3 * events.SR, np.float32), piano)
+
+
+def test_the_matrix_of_a_long_recording_is_bounded(monkeypatch, rng):
+    """An hour against an hour, of four notes a second; what is asked of librosa is counted."""
+    import librosa.sequence
+
+    cells, dtw = [], librosa.sequence.dtw
+    monkeypatch.setattr(librosa.sequence, "dtw", lambda C: (cells.append(C.size), dtw(C=C))[1])
+    n = 4 * 3600
+    told = scores.Onsets(np.sort(rng.uniform(0, 3600, n)), rng.integers(40, 80, n), np.ones(n))
+    at = scores.place(told, told)
+    assert max(cells) < 1.1 * scores.MOST_CELLS
+    assert np.mean(np.abs(at - told.time) < 0.05) > 0.95
