@@ -22,7 +22,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import numpy as np
 
 import utils
-from piano import basis, blocks, cli, figures, notes, outputs, phase, stems
+from piano import basis, blocks, cli, figures, notes, phase, results, separate
 from piano.recording import open_recording
 
 DEFAULTS = {"phase_init": "mixture", "adapt": "none", "phase": True}
@@ -103,14 +103,14 @@ def decompose(path, out_dir, *, templates, args, map):
         options = {"seed": args.seed, "sparsity": args.sparsity, "thr": args.thr, "tol": args.tol, "map": map}
         options |= {"with_phase": args.phase or cli.sounds_wanted(args), "progress": stage(cli.APART)}
         parts = utils.complex_nmf_blocks(recording.Y, piano.H, args.n_iter, phase_init=start, **options)
-        with outputs.output_folder(workspace) as folder:
+        with results.output_folder(workspace) as folder:
             U, error, cost, writer = write_parts(folder, parts, recording, piano, wanted, args)
             stage(cli.WRITING)
             if listed is None and piano.columns:
                 listed = notes.find_notes(U, piano)
             if cli.sounds_wanted(args):
                 listed = cli.finish_stems(writer, cli.notes_with_stems(U, piano, listed, args), listed, args)
-            outputs.save_arrays(folder, basis_calc=piano.H, activation_calc=U, cost=cost)
+            results.save_arrays(folder, basis_calc=piano.H, activation_calc=U, cost=cost)
             energy = 2 * utils.cost_scale(recording.Y)
             error = utils.normalised(error, energy)
             _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
@@ -151,7 +151,7 @@ def write_parts(folder, parts, recording, piano, wanted, args):
                 write_P(part.P[part.row])
             if writer:
                 mixture = blocks.read_frames(Y.Y, part.frames)
-                writer.write(stems.component_notes(mixture, piano, part, wanted))
+                writer.write(separate.component_notes(mixture, piano, part, wanted))
     return U, part.error, part.cost, writer
 
 

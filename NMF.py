@@ -16,7 +16,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback; then cli.run has it
 
 import utils
-from piano import basis, cli, figures, notes, outputs, stems
+from piano import basis, cli, figures, notes, results, separate
 from piano.recording import open_recording
 
 
@@ -81,14 +81,14 @@ def decompose(path, out_dir, *, templates, args, map):
         if listed is None and piano.columns:
             listed = notes.find_notes(U, piano)
         stage(cli.WRITING)
-        with outputs.output_folder(workspace) as folder:
+        with results.output_folder(workspace) as folder:
             if cli.sounds_wanted(args):
                 wanted = cli.notes_with_stems(U, piano, listed, args)
                 with cli.stem_writer(folder, recording, piano, wanted, args) as writer:
-                    for spectra in stems.masked_notes(recording.Y, piano, U, wanted, mask=args.mask):
+                    for spectra in separate.masked_notes(recording.Y, piano, U, wanted, mask=args.mask):
                         writer.write(spectra)
                 listed = cli.finish_stems(writer, wanted, listed, args)
-            outputs.save_arrays(folder, basis_calc=piano.H, activation_calc=U, cost=cost)
+            results.save_arrays(folder, basis_calc=piano.H, activation_calc=U, cost=cost)
             utils.plot_learning_curve(folder / "learning_curve_NMF.png", error, reason)
             figures.plot_activation(folder / "activation.png", U, piano, listed or (), alignment)
             if args.notes or recording.y is not None:

@@ -62,7 +62,7 @@ import make_init_H  # noqa: E402
 import utils  # noqa: E402
 from piano import adapt, blocks, notes, phase, pitch, recording  # noqa: E402
 from piano.basis import Basis, load  # noqa: E402
-from piano.stems import component_notes, masked_notes  # noqa: E402
+from piano.separate import component_notes, masked_notes  # noqa: E402
 
 SR = 22050
 N_FFT = 2048  # samples, where a setting does not say otherwise; frames are a quarter of it apart

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from piano import blocks, figures, notes, outputs, pitch, scores, stems
+from piano import blocks, figures, notes, pitch, results, scores, separate
 from piano.basis import patterns_path, rotation_path
 from piano.files import ARRAY, FOREIGN, SOUND, check_kind, kind
 from piano.recording import SAMPLES, inputs_in, is_sound, sound_at, with_sound
@@ -45,7 +45,7 @@ def parser(doc, file):
     """An argument parser for the script ``file``. Its help is the docstring; its errors are one line, status 2."""
     style = {"usage": argparse.SUPPRESS, "formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = argparse.ArgumentParser(Path(file).name, description=doc, **style)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {outputs.VERSION}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {results.VERSION}")
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {' '.join(message.split())}\n")
     return parser
 
@@ -370,7 +370,7 @@ def check_length(out_dir, recording, basis, wanted, args):
         parts["stems"] = int(n * of_sample * len(wanted or ()))
         parts["the residual and working copies"] = 16 * n
         parts["listen.html"] = args.listen * PAGE_BYTES * n
-    outputs.check_space(out_dir, parts)
+    results.check_space(out_dir, parts)
 
 
 def _format(args):
@@ -390,7 +390,7 @@ def for_each_input(parser, args, work):
     ``map`` does the work on blocks of frames with ``--dask``: the cluster's; None without.
     """
     folders = [args.out_dir / _folder_name(path) if args.several else args.out_dir for path in args.inputs]
-    names = [outputs.folded(folder) for folder in folders]
+    names = [results.folded(folder) for folder in folders]
     for folder, name in zip(folders, names, strict=True):
         if names.count(name) > 1:
             parser.error(f"SPEC: got two inputs called {folder.name}, expected different names for their folders")
@@ -427,14 +427,14 @@ def _complaint(work, job):
 
 
 def reserved_folder(out_dir, path, basis, args, own):
-    """:func:`outputs.reserved_folder` for all that a run writes: ``own``, its script's, and what is asked for."""
-    names = ["basis_calc.npy", "activation_calc.npy", "cost.npy", "activation.png", outputs.RECORD, *own]
+    """:func:`results.reserved_folder` for all that a run writes: ``own``, its script's, and what is asked for."""
+    names = ["basis_calc.npy", "activation_calc.npy", "cost.npy", "activation.png", results.RECORD, *own]
     if args.notes or is_sound(path):
-        names += ["spectrogram.png", *(outputs.NOTES if basis.columns else [])]
-    names += [outputs.PAGE] if args.listen else []
-    names += [outputs.STEMS] if args.stems else []
+        names += ["spectrogram.png", *(results.NOTES if basis.columns else [])]
+    names += [results.PAGE] if args.listen else []
+    names += [results.STEMS] if args.stems else []
     inputs = [*args.inputs, *basis.files, *([args.score] if args.score else [])]
-    return outputs.reserved_folder(out_dir, names, script=args.script, inputs=inputs, overwrite=args.overwrite)
+    return results.reserved_folder(out_dir, names, script=args.script, inputs=inputs, overwrite=args.overwrite)
 
 
 def adapted_basis(recording, basis, listed, args, stage):
@@ -521,7 +521,7 @@ def possible_stems(basis, listed, args):
 def notes_with_stems(U, basis, listed, args):
     """Keys of ``basis.notes`` that get a stem: the listed pitches, or all that are loud enough."""
     possible = possible_stems(basis, listed, args)
-    return possible if _follows_list(listed, args) else stems.sounding_notes(U, basis, args.top_db)
+    return possible if _follows_list(listed, args) else separate.sounding_notes(U, basis, args.top_db)
 
 
 def _follows_list(listed, args):
@@ -529,14 +529,14 @@ def _follows_list(listed, args):
 
 
 def stem_writer(folder, recording, basis, notes, args):
-    """A :class:`stems.StemWriter` for the stems of ``notes``, as the options have it.
+    """A :class:`separate.StemWriter` for the stems of ``notes``, as the options have it.
 
     Where only the page wants them, they go into the working folder and not among the results.
     """
     (kind, subtype), folder = _format(args), folder if args.stems else recording.folder
-    names = {note: stems.file_name(basis, note, kind) for note in notes}
+    names = {note: separate.file_name(basis, note, kind) for note in notes}
     sounding = with_sound(recording, native=args.native_sr)
-    return stems.StemWriter(folder / outputs.STEMS, names, f"residual.{kind}", sounding, subtype)
+    return separate.StemWriter(folder / results.STEMS, names, f"residual.{kind}", sounding, subtype)
 
 
 def finish_stems(writer, kept, listed, args):
@@ -557,7 +557,7 @@ def finish_stems(writer, kept, listed, args):
             unheard = ", which nobody hears" if null < INAUDIBLE_DB else ""
             added_up = f"Added up, they are the recording, but for a difference {-null:.0f} dB softer than it{unheard}."
         report(f"{len(kept)} stems and a residual. {added_up}", args.quiet)
-    return listed if listed is None else stems.doubt_unheard(listed, writer)
+    return listed if listed is None else separate.doubt_unheard(listed, writer)
 
 
 def write_page(folder, U, basis, listed, writer, args):
@@ -568,7 +568,7 @@ def write_page(folder, U, basis, listed, writer, args):
     rows, _ = notes.sum_states(U, basis)
     try:
         page = listen.write_page(
-            folder / outputs.PAGE,
+            folder / results.PAGE,
             listen.Sound(Path(recording.path).name, recording.y, recording.y_sr, _inside(recording)),
             [note for note in listed if note.midi in writer.names],
             {note: writer.folder / name for note, name in writer.names.items()},
@@ -593,10 +593,10 @@ def _inside(recording):
 
 
 def write_record(folder, recording, basis, args, **ending):
-    """Write ``run.json`` for a recording, see :func:`outputs.write_record`."""
+    """Write ``run.json`` for a recording, see :func:`results.write_record`."""
     ending = {name: value for name, value in ending.items() if value is not None}
     inputs = [recording.path, *basis.files, *([args.score] if args.score else [])]
-    outputs.write_record(folder, args.script, args.command, inputs, seed=args.seed, stft=basis.stft, **ending)
+    results.write_record(folder, args.script, args.command, inputs, seed=args.seed, stft=basis.stft, **ending)
 
 
 def say_how_it_ended(out_dir, args, *, strength, iterations, stopped_by, normalised_error):
@@ -609,15 +609,15 @@ def say_how_it_ended(out_dir, args, *, strength, iterations, stopped_by, normali
     else:
         error = f"The model's error is {normalised_error:.4g}, by --loss {loss}; 0 is the recording itself."
     report(f"{iterations} rounds of fitting (iterations), {STOPS[stopped_by]}. {error}", args.quiet)
-    page = args.listen and (Path(out_dir) / outputs.PAGE).exists()
-    say_where(out_dir, outputs.PAGE if page else "activation.png", args.quiet)
+    page = args.listen and (Path(out_dir) / results.PAGE).exists()
+    say_where(out_dir, results.PAGE if page else "activation.png", args.quiet)
     if args.show:
         figures.show(out_dir / name for name in (f"learning_curve_{Path(args.script).stem}.png", "activation.png"))
 
 
 def say_where(out_dir, first, quiet):
     """Say where the results are, how large they are, and which of them to open first."""
-    size = outputs.size_in_words(outputs.results_size(out_dir))
+    size = results.size_in_words(results.results_size(out_dir))
     report(f"results are in {Path(out_dir).resolve()} ({size}): open {first}", quiet)
 
 

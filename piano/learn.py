@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 import utils
-from piano import basis, events, outputs, phase, pitch, recording
+from piano import basis, events, phase, pitch, recording, results
 from utils import InputError
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "basis_wav_piano"  # the suite's own
@@ -206,7 +206,7 @@ def suite_basis(report):
 
 def _fingerprint(files):
     """A name for what is learnt from ``files`` by this very code."""
-    digest = hashlib.sha256(json.dumps([outputs.VERSION, OPTIONS]).encode())
+    digest = hashlib.sha256(json.dumps([results.VERSION, OPTIONS]).encode())
     for path in [Path(utils.__file__), *sorted(Path(__file__).parent.glob("*.py")), *files]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import utils
-from piano import blocks, files, outputs
+from piano import blocks, files, results
 from piano.basis import load_description
 from utils import InputError
 
@@ -46,10 +46,10 @@ def audio_files(folder):
 
 def inputs_in(folder, spectrograms=True):
     """Paths of the sounds in ``folder``, and of the ``.npy`` files; those that a run has left there are none."""
-    results = outputs.left_in(folder)
+    left = results.left_in(folder)
     arrays = [path for path in folder.glob("[!.]*.npy") if files.kind(path) == files.ARRAY] if spectrograms else []
     found = sorted(set(audio_files(folder)) | set(arrays))
-    return [path for path in found if path.name not in results]
+    return [path for path in found if path.name not in left]
 
 
 def duration(path):

@@ -13,7 +13,7 @@ import soundfile
 import CNMF
 import make_init_H
 import NMF
-from piano import outputs
+from piano import results
 from piano.recording import SAMPLES, load
 
 pytestmark = pytest.mark.same_everywhere("compares messages")
@@ -611,9 +611,9 @@ def folder(tmp_path, monkeypatch, rng, templates):
     shutil.copyfile(templates[60 - 36], tmp_path / "notes" / "C4.wav")
     (tmp_path / "mine.txt").write_text("mine")
     for script, name in (("make_init_H.py", "fixed_basis.npy"), ("NMF.py", "cost.npy")):
-        with outputs.reserved_folder(tmp_path) as workspace, outputs.output_folder(workspace) as results:
-            (results / name).write_text("old")
-            outputs.write_record(results, script, [], [], seed=0, stft=None)
+        with results.reserved_folder(tmp_path) as workspace, results.output_folder(workspace) as folder:
+            (folder / name).write_text("old")
+            results.write_record(folder, script, [], [], seed=0, stft=None)
     return tmp_path
 
 
@@ -732,13 +732,13 @@ def test_a_name_that_is_no_utf_8_is_told_in_a_sentence(folder, root, script):
 @pytest.mark.parametrize("name", ["spec.npy", "x.wav"])
 @pytest.mark.parametrize("script", BOTH)
 def test_what_a_run_will_write_is_known_before_it_works(folder, rng, monkeypatch, script, name, described, options):
-    told, reserved_folder = [], outputs.reserved_folder
+    told, reserved_folder = [], results.reserved_folder
 
     def reserve(path, names, **rest):
         told.extend(names)
         return reserved_folder(path, names, **rest)
 
-    monkeypatch.setattr(outputs, "reserved_folder", reserve)
+    monkeypatch.setattr(results, "reserved_folder", reserve)
     recording("x.wav", lambda rng: 0.5 * np.sin(np.arange(4000)))(folder, rng)
     if not described:
         (folder / "basis.json").unlink()
