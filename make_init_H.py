@@ -110,8 +110,8 @@ def main(argv=None):
     names, n_columns = [pitch.note_name(midi) for midi in learnt_basis.notes], len(learnt_basis.columns)
     filled = len({column["note"] for column in learnt_basis.columns if "transposed" in column})
     transposed = f", {filled} of them transposed from the nearest" if filled else ""
-    cli.report(f"{len(names)} notes, {names[0]} to {names[-1]}, {n_columns} columns{transposed}", args.quiet)
-    cli.say_where(args.out_dir, "fixed_basis_spectrogram.png", args.quiet)
+    cli.log.info(f"{len(names)} notes, {names[0]} to {names[-1]}, {n_columns} columns{transposed}")
+    cli.say_where(args.out_dir, "fixed_basis_spectrogram.png")
     if args.show:
         figures.show([args.out_dir / "fixed_basis_spectrogram.png"])
 

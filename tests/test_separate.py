@@ -337,8 +337,8 @@ def test_what_is_not_finite_is_never_written(tmp_path):
     ):
         write(bad)
     sound = recording.Recording("a", np.ones((1025, 4), np.complex64), np.ones(1536), 22050, 22050, 2048, 512, tmp_path)
-    writer = separate.StemWriter(tmp_path / "stems", {0: "c.wav"}, "residual.flac", sound, "FLOAT")
-    with pytest.raises(utils.InputError, match=r"c\.wav: got results"), writer:
+    writer = separate.StemWriter(tmp_path / "stems", Basis(np.ones((1025, 1))), [0], sound, "wav", "FLOAT")
+    with pytest.raises(utils.InputError, match=r"component_000\.wav: got results"), writer:
         writer.write([np.full((1025, 4), np.nan, np.complex64)])
     with pytest.raises(utils.InputError, match="got results"):
         notes.write_sound(tmp_path / "d.wav", [notes.Note("C4", 60, 262.0, 0, 1, np.nan)], 9, 8000, 1.0)
@@ -644,11 +644,12 @@ def test_bad_scores_and_pages(with_patterns, chord, capsys, arguments, message):
 def test_a_run_at_the_recordings_rate_ends_without_a_word_of_soxr(root, tmp_path):
     code = (
         "import gc, numpy as np\n"
-        "from piano import recording, stems\n"
+        "from piano import recording, separate\n"
+        "from piano.basis import Basis\n"
         "from pathlib import Path\n"
         "Y, y = np.ones((5, 4), np.complex64), np.ones(48, np.float32)\n"
         "sound = recording.Recording('a', Y, y, 16000, 8000, 8, 8, Path())\n"
-        "with separate.StemWriter(Path('stems'), {60: 'c.wav'}, 'residual.wav', sound, 'FLOAT') as writer:\n"
+        "with separate.StemWriter(Path('stems'), Basis(np.ones((5, 1))), [0], sound, 'wav', 'FLOAT') as writer:\n"
         "    writer.write([Y])\n"
         "writer.itself = writer\n"  # a cycle that nobody collects
         "del writer\n"
