@@ -93,6 +93,9 @@ function showKept() {
   const kept = list.kept ? "Kept in this browser: a reload finds them." : "This browser does not keep them: download them before you leave.";
   element("kept").textContent = count ? `${changes}. ${kept}` : "Nothing is changed yet.";
   element("changes").textContent = count ? changes : "";
+  const doubts = page.notes.filter(({ doubtful }) => doubtful).length;
+  element("review").disabled = !doubts;
+  element("doubts").textContent = doubts ? `${doubts} of ${page.notes.length}` : "There is none.";
   const { earlier } = list;
   element("earlier").hidden = !earlier;
   if (earlier) {
@@ -141,6 +144,8 @@ function fillKeyboard() {
 /** The table in its order; the row of a note is made once, for notes never change. */
 function fillTable() {
   const order = ORDERS[table.order];
+  table.current?.removeAttribute("aria-current");
+  table.current = null;
   element("rows").replaceChildren(...page.notes.toSorted(order).map(rowFor));
   for (const head of element("heads").children) {
     const button = head.querySelector("button");
@@ -148,7 +153,6 @@ function fillTable() {
     if (button.value === table.order) head.setAttribute("aria-sort", table.order === "level" ? "descending" : "ascending");
     else head.removeAttribute("aria-sort");
   }
-  table.current = null;
 }
 
 function rowFor(note) {
@@ -160,7 +164,7 @@ function rowFor(note) {
     reveal(note.onset);
   };
   button.setAttribute("aria-label", `Play ${note.name} at ${timeText(note.onset, 2)}`);
-  const head = make("th", { scope: "row" }, button), state = note.edited ? " yours" : note.doubtful ? " doubtful" : "";
+  const head = make("th", { scope: "row" }, button), state = note.edited ? " yours" : note.silent ? " silent" : note.doubtful ? " doubtful" : "";
   const cells = [timeText(note.onset, 2), timeText(note.offset, 2), decibels(note.level), note.confidence.toFixed(2) + state];
   const row = make("tr", {}, head, ...cells.map((text) => make("td", {}, text)));
   table.rows.set(note, row);
@@ -283,6 +287,7 @@ const CLICKS = {
   "start-earlier": () => nudge(["onset"], -NUDGE_S), "start-later": () => nudge(["onset"], NUDGE_S),
   "end-earlier": () => nudge(["offset"], -NUDGE_S), "end-later": () => nudge(["offset"], NUDGE_S),
   close: () => select(null),
+  review: () => selectNext(1, (note) => note.doubtful),
   previous: () => selectNext(-1), next: () => selectNext(1), doubtful: () => selectNext(1, (note) => note.doubtful),
   add: addHere, open: () => openRows([Number(element("row").value)]),
   csv: () => download(fileName("corrected_notes.csv"), csvOf(list.notes), "text/csv"),
@@ -347,7 +352,9 @@ function listenToUser() {
   document.onmousedown = (event) => event.target.closest("button") && event.preventDefault();
   dark.onchange = readColours;
   coarse.onchange = layOut;
-  window.onbeforeunload = (event) => list.past.length && !list.kept && event.preventDefault();
+  addEventListener("beforeunload", (event) => {
+    if (list.past.length && !list.kept) event.preventDefault();
+  });
   const watch = new ResizeObserver(layOut);
   for (const id of ["roll", "tools"]) watch.observe(element(id));
   window.onresize = layOut;
@@ -369,7 +376,10 @@ async function start() {
   try {
     await loadSounds();
     element("play").disabled = false;
+    fillTable();
     showState();
+    showKept();
+    draw();
   } catch (error) {
     const { message } = error;
     const what = `the sounds in this page, which are ${page.code} (${message})`;

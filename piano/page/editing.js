@@ -12,7 +12,7 @@ function frequencyOf(midi) {
 
 /** A note as a person wants it: sure. Times are whole milliseconds of the recording, as they are written. */
 function changed(note, changes) {
-  const made = { ...note, ...changes, confidence: 1, doubtful: false, edited: true };
+  const made = { ...note, ...changes, confidence: 1, doubtful: false, silent: false, edited: true };
   made.midi = clamp(made.midi, LOWEST, HIGHEST);
   if (made.midi !== note.midi || !made.f0) made.f0 = frequencyOf(made.midi);
   made.name = noteName(made.midi);
@@ -105,6 +105,7 @@ function selectNext(step, wanted = () => true) {
   select(note);
   playNote(note);
   reveal(note.onset);
+  revealRow(note.midi);
 }
 
 // --- Gestures on the roll -----------------------------------------------------------------------
@@ -136,7 +137,7 @@ function describe({ x, y }) {
 
 function wordsOf(note) {
   const times = `${timeText(note.onset, 2)} to ${timeText(note.offset, 2)}`;
-  const state = note.edited ? ["yours"] : note.doubtful ? ["doubtful"] : [];
+  const state = note.edited ? ["yours"] : note.silent ? ["no sound in its stem"] : note.doubtful ? ["doubtful"] : [];
   return [note.name, times, decibels(note.level), ...state];
 }
 

@@ -10,6 +10,7 @@ const FLOOR = fromDecibels(-60); // of the recording's peak; what is softer is n
 const NEAR_KEYS = 12, DECIBELS_A_KEY = 2; // how far a sound is transposed at most, and what a semitone of it costs
 const LIMIT = 0.8, MOST = 8; // where loud peaks begin to be rounded, and the loudest that can be
 const SOFT_KEY_DB = -6; // of a key that is tried where nothing is listed
+const SILENT_DB = 40; // below what is usual beside its level in the list: a note has no sound in its stem
 const BAND_Q = 17; // of a filter a semitone wide
 const STILL = "The picture and the list still work.";
 const NO_DEVICE = `No sound comes out: this computer seems to have no sound device that the browser may use. ${STILL}`;
@@ -17,6 +18,7 @@ const SOURCES = { stem: "its stem", row: "the recording, at its partials only", 
   tone: "a plain tone" };
 
 let sounds = []; // what is coded in the page, see loadSounds
+let clips = new Map(); // those of `sounds` that are of a stem, by MIDI number
 let written = []; // the transcription, one sound a note
 let bank = []; // the clearest sound of each key
 let peak = 0; // of the recording
@@ -61,10 +63,12 @@ async function loadSounds() {
     for (const [start, length] of clips) {
       for (let j = 0; j < length; j++) rest[start + j] -= samples[from + j];
       const end = (start + length) / page.rate;
-      sounds.push({ mode: "notes", midi, start: start / page.rate, end, buffer, skip: from / page.rate });
+      sounds.push({ mode: "notes", midi, start: start / page.rate, end, buffer, samples, skip: from / page.rate });
       from += length;
     }
   });
+  clips = Map.groupBy(sounds.slice(2), ({ midi }) => midi);
+  doubtSilent();
   fillBank();
   transcribe();
 }
@@ -73,18 +77,18 @@ function whole(mode, buffer) {
   return { mode, midi: null, start: 0, end: page.seconds, buffer, skip: 0 };
 }
 
-function loudest(samples) {
+function loudest(samples, first = 0, last = samples.length) {
   let most = 0;
-  for (const sample of samples) most = Math.max(most, Math.abs(sample));
+  for (let i = first; i < last; i++) most = Math.max(most, samples[i], -samples[i]);
   return most;
 }
 
 /** The largest sample of a stem from one time to another; zero where there is no clip of it. */
 function stemPeak(midi, from, until) {
-  const inside = sounds.filter((sound) => sound.midi === midi && sound.start < until && sound.end > from);
-  return inside.reduce((most, { buffer, start, end, skip }) => {
-    const [first, last] = [Math.max(from, start), Math.min(until, end)].map((t) => (t - start + skip) * page.rate);
-    return Math.max(most, loudest(buffer.getChannelData(0).subarray(Math.round(first), Math.round(last))));
+  const inside = (clips.get(midi) ?? []).filter((clip) => clip.start < until && clip.end > from);
+  return inside.reduce((most, { samples, start, end, skip }) => {
+    const [first, last] = [Math.max(from, start), Math.min(until, end)].map((t) => Math.round((t - start + skip) * page.rate) | 0);
+    return Math.max(most, loudest(samples, first, last));
   }, 0);
 }
 
@@ -95,17 +99,26 @@ function sourceOf({ midi, onset, offset }) {
   return sampleFor(midi) ? "piano" : "tone";
 }
 
+/** Doubt listed notes whose stem is silent where they lie: far below what the list says of them. */
+function doubtSilent() {
+  const levels = new Map(page.notes.filter(({ edited }) => !edited).map((note) => {
+    return [note, 20 * Math.log10(stemPeak(note.midi, note.onset, note.offset) / peak + 1e-9) - note.level];
+  }));
+  const usual = [...levels.values()].sort((one, other) => one - other)[levels.size >> 1];
+  const isSilent = (note) => levels.get(note) < usual - SILENT_DB;
+  setNotes(list.notes.map((note) => (isSilent(note) ? { ...note, doubtful: true, silent: true } : note)));
+}
+
 /** The clearest note of each key: sure, loud and long. Its sound is that of the key in the transcription. */
 function fillBank() {
   const best = new Map();
   for (const note of page.notes) {
-    const clip = sounds.find(({ midi, start, end }) => midi === note.midi && start <= note.onset && note.onset < end);
-    if (!clip || note.onset < LEAD_S) continue;
+    const clip = clips.get(note.midi)?.find(({ start, end }) => start <= note.onset && note.onset < end);
+    if (!clip || note.silent || note.onset < LEAD_S) continue;
     const end = Math.min(clip.end, nextOnset(note)), start = grid(Math.max(note.onset - LEAD_S, clip.start));
     const long = Math.min(note.offset, end) - note.onset;
-    if (long <= 0 || stemPeak(note.midi, note.onset, end) < FLOOR * peak) continue;
     const clear = note.level + 20 * Math.log10(Math.min(long, 2)) - (note.doubtful ? 20 : 0);
-    if (clear <= (best.get(note.midi)?.clear ?? -Infinity)) continue;
+    if (clear <= (best.get(note.midi)?.clear ?? -Infinity) || long <= 0) continue;
     best.set(note.midi, { note, clear, start, buffer: clip.buffer, skip: clip.skip + start - clip.start, long: end - start });
   }
   bank = [...best.values()];
@@ -119,7 +132,7 @@ function sampleFor(midi) {
 }
 
 function nextOnset({ midi, onset }) {
-  return Math.min(page.seconds, ...page.notes.filter((note) => note.midi === midi && note.onset > onset).map((note) => note.onset));
+  return Math.min(page.byKey.get(midi)?.find((note) => note.onset > onset)?.onset ?? page.seconds, page.seconds);
 }
 
 /** Make the transcription anew: of the notes as they are now. */

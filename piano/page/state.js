@@ -30,7 +30,8 @@ const view = {
 
 /** What is seen. */
 const shown = {
-  scale: 40, rowHeight: 12, rows: [], // px a second, px, and the MIDI number of each row from the top
+  scale: 40, rowHeight: 12, // px a second, px
+  rows: [], rowOf: new Map(), // the MIDI number of each row from the top, and back
   position: 0, follow: true,
   selected: null, hovered: null, drag: null, pencil: false, muting: false,
 };
