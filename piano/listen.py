@@ -81,7 +81,8 @@ def write_page(path, sound, notes, stems, roll, *, span=None, command=None):
         The notes that were heard, see :func:`notes.find_notes`; times from its start. One whose
         ``confidence`` is below ``notes.DOUBTFUL`` is drawn dashed.
     stems : dict of int to (np.ndarray [shape=(n,), float] or str or Path)
-        The sound of each listed pitch, by its MIDI number: an array, or a mono file of its rate and length.
+        The sound of each listed pitch, by its MIDI number: an array, or a mono file of its rate and length. Notes
+        without one are shown as doubtful.
     roll : Roll
         Drawn behind the notes.
     span : (float, float), optional
@@ -98,13 +99,13 @@ def write_page(path, sound, notes, stems, roll, *, span=None, command=None):
     InputError
         If ``span`` lies outside the recording, or is longer than a page can be; the message says how long it can be.
     ValueError
-        If a listed pitch has no stem, or one of another rate or length.
+        If a stem has another rate or length.
     """
     title, y, sr = sound
     first, last = _samples(span, len(y), sr)
     start, stop = first / sr, last / sr
     listed = [note for note in notes if note.offset > start and note.onset < stop]
-    pitches = sorted({note.midi for note in listed})
+    pitches = sorted({note.midi for note in listed} & set(stems))
     _check_stems(stems, pitches, len(y), sr)
 
     rows = [_note(note) for note in notes]
@@ -380,8 +381,6 @@ def _check_stems(stems, pitches, n_samples, sr):
     import soundfile
 
     for midi in pitches:
-        if midi not in stems:
-            raise ValueError(f"stems: got none of {pitch.note_name(midi)}, expected one of each listed pitch")
         shape = np.shape(stems[midi]) if isinstance(stems[midi], np.ndarray) else None
         if shape is None:
             info = soundfile.info(stems[midi])

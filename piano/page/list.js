@@ -22,7 +22,7 @@ function rowOf({ midi, f0, onset, offset, level, confidence, doubtful, edited })
 function setNotes(notes) {
   list.notes = notes.toSorted((one, other) => one.onset - other.onset || one.midi - other.midi);
   page.notes = list.notes.filter(({ onset, offset }) => offset > 0 && onset < page.seconds); // those in the page's range
-  page.byKey = Map.groupBy(page.notes, ({ midi }) => midi);
+  page.byKey = byKey(page.notes);
   page.longest = page.notes.reduce((most, { onset, offset }) => Math.max(most, offset - onset), 0);
 }
 

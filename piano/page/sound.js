@@ -67,7 +67,7 @@ async function loadSounds() {
       from += length;
     }
   });
-  clips = Map.groupBy(sounds.slice(2), ({ midi }) => midi);
+  clips = byKey(sounds.slice(2));
   doubtSilent();
   fillBank();
   transcribe();

@@ -45,6 +45,13 @@ function timeText(seconds, digits = 1) {
 
 const decibels = (level) => `${level.toFixed(1).replace("-", "\u2212")} dB`;
 
+/** Things of each key, by its MIDI number, in their order. */
+function byKey(things) {
+  const found = new Map();
+  for (const thing of things) found.set(thing.midi, [...(found.get(thing.midi) ?? []), thing]);
+  return found;
+}
+
 function make(tag, properties, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
   made.append(...children);
