@@ -8,6 +8,7 @@ import itertools
 import logging
 import math
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -449,15 +450,27 @@ def write_page(folder, U, basis, listed, writer, args):
         page = listen.write_page(
             folder / results.PAGE,
             listen.Sound(Path(recording.path).name, recording.y, recording.y_sr, _inside(recording)),
-            [note for note in listed if note.midi in writer.names],
+            listed,
             {note: writer.folder / name for note, name in writer.names.items()},
             listen.Roll(rows, list(basis.notes), basis.hop / basis.sr),
             span=args.listen_range,
+            command=_command_again(args),
         )
     except InputError as error:  # only when all is coded is it known how much it is; the rest took long to make
         log.warning(f"left out {error}")
         return
     log.info(listen.in_words(page))
+
+
+def _command_again(args):
+    """The command of this run with other results, to which ``--score`` can be added; None where it is of several."""
+    if args.several:
+        return None
+    again = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    again.add_argument("--score")
+    _, rest = again.parse_known_args(args.command)
+    names = [Path(word).name if os.path.isabs(word) else word for word in rest]  # no page tells of the folders above
+    return shlex.join(["python", args.script, *names, "-o", f"{Path(args.inputs[0]).stem}_corrected"])
 
 
 def _inside(recording):
