@@ -194,7 +194,7 @@ class StemWriter:
         self.folder, self.recording, self.subtype = Path(folder), recording, subtype
         self.names, self.residual = {note: file_name(basis, note, kind) for note in notes}, f"residual.{kind}"
         self.clipped, self.n_written = {}, {}  # by file name; a FLAC file that is being written does not tell
-        self.sums = recording.folder / "sum.f64"  # of the stems as they were written
+        self.sums = Path(recording.folder) / "sum.f64"  # of the stems as they were written
         n_samples = -(-len(recording.y) * recording.sr // recording.y_sr)  # of the sound at the transform's rate
         size = {"n_fft": recording.n_fft, "hop": recording.hop}
         self.inverse = {note: InverseSTFT(recording.Y.shape[1], n_samples, **size) for note in notes}
