@@ -142,7 +142,7 @@ def test_a_folder_that_a_run_is_writing_to_is_refused_and_left_alone(tmp_path):
 def test_what_a_killed_run_left_is_deleted_and_what_looks_like_it_is_not(tmp_path):
     code = (
         "import os, signal, sys\n"
-        "from piano import outputs\n"
+        "from piano import results\n"
         "with results.reserved_folder(sys.argv[1]) as w, results.output_folder(w) as folder:\n"
         "    (folder / 'a').write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
