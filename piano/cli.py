@@ -345,6 +345,8 @@ def check_length(out_dir, recording, basis, wanted, args):
     L, Y, n, sr = basis.H.shape[1], recording.Y, (recording.Y.shape[1] - 1) * recording.hop, recording.sr
     if recording.y is not None and args.native_sr:
         n, sr = round(len(recording.y) * recording.own_sr / sr), recording.own_sr
+    if sounds_wanted(args) and recording.y is None and not n:
+        raise InputError(f"{recording.path}: got a single frame, expected more of them to make a sound")
     if args.listen:
         from piano import listen
 
