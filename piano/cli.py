@@ -349,6 +349,8 @@ def check_length(out_dir, recording, wanted, n_columns, args):
     Y, n, sr = recording.Y, (recording.Y.shape[1] - 1) * recording.hop, recording.sr
     if recording.y is not None and args.native_sr:
         n, sr = round(len(recording.y) * recording.own_sr / sr), recording.own_sr
+    if sounds_wanted(args) and recording.y is None and not n:
+        raise InputError(f"{recording.path}: got a single frame, expected more of them to make a sound")
     if args.listen:
         from piano import listen
 
@@ -581,7 +583,8 @@ def _catch_interrupts():
     """Have Ctrl-C raise KeyboardInterrupt; returns a list that is empty until it has."""
     interrupted = []
 
-    def interrupt(signum, frame):
+    @_after_imports
+    def interrupt(signum):
         interrupted.append(signum)
         sys.unraisablehook = again  # what is cut short, such as an import, may complain as it goes
         raise KeyboardInterrupt
@@ -593,6 +596,20 @@ def _catch_interrupts():
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is in the background
         signal.signal(signal.SIGINT, interrupt)
     return interrupted
+
+
+def _after_imports(end):
+    """A signal handler that calls ``end``, or while modules are imported does so later: Cython's swallow exceptions."""
+
+    def handle(signum, frame):
+        while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
+            frame = frame.f_back
+        if frame:
+            threading.Timer(0.05, os.kill, (os.getpid(), signum)).start()
+        else:
+            end(signum)
+
+    return handle
 
 
 class _Heedless:
@@ -638,7 +655,8 @@ def run(main):
 
 
 def _run(main):
-    def terminate(signum, frame):
+    @_after_imports
+    def terminate(signum):
         raise SystemExit(128 + signum)
 
     for ending in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows has no SIGHUP

@@ -339,21 +339,28 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, first, X):
     """
     n_notes, (n_bins, n_frames), last = len(X), Y.shape, first + X.shape[2]
     n = min(n_tracked, n_notes)
-    r, g, ahead = np.zeros((3, n_frames, n), np.complex128)
-    innovation, z = np.zeros((2, n_frames), np.complex128)
-    model, total, rest = np.zeros((3, n_frames))
-    variance, energy = np.zeros((n_notes, n_frames)), np.zeros(n_notes)
+    r, g = np.empty((n_frames, n), np.complex128), np.empty((n_frames, n), np.complex128)
+    ahead, x, V = np.empty((n_frames, n), np.complex128), np.zeros(n, np.complex128), np.zeros((n, n), np.complex128)
+    innovation, z = np.empty(n_frames, np.complex128), np.empty(n_frames, np.complex128)
+    model, total, rest = np.empty(n_frames), np.empty(n_frames), np.empty(n_frames)
+    variance, energy = np.empty((n_notes, n_frames)), np.empty(n_notes)
     tile = np.zeros((n_notes, n_bins, last - first), np.complex64)  # of X, whose frames lie far apart
-    tracked = np.zeros(n, np.int64)
-    s_before = 0.0
+    tracked, s_before = np.empty(n, np.int64), 0.0
     for k in range(n_bins):
-        if not Y[k].any():
+        sounds = False
+        for m in range(n_frames):
+            sounds = sounds or Y[k, m] != 0
+            model[m] = total[m] = 0.0
+        if not sounds:
             continue
-        variance[:], model[:], total[:] = 0.0, 0.0, 0.0
+        for note in range(n_notes):
+            for m in range(n_frames):
+                variance[note, m] = 0.0
         for l in range(len(note_of)):
             a, h = variance[note_of[l]], H[k, l]
             for m in range(n_frames):
                 a[m] += h * U[l, m]
+        least = 1e-200  # keeps what is divided by from zero
         for note in range(n_notes):
             a = variance[note]
             sum_of_note = 0.0
@@ -362,7 +369,7 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, first, X):
                 a[m] *= a[m]
                 sum_of_note += a[m]
             energy[note] = sum_of_note
-        least = 1e-12 * energy.sum() / n_frames + 1e-200  # keeps what is divided by from zero
+            least += 1e-12 * sum_of_note / n_frames
         for note in range(n_notes):
             a = variance[note]
             for m in range(n_frames):
@@ -371,15 +378,17 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, first, X):
         for m in range(n_frames):
             rest[m] = total[m]
         for i in range(n):
-            tracked[i] = np.argmax(energy)
-            energy[tracked[i]] = -1.0
+            loudest = 0
+            for note in range(n_notes):
+                if energy[note] > energy[loudest]:
+                    loudest = note
+            tracked[i], energy[loudest] = loudest, -1.0
             for m in range(n_frames):
                 rest[m] -= variance[tracked[i], m]
         for m in range(n_frames):
             rest[m] = max(rest[m], 0.0)
 
-        x, V = np.zeros(n, np.complex128), np.zeros((n, n), np.complex128)
-        for m in range(n_frames):
+        for m in range(n_frames):  # nothing is left of x and V of another bin, for r is zero in the first frame
             s, e = rest[m] + max(0.0, np.abs(Y[k, m]) - model[m]) ** 2, Y[k, m]
             for i in range(n):  # what the frame before has told of V, how V goes on, and V 1, in one pass
                 now, before = variance[tracked[i], m], variance[tracked[i], max(m - 1, 0)]
@@ -405,7 +414,8 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, first, X):
                 g[m, i] /= s
             s_before = s
 
-        x[:] = 0.0
+        for i in range(n):
+            x[i] = 0.0
         for m in range(n_frames - 1, -1, -1):  # x is now the sum of z ahead, turned back to this frame
             z[m] = innovation[m]
             for i in range(n):
@@ -414,7 +424,6 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, first, X):
                 ahead[m, i] = x[i] + z[m]
                 x[i] = np.conj(r[m, i]) * ahead[m, i]
 
-        x[:] = 0.0
         for m in range(n_frames):  # x is now what the frames before give, turned on to this one
             left = Y[k, m] - rest[m] * z[m]
             for i in range(n):

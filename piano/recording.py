@@ -99,7 +99,8 @@ def read_blocks(path, sr, folder, told=False):
             if file.samplerate != sr:
                 yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
             if file.frames > n_samples + (MP3_FRAME if file.format == "MP3" else 0):
-                raise InputError(f"{path}: got {n_samples} samples, expected the {file.frames} of its header")
+                expected = f"the {file.frames} of its header (is it damaged, or cut short?)"
+                raise InputError(f"{path}: got {n_samples} samples, expected {expected}")
     except (OSError, UnicodeError, soundfile.SoundFileError) as error:
         raise InputError(f"{path}: cannot be read as audio ({error}), expected a sound file") from None
     if n_samples == 0:
