@@ -33,7 +33,7 @@ import utils
 from piano import blocks, pitch
 
 N_STARTED = 12  # of coordinate descent, with the templates as they are
-N_TUNED = 20  # sweeps after each tuning
+N_TUNED = 10  # sweeps after each tuning
 N_SWEEPS = 40  # with the basis free at last; more are no better, see benchmarks/README.md
 N_ROUNDS, N_BETWEEN = 16, 4  # steps towards the factors, and sweeps after each
 FRAMES = 512  # at most, spread over the recording: a piano is known after so many

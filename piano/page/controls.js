@@ -1,6 +1,7 @@
 // The page's parts: buttons, faders, keyboard, table and keys; and how it starts.
 
 const NUDGE_S = 0.01;
+const HEADS_PX = 40; // of the table, which stay in view
 const ROW_MS = 150; // between looks at which row of the table is played
 const ORDERS = {
   onset: (one, other) => one.onset - other.onset || one.midi - other.midi,
@@ -36,8 +37,9 @@ function showState() {
   for (const button of document.querySelectorAll("[data-hand]"))
     button.setAttribute("aria-pressed", `${hand?.which} ${hand?.how}` === button.dataset.hand);
   const grip = element("split");
-  const limits = { valuemin: shown.rows.at(-1), valuemax: shown.rows[0] + 1, valuenow: view.split, valuetext: noteName(view.split) };
+  const limits = { valuemin: shown.rows.at(-1) + 1, valuemax: shown.rows[0], valuenow: view.split };
   for (const [name, value] of Object.entries(limits)) grip.setAttribute(`aria-${name}`, value);
+  grip.setAttribute("aria-valuetext", noteName(view.split));
   for (const text of document.querySelectorAll(".split-text")) text.textContent = noteName(view.split);
   element("follow").setAttribute("aria-pressed", shown.follow);
   showKeys();
@@ -45,7 +47,7 @@ function showState() {
 }
 
 function setRange(input, percent) {
-  if (document.activeElement !== input || Number(input.value) !== Math.round(percent)) input.value = Math.round(percent);
+  input.value = Math.round(percent);
   input.setAttribute("aria-valuetext", `${Math.round(percent)} %`);
 }
 
@@ -90,7 +92,8 @@ function listChanged(selected, words) {
 
 function showKept() {
   const count = list.past.length, changes = count === 1 ? "1 change" : `${count} changes`;
-  const kept = list.kept ? "Kept in this browser: a reload finds them." : "This browser does not keep them: download them before you leave.";
+  const refused = "This browser does not keep them: download them before you leave.";
+  const kept = list.kept ? "Kept in this browser: a reload finds them." : refused;
   element("kept").textContent = count ? `${changes}. ${kept}` : "Nothing is changed yet.";
   element("changes").textContent = count ? changes : "";
   const doubts = page.notes.filter(({ doubtful }) => doubtful).length;
@@ -100,7 +103,8 @@ function showKept() {
   element("earlier").hidden = !earlier;
   if (earlier) {
     const when = new Date(earlier.when).toLocaleString();
-    element("earlier-text").textContent = `This browser has your corrections of another list of this recording, of ${when}.`;
+    const what = `your corrections of another list of this recording, of ${when}`;
+    element("earlier-text").textContent = `This browser has ${what}.`;
   }
   const file = fileName("corrected_notes.csv");
   element("command").value = page.command ? `${page.command} --score ${file}` : `--score ${file}`;
@@ -113,8 +117,10 @@ function showKept() {
 function summary() {
   const { notes } = page, pitches = new Set(notes.map(({ midi }) => midi)).size;
   const span = page.offset ? `${timeText(0)} to ${timeText(page.seconds)} min` : `${timeText(page.seconds, 0)} min`;
-  const of = `${notes.length} ${notes.length === 1 ? "note" : "notes"} of ${pitches} ${pitches === 1 ? "pitch" : "pitches"}`;
-  return [span, notes.length ? of : "no notes were found in it", `${page.code} inside`, ...(page.inside ? [page.inside] : [])].join(" \u00b7 ");
+  const counted = (count, one, more) => `${count} ${count === 1 ? one : more}`;
+  const of = `${counted(notes.length, "note", "notes")} of ${counted(pitches, "pitch", "pitches")}`;
+  const parts = [span, notes.length ? of : "no notes were found in it", `${page.code} inside`, page.inside];
+  return parts.filter(Boolean).join(" \u00b7 ");
 }
 
 function readoutAtRest() {
@@ -127,7 +133,8 @@ function readoutAtRest() {
 function fillKeyboard() {
   const title = "Click: only this note. Shift: one more. Alt: without it. Drag: a range.";
   const keys = shown.rows.map((midi, i) => {
-    const key = make("button", { type: "button", value: midi, title, className: `key${isSharp(midi) ? " sharp" : ""}` });
+    const className = isSharp(midi) ? "key sharp" : "key";
+    const key = make("button", { type: "button", value: midi, title, className });
     key.tabIndex = i ? -1 : 0;
     key.onclick = (event) => event.detail === 0 && pressKeys(midi, midi, event); // pointers: see keysUp
     return key;
@@ -150,7 +157,8 @@ function fillTable() {
   for (const head of element("heads").children) {
     const button = head.querySelector("button");
     if (!button) continue;
-    if (button.value === table.order) head.setAttribute("aria-sort", table.order === "level" ? "descending" : "ascending");
+    const way = table.order === "level" ? "descending" : "ascending";
+    if (button.value === table.order) head.setAttribute("aria-sort", way);
     else head.removeAttribute("aria-sort");
   }
 }
@@ -164,8 +172,9 @@ function rowFor(note) {
     reveal(note.onset);
   };
   button.setAttribute("aria-label", `Play ${note.name} at ${timeText(note.onset, 2)}`);
-  const head = make("th", { scope: "row" }, button), state = note.edited ? " yours" : note.silent ? " silent" : note.doubtful ? " doubtful" : "";
-  const cells = [timeText(note.onset, 2), timeText(note.offset, 2), decibels(note.level), note.confidence.toFixed(2) + state];
+  const head = make("th", { scope: "row" }, button), times = [note.onset, note.offset].map((time) => timeText(time, 2));
+  const state = note.edited ? " yours" : note.silent ? " silent" : note.doubtful ? " doubtful" : "";
+  const cells = [...times, decibels(note.level), note.confidence.toFixed(2) + state];
   const row = make("tr", {}, head, ...cells.map((text) => make("td", {}, text)));
   table.rows.set(note, row);
   return row;
@@ -184,8 +193,9 @@ function showRow(position) {
   row?.setAttribute("aria-current", "true");
   const box = element("list");
   if (!row || !shown.follow || box.matches(":hover, :focus-within")) return;
-  const top = row.offsetTop - box.clientHeight / 3;
-  if (row.offsetTop < box.scrollTop + 40 || row.offsetTop + row.offsetHeight > box.scrollTop + box.clientHeight) box.scrollTop = top;
+  const { offsetTop, offsetHeight } = row, { scrollTop, clientHeight } = box;
+  const isSeen = offsetTop >= scrollTop + HEADS_PX && offsetTop + offsetHeight <= scrollTop + clientHeight;
+  if (!isSeen) box.scrollTop = offsetTop - clientHeight / 3;
 }
 
 // --- Keys ---------------------------------------------------------------------------------------
@@ -255,8 +265,8 @@ function fillPage() {
     : "The sounds in this page are MP3, as FLAC would be too large: they are a little coarser than the stems.";
   element("quietest").textContent = `\u2212${roll.range}`;
   element("readout").textContent = readoutAtRest();
-  const drawn = `Energy heard at each pitch, with ${page.notes.length} notes outlined. They are listed in the table below.`;
-  element("picture").setAttribute("aria-label", drawn);
+  const drawn = `Energy heard at each pitch, with ${page.notes.length} notes outlined`;
+  element("picture").setAttribute("aria-label", `${drawn}. They are listed in the table below.`);
   MODES.forEach((mode, i) => element("modes").append(faderFor(mode, i + 1)));
   const sorted = page.notes.map(({ midi }) => midi).sort((one, other) => one - other);
   if (sorted.length) view.split = clamp(60, sorted[0] + 1, Math.max(sorted.at(-1), sorted[0] + 1));
@@ -264,7 +274,8 @@ function fillPage() {
 
 function faderFor(mode, digit) {
   const words = mode[0].toUpperCase() + mode.slice(1), title = `Only the ${mode}`;
-  const button = make("button", { id: `only-${mode}`, type: "button", value: mode, title }, make("kbd", {}, String(digit)), words);
+  const button = make("button", { id: `only-${mode}`, type: "button", value: mode, title });
+  button.append(make("kbd", {}, String(digit)), words);
   button.onclick = () => setMode(mode);
   const fader = make("input", { id: `mix-${mode}`, type: "range", min: 0, max: 100, value: 0 });
   fader.setAttribute("aria-label", `Level of the ${mode}`);
@@ -282,7 +293,8 @@ const CLICKS = {
   pencil: () => setPencil(!shown.pencil),
   muting: () => { shown.muting = !shown.muting; showState(); },
   hear: () => playNote(shown.selected), delete: deleteNote, accept, cut: split, join: merge,
-  up: () => transpose(1), down: () => transpose(-1), "octave-up": () => transpose(12), "octave-down": () => transpose(-12),
+  up: () => transpose(1), "octave-up": () => transpose(12),
+  down: () => transpose(-1), "octave-down": () => transpose(-12),
   earlier10: () => nudge(["onset", "offset"], -NUDGE_S), later10: () => nudge(["onset", "offset"], NUDGE_S),
   "start-earlier": () => nudge(["onset"], -NUDGE_S), "start-later": () => nudge(["onset"], NUDGE_S),
   "end-earlier": () => nudge(["offset"], -NUDGE_S), "end-later": () => nudge(["offset"], NUDGE_S),
@@ -299,15 +311,20 @@ const CLICKS = {
 
 /** The loop as it is heard: faders, keys and speed. */
 async function downloadLoop() {
-  const { loop } = view;
-  download(fileName(`loop_${timeText(loop.from).replace(":", "m")}.wav`), wavOf(await render({ ...loop, loop: null, volume: 1 })), "audio/wav");
+  const sound = await render({ ...view.loop, loop: null, volume: 1 });
+  download(loopName("wav"), wavOf(sound), "audio/wav");
 }
 
 function downloadLoopMidi() {
-  const { from, until } = view.loop, inside = notesIn(from, until).filter(({ midi, onset, offset }) => offset > from && onset < until && isHeard(view, midi));
-  const notes = inside.map((note) => ({ ...note, onset: Math.max(note.onset, from), offset: Math.min(note.offset, until) }));
-  download(fileName(`loop_${timeText(from).replace(":", "m")}.mid`), midiOf(notes, -from, view.speed), "audio/midi");
+  const { from, until } = view.loop;
+  const cut = notesIn(from, until).filter(({ midi }) => isHeard(view, midi)).map((note) => {
+    return { ...note, onset: Math.max(note.onset, from), offset: Math.min(note.offset, until) };
+  });
+  const notes = cut.filter(({ onset, offset }) => offset > onset);
+  download(loopName("mid"), midiOf(notes, -from, view.speed), "audio/midi");
 }
+
+const loopName = (ending) => fileName(`loop_${timeText(view.loop.from).replace(":", "m")}.${ending}`);
 
 async function copyCommand() {
   const command = element("command");
@@ -315,14 +332,14 @@ async function copyCommand() {
     await navigator.clipboard.writeText(command.value);
   } catch {
     command.select();
-    if (!document.execCommand("copy")) return say("This browser does not let the page copy. Select the line and copy it.");
+    if (!document.execCommand("copy")) return say("This browser does not let the page copy: do it by hand.");
   }
   say("The command is copied.");
 }
 
 function listenToUser() {
-  const picture = element("picture"), roll = element("roll");
-  for (const [id, action] of Object.entries(CLICKS)) if (action) element(id).onclick = () => action();
+  const roll = element("roll");
+  for (const [id, action] of Object.entries(CLICKS)) element(id).onclick = () => action();
   element("volume").oninput = ({ target }) => {
     view.volume = target.value / 100;
     if (run) run.heard.volume = view.volume;
@@ -330,15 +347,21 @@ function listenToUser() {
   };
   element("speed").onchange = ({ target }) => setSpeed(target.value / 100);
   element("speed").oninput = ({ target }) => (element("speed-text").textContent = `${target.value} %`);
-  for (const button of document.querySelectorAll("[data-hand]")) button.onclick = () => setHand(...button.dataset.hand.split(" "));
+  for (const button of document.querySelectorAll("[data-hand]"))
+    button.onclick = () => setHand(...button.dataset.hand.split(" "));
   for (const button of document.querySelectorAll("#heads button"))
     button.onclick = () => { table.order = button.value; fillTable(); showPlayhead(); };
-  Object.assign(picture, { onpointerdown: pointerDown, onpointermove: pointerMove, onpointerup: pointerUp, ondblclick: doubleClick });
-  picture.onpointerleave = picture.onpointercancel = pointerGone;
-  Object.assign(element("selected"), { onpointerdown: grab, onpointermove: pull, onpointerup: letGo, onpointercancel: letGoUnchanged });
-  Object.assign(element("ruler"), { onpointerdown: rulerDown, onpointermove: rulerMove, onpointerup: rulerUp, onpointercancel: letGoUnchanged });
-  Object.assign(element("keys"), { onpointerdown: keysDown, onpointermove: keysMove, onpointerup: keysUp, onpointercancel: letGoUnchanged, onkeydown: keysKeyDown });
-  Object.assign(element("split"), { onpointerdown: splitDown, onpointermove: splitMove, onpointerup: splitUp, onpointercancel: letGoUnchanged, onkeydown: splitKeyDown });
+  const cancel = letGoUnchanged;
+  const gestures = {
+    picture: [pointerDown, pointerMove, pointerUp, pointerGone], selected: [grab, pull, letGo, cancel],
+    ruler: [rulerDown, rulerMove, rulerUp, cancel], keys: [keysDown, keysMove, keysUp, cancel],
+    split: [splitDown, splitMove, splitUp, cancel],
+  };
+  for (const [id, [onpointerdown, onpointermove, onpointerup, onpointercancel]] of Object.entries(gestures))
+    Object.assign(element(id), { onpointerdown, onpointermove, onpointerup, onpointercancel });
+  Object.assign(element("picture"), { onpointerleave: pointerGone, ondblclick: doubleClick });
+  element("keys").onkeydown = keysKeyDown;
+  element("split").onkeydown = splitKeyDown;
   roll.onscroll = scrolled;
   for (const area of [roll, element("ruler")]) {
     area.addEventListener("wheel", (event) => {
@@ -388,5 +411,4 @@ async function start() {
 }
 
 // what a test may see and hear
-window.listen = { page, view, shown, list, render, stretchOn, newStretch, neededFor, sourceOf, xOf, rowTop, clockPosition,
-  playing: () => run, ready: start() };
+window.listen = { page, view, shown, list, render, xOf, rowTop, clockPosition, playing: () => run, ready: start() };

@@ -1,6 +1,7 @@
 // What is seen: energy and notes on one canvas, drawn when they or the view change; marks of the moment on another; the
 // playhead, the selected note and the ends of the loop are elements that are only moved.
 
+const BELOW_PX = 40; // the line under the roll that says what lies under the pointer
 const RULER_PX = 28, MOST_PX_PER_S = 1000;
 const RELATED = [[12, "octave above"], [19, "twelfth above"], [-12, "octave below"], [-19, "twelfth below"]];
 const STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300];
@@ -65,8 +66,8 @@ function halved(levels, width) {
 function levelsOf(midi, from, until) {
   const { start, column, lowest, rows } = page.roll, row = lowest + rows - 1 - midi;
   if (!energy.levels || row < 0 || row >= rows) return new Uint8Array(0);
-  const [first, last] = [from, until].map((seconds) => clamp(Math.floor((seconds - start) / column), 0, energy.width - 1));
-  return energy.levels.subarray(row * energy.width + first, row * energy.width + last + 1);
+  const at = (seconds) => clamp(Math.floor((seconds - start) / column), 0, energy.width - 1);
+  return energy.levels.subarray(row * energy.width + at(from), row * energy.width + at(until) + 1);
 }
 
 /** Level in dB of the loudest energy of a row from one time to another, or null where there is none. */
@@ -77,9 +78,10 @@ function energyIn(midi, from, until) {
 
 /** From where to where the energy around a place lasts, as far as no note covers it. */
 function extentOf(midi, seconds) {
-  const { start, column } = page.roll, step = column, here = levelsOf(midi, seconds, seconds)[0] ?? 0;
+  const { start, column: step } = page.roll, levelAt = (at) => levelsOf(midi, at, at)[0] ?? 0, here = levelAt(seconds);
   if (!here) return { onset: seconds, offset: Math.min(seconds + 0.5, page.seconds) };
-  const free = (at) => at >= 0 && at <= page.seconds && !coveredBy(midi, at) && levelsOf(midi, at, at)[0] >= Math.max(1, here - EXTENT);
+  const least = Math.max(1, here - EXTENT);
+  const free = (at) => at >= 0 && at <= page.seconds && !coveredBy(midi, at) && levelAt(at) >= least;
   let [onset, offset] = [seconds, seconds].map((at) => start + (Math.floor((at - start) / step) + 0.5) * step);
   while (free(onset - step)) onset -= step;
   while (free(offset + step)) offset += step;
@@ -199,7 +201,8 @@ function firstFrom(seconds) {
 function drawNotes(paint, width) {
   const line = Math.min(1.6, 0.7 + shown.scale / 40); // thin where notes are small, or it would hide them
   const notes = notesIn(secondsAt(0), secondsAt(width)), boxes = notes.map(boxOf);
-  const stroke = ({ left, top, wide, high }) => paint.strokeRect(left, top, wide, high); // one path of all is five times as slow
+  // one path of all notes would take five times as long
+  const stroke = ({ left, top, wide, high }) => paint.strokeRect(left, top, wide, high);
   const faint = notes.map(({ midi }) => !isHeard(view, midi));
   paint.strokeStyle = colours.halo;
   paint.lineWidth = line + 1.5;
@@ -299,8 +302,9 @@ function placeElements() {
     element(id).hidden = !loop;
     if (loop) element(id).style.transform = `translateX(${xOf(seconds)}px)`;
   }
+  const { style } = element("loop-bar");
   element("loop-bar").hidden = !loop;
-  if (loop) Object.assign(element("loop-bar").style, { left: `${xOf(loop.from)}px`, width: `${(loop.until - loop.from) * scale}px` });
+  if (loop) [style.left, style.width] = [`${xOf(loop.from)}px`, `${(loop.until - loop.from) * scale}px`];
   const below = shown.rows.findIndex((midi) => midi < view.split);
   element("split").style.top = `${(below < 0 ? shown.rows.length : below) * rowHeight}px`;
   showPlayhead();
@@ -359,7 +363,7 @@ function follow(position) {
 /** Rows as high as there is room for, and never too low for a finger. */
 function layOut() {
   const least = coarse.matches ? LEAST_ROW_PX.coarse : LEAST_ROW_PX.fine;
-  const room = innerHeight - element("tools").offsetHeight - RULER_PX - 90;
+  const room = innerHeight - element("score").offsetTop - RULER_PX - BELOW_PX;
   shown.rowHeight = clamp(Math.floor(room / shown.rows.length), least, Math.max(MOST_ROW_PX, least));
   element("stretch").style.height = `${shown.rows.length * shown.rowHeight}px`;
   document.documentElement.style.setProperty("--bar", `${element("tools").offsetHeight}px`);

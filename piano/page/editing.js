@@ -81,7 +81,7 @@ function split() {
 
 /** One note of this one and the next of its key. */
 function merge() {
-  const note = shown.selected, next = note && page.notes.find(({ midi, onset }) => midi === note.midi && onset > note.onset);
+  const note = shown.selected, next = note && page.byKey.get(note.midi)?.find(({ onset }) => onset > note.onset);
   if (!next) return note && say(`There is no ${note.name} after this one.`);
   const made = changed(note, { offset: Math.max(note.offset, next.offset), level: Math.max(note.level, next.level) });
   edit([note, next], [made], `${note.name} joined with the next`);
@@ -370,7 +370,8 @@ function splitDown(event) {
 }
 
 function splitMove(event) {
-  if (shown.drag?.split) setSplit(shown.rows[clamp(Math.round(place(event, "keys").y / shown.rowHeight) - 1, 0, shown.rows.length - 1)]);
+  const above = Math.round(place(event, "keys").y / shown.rowHeight) - 1;
+  if (shown.drag?.split) setSplit(shown.rows[clamp(above, 0, shown.rows.length - 1)]);
 }
 
 function splitUp(event) {

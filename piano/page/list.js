@@ -19,9 +19,10 @@ function rowOf({ midi, f0, onset, offset, level, confidence, doubtful, edited })
   return [midi, f0, ...times, level, confidence, Number(doubtful), Number(edited)];
 }
 
+/** Take a list: all of it goes into files, what lies in the page's range is seen and heard. */
 function setNotes(notes) {
   list.notes = notes.toSorted((one, other) => one.onset - other.onset || one.midi - other.midi);
-  page.notes = list.notes.filter(({ onset, offset }) => offset > 0 && onset < page.seconds); // those in the page's range
+  page.notes = list.notes.filter(({ onset, offset }) => offset > 0 && onset < page.seconds);
   page.byKey = byKey(page.notes);
   page.longest = page.notes.reduce((most, { onset, offset }) => Math.max(most, offset - onset), 0);
 }

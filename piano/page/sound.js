@@ -87,8 +87,8 @@ function loudest(samples, first = 0, last = samples.length) {
 function stemPeak(midi, from, until) {
   const inside = (clips.get(midi) ?? []).filter((clip) => clip.start < until && clip.end > from);
   return inside.reduce((most, { samples, start, end, skip }) => {
-    const [first, last] = [Math.max(from, start), Math.min(until, end)].map((t) => Math.round((t - start + skip) * page.rate) | 0);
-    return Math.max(most, loudest(samples, first, last));
+    const at = (seconds) => Math.round((seconds - start + skip) * page.rate);
+    return Math.max(most, loudest(samples, at(Math.max(from, start)), at(Math.min(until, end))));
   }, 0);
 }
 
@@ -119,7 +119,8 @@ function fillBank() {
     const long = Math.min(note.offset, end) - note.onset;
     const clear = note.level + 20 * Math.log10(Math.min(long, 2)) - (note.doubtful ? 20 : 0);
     if (clear <= (best.get(note.midi)?.clear ?? -Infinity) || long <= 0) continue;
-    best.set(note.midi, { note, clear, start, buffer: clip.buffer, skip: clip.skip + start - clip.start, long: end - start });
+    const { buffer, skip } = clip;
+    best.set(note.midi, { note, clear, start, buffer, skip: skip + start - clip.start, long: end - start });
   }
   bank = [...best.values()];
 }
@@ -149,7 +150,9 @@ function transcribe() {
 
 /** What makes the loudest moment of a transcription in tones about as loud as that of the recording. */
 function toneGain() {
-  const steps = page.notes.flatMap(({ onset, offset, level }) => [[onset, fromDecibels(level)], [offset, -fromDecibels(level)]]);
+  const steps = page.notes.flatMap(({ onset, offset, level }) => {
+    return [[onset, fromDecibels(level)], [offset, -fromDecibels(level)]];
+  });
   steps.sort((one, other) => one[0] - other[0]);
   let now = 0, together = 0;
   for (const [, step] of steps) together = Math.max(together, (now += step));
@@ -312,7 +315,8 @@ function remember(run, source) {
 function connectTo(run, { mode, midi, row }, source) {
   if (!row) return source.connect(run.pitches[mode].get(midi) ?? run.modes[mode]);
   for (let n = 1; n <= 8 && n * row.f0 < 0.45 * page.rate; n++) {
-    const bands = [1, 2, 3].map(() => new BiquadFilterNode(run.context, { type: "bandpass", frequency: n * row.f0, Q: BAND_Q }));
+    const band = { type: "bandpass", frequency: n * row.f0, Q: BAND_Q };
+    const bands = [1, 2, 3].map(() => new BiquadFilterNode(run.context, band));
     bands.reduce((last, band) => last.connect(band), source).connect(run.modes.notes); // each is steeper
   }
 }
@@ -357,7 +361,7 @@ function grid(seconds) {
 
 // --- As samples -----------------------------------------------------------------------------------
 
-/** What a part of the page sounds like as it is set, or otherwise: the code that plays, but heard by a file or a test. */
+/** What a part sounds like as the page is set, or otherwise: the code that plays, but heard by a file or a test. */
 async function render({ from = 0, until = page.seconds, seconds, ...heard } = {}) {
   const as = { ...view, ...heard, solo: new Set(heard.solo ?? view.solo), muted: new Set(heard.muted ?? view.muted) };
   const length = Math.round((seconds ?? (until - from) / as.speed) * page.rate);
@@ -370,7 +374,8 @@ async function render({ from = 0, until = page.seconds, seconds, ...heard } = {}
 
 /** All modes by themselves, keys that are not heard left out: four arrays from sample `first` to `last`. */
 async function renderModes(first, last, heard) {
-  const start = Math.max(first, 0), stop = Math.min(last, page.length), parts = MODES.map(() => new Float32Array(last - first));
+  const parts = MODES.map(() => new Float32Array(last - first));
+  const start = Math.max(first, 0), stop = Math.min(last, page.length);
   if (stop <= start) return parts;
   const offline = new OfflineAudioContext(MODES.length, stop - start, page.rate);
   const as = { ...heard, mix: Object.fromEntries(MODES.map((mode) => [mode, 1])), volume: 1, loop: null, speed: 1 };
@@ -479,7 +484,8 @@ function pieceAt() {
 function alone(note, after = null) {
   const source = sourceOf(note), mix = { recording: 0, notes: 0, residual: 0, transcription: 0 };
   mix[source === "stem" || source === "row" ? "notes" : "transcription"] = 1;
-  const heard = { mix, solo: new Set([note.midi]), muted: new Set(), loop: null, speed: 1, volume: view.volume, note, after };
+  const { volume } = view, keys = { solo: new Set([note.midi]), muted: new Set() };
+  const heard = { mix, ...keys, loop: null, speed: 1, volume, note, after };
   return source === "row" ? { ...heard, sounds: [{ ...sounds[0], row: note }] } : heard;
 }
 
@@ -506,7 +512,8 @@ function stop() {
   asked++;
   if (!run) return;
   const { context, master, sources, heard } = run;
-  shown.position = heard.note ? (heard.after ?? heard.rest ?? clamp(heard.note.onset, 0, page.seconds)) : clockPosition();
+  const { note, after, rest } = heard;
+  shown.position = note ? (after ?? rest ?? clamp(note.onset, 0, page.seconds)) : clockPosition();
   master.gain.setTargetAtTime(0, context.currentTime, FADE_S / 3);
   for (const source of sources) source.stop(context.currentTime + 2 * FADE_S);
   setTimeout(() => master.disconnect(), 200);
