@@ -79,7 +79,7 @@ def wait_for_workers(address, n):
     from distributed import Client
 
     with Client(address, set_as_default=False) as client:
-        client.wait_for_workers(n, timeout=60)
+        client.wait_for_workers(n, timeout=300)
 
 
 @pytest.fixture(scope="module")
