@@ -33,7 +33,7 @@ import separation  # noqa: E402  after the path to it
 import speed  # noqa: E402
 
 import utils  # noqa: E402
-from piano import blocks, cluster  # noqa: E402
+from piano import cluster  # noqa: E402
 
 K, L = speed.K, 60
 FRAMES_AN_HOUR = 60 * speed.FRAMES_A_MINUTE
@@ -136,8 +136,7 @@ def measure(folder, arguments, clusters, rounds):
 def block_of(name, folder):
     """Frames of one block, bytes of its job where the workers see the file and where not, and of its result."""
     size = utils.NMF_BLOCK if name == "NMF" else 4 * utils.PHASE_BLOCK_BYTES // (K * L * 8)
-    Y = utils.load_spectrogram(folder / "spec.npy")
-    frames = functools.partial(blocks.read_frames, Y, slice(0, size))
+    frames = utils.load_spectrogram(folder / "spec.npy").at(slice(0, size))
     U, F, start = (4 * L * size, 8 * K * size, 4 * L * size)
     curves = 8 * int(RUNS[name][1]) * (1 if name == "NMF" else 2 * size)
     more = start if name == "NMF" else 0

@@ -22,6 +22,7 @@ from collections import deque
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,8 +58,8 @@ def connected(address):
     ------
     map_blocks, map_inputs : callable
         Like the builtin ``map``. ``map_blocks(function, jobs)`` calls a picklable function on workers. Each job is a
-        tuple; ``functools.partial(blocks.read_frames, Y, frames)`` in it means frames that the worker may read
-        itself. ``map_inputs(function, jobs)`` calls the function in threads of this process.
+        tuple; the worker reads :class:`blocks.Frames` in it itself, if it sees their file. ``map_inputs(function,
+        jobs)`` calls the function in threads of this process.
 
     Raises
     ------
@@ -121,7 +122,7 @@ def _client(address, distributed):
         raise InputError(
             f"--dask: got no worker at {address} in {SECONDS} s, expected one (start it with: dask worker {address})"
         ) from None
-    except (OSError, ValueError, ImportError, TypeError, MemoryError) as error:  # the last two: no certificate, no Dask
+    except (OSError, ValueError, ImportError, TypeError) as error:  # the last: no certificate
         raise InputError(
             f"--dask: got no scheduler at {address} ({error}), expected one (start it with: dask scheduler)"
         ) from None
@@ -137,6 +138,8 @@ async def _knock(address, distributed):
             comm = await distributed.comm.connect(address, timeout=SECONDS, **arguments)
     except TimeoutError:
         raise OSError(f"no answer in {SECONDS} s") from None
+    except MemoryError:  # bytes of another protocol, read as a length
+        raise OSError("what answers there is no Dask scheduler") from None
     comm.abort()
 
 
@@ -236,7 +239,7 @@ def _map_blocks(client, address, turn, function, jobs):
         return cluster._work(*args)
 
     def submit(job, *, shared, **options):
-        job = pickle.dumps(tuple(_portable(item, shared) for item in job), protocol=4)
+        job = pickle.dumps(_portable(job, shared), protocol=4)
         return client.submit(work, payload, job, environment(), pure=False, **options)
 
     def wanted():
@@ -291,31 +294,37 @@ def _others_turn(turn):
             turn.acquire()
 
 
+class _SharedFrames(NamedTuple):
+    """Frames of a file that the worker may see; a hash of them tells it whether it does, and it reads no others."""
+
+    mapped: tuple  # arguments of np.memmap
+    frames: slice | np.ndarray
+    unit: float
+    digest: bytes
+
+    def read(self):
+        """As :meth:`blocks.Frames.read`; raises :class:`_UnseenError` where the frames are not those."""
+        try:
+            found = blocks.Frames(np.memmap(*self.mapped), self.frames, self.unit).read()
+        except (OSError, ValueError):
+            raise _UnseenError from None
+        if _digest(found) != self.digest:
+            raise _UnseenError
+        return found
+
+
 def _portable(item, shared):
-    """What is sent in place of ``item``: the place of its frames in a file, or the frames themselves."""
-    if not (isinstance(item, functools.partial) and item.func is blocks.read_frames):
+    """What is sent in place of ``item``, a part of a job: the place of its frames in a file, or the frames alone."""
+    if type(item) is tuple:
+        return tuple(_portable(part, shared) for part in item)
+    if not isinstance(item, blocks.Frames):
         return item
-    Y, frames = item.args
-    block = blocks.read_frames(Y, frames)
+    Y, block = item.Y, item.read()
     if not (shared and isinstance(Y, np.memmap)):
-        return functools.partial(np.asarray, block)
+        return blocks.Frames(block, slice(None))
     order = "F" if Y.flags.f_contiguous else "C"
     mapped = os.path.abspath(Y.filename), Y.dtype, "r", Y.offset, Y.shape, order
-    return functools.partial(read_shared, mapped, frames, _digest(block))
-
-
-def read_shared(mapped, frames, digest):
-    """Read a slice of frames from ``np.memmap(*mapped)``; raise :class:`_UnseenError` if its SHA-256 is another.
-
-    The hash is that of the frames, not of the file, so a worker reads only what it works on.
-    """
-    try:
-        block = blocks.read_frames(np.memmap(*mapped), frames)
-    except (OSError, ValueError):
-        raise _UnseenError from None
-    if _digest(block) != digest:
-        raise _UnseenError
-    return block
+    return _SharedFrames(mapped, item.frames, item.unit, _digest(block))
 
 
 def _digest(block):

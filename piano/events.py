@@ -57,7 +57,7 @@ INAUDIBLE = 0.003  # of the mean frame; an event is zero where it is softer
 CUT = 0.01  # of an event's beginning; its tail ends below that
 MOVES = 2  # of every event, between steps
 MOVED_S = 0.05  # s, by which a given note may be moved: what mir_eval still counts as the same onset
-KEPT_S = 0.02  # s, by which it must be moved to be moved at all: two fits of one note differ by less
+KEPT_S = 0.01  # s, by which it must be moved to be moved at all: a list that is right is hardly nearer than that
 ALONE_S = 0.2  # s, about a given note, within which its key has no other candidate
 OFFSET_SHARE, DAMPER_S = 0.5, 0.07  # of a note's own factor, that is reached so many s after the damper falls
 PARTIALS = 12, 19, 24, 28, 31, 34, 36  # semitones above a note that its partials lie at
@@ -642,14 +642,14 @@ class Given(NamedTuple):
 
     midi: np.ndarray  # int
     onset: np.ndarray  # s
-    earliest: np.ndarray  # s; each is moved by at most ``MOVED_S``, and not past the middle between two of one key
+    earliest: np.ndarray  # s; none is moved past the middle between two of one key
     latest: np.ndarray  # s
 
 
-def given_notes(midi=(), onset=()):
-    """:class:`Given` of MIDI numbers and onsets in s, in any order."""
+def given_notes(midi=(), onset=(), most=MOVED_S):
+    """:class:`Given` of MIDI numbers and onsets in s, in any order; each is moved by ``most``, in s, at most."""
     midi, onset = np.array(midi, int), np.array(onset, float)
-    earliest, latest = onset - MOVED_S, onset + MOVED_S
+    earliest, latest = onset - most, onset + most
     order = np.lexsort((onset, midi))
     before, after = order[:-1], order[1:]
     again = midi[before] == midi[after]

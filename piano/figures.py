@@ -109,13 +109,13 @@ def plot_activation(path, U, basis, notes=(), alignment=None):
         Is drawn below.
     """
     with utils.picture(path) as figure:
-        draw_activation(figure, U, basis, notes)
+        rows = draw_activation(figure, U, basis, notes)
         if alignment is not None:
-            add_alignment(figure, alignment)
+            add_alignment(figure, alignment, (rows[0].get_xlim()[0], rows[-1].get_xlim()[1]))
 
 
-def add_alignment(figure, alignment):
-    """Draw below a figure when the notes of a score are played: its time against that of the recording."""
+def add_alignment(figure, alignment, span):
+    """Draw below a figure, whose times begin and end at ``span``, when the notes of a score are played."""
     width, height = figure.get_size_inches()
     grown = height + ALIGNMENT_INCHES
     for axes in figure.axes:
@@ -123,12 +123,11 @@ def add_alignment(figure, alignment):
         axes.set_position((x, (y * height + ALIGNMENT_INCHES) / grown, w, h * height / grown))
     figure.set_size_inches(width, grown)
     below = BELOW_INCHES / grown
-    axes = figure.add_axes((0.7 / width, below, 1 - 1.8 / width, ALIGNMENT_INCHES / grown - 2 * below))
-    axes.plot(alignment.recording, alignment.score, ".", color="black", markersize=2)
-    axes.set_title("Score", loc="left", fontsize=8)
-    axes.set_xlabel("Time in the recording (s)", fontsize=8)
-    axes.set_ylabel("in the score (s)", fontsize=8)
-    axes.tick_params(labelsize=7)
+    axes = figure.add_axes((0.7 / width, below, 1 - 1.8 / width, (ALIGNMENT_INCHES - TOP_INCHES) / grown - below))
+    axes.plot(alignment.recording, alignment.score, "o", color="black", markersize=2)
+    axes.set_title("Where the score is played", loc="left")
+    axes.set(xlim=span, xlabel="Time (s)", ylabel="In the score (s)")
+    axes.grid(color=OCTAVE, linewidth=0.5)
 
 
 def draw_activation(figure, U, basis, notes=()):

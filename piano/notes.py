@@ -16,6 +16,7 @@ from utils import InputError
 THRESHOLD_DB = -20.0  # relative to the loudest activation; below it, more notes are false than soft
 ATTACK_DB = 6.0  # a rise by this within one STFT window is a new note; partials that beat rise more slowly
 SHORTEST_S = 0.1  # of a note; the knock of a hammer, seen through an STFT window, is no longer
+PLACED = 0.99  # confidence at most of a note that this suite has placed: 1 is what a person says
 DOUBTFUL = 0.75  # confidence below which a listed note is shown as doubtful: up to four in ten are then wrong
 DRUMS = 9  # MIDI channel without pitches
 EVENT_SR = events.SR  # Hz
@@ -42,7 +43,7 @@ class Note(NamedTuple):
     onset: float  # s
     offset: float  # s
     level_db: float  # of the peak, relative to the loudest note
-    confidence: float = 1.0  # 0 to 1; of activations always 1
+    confidence: float = 1.0  # 0 to 1, which is a person's word; of activations always 1
 
 
 def sum_states(U, basis):
@@ -68,7 +69,7 @@ def listed(y, basis, score=None, *, progress=None, map=None):
     Returns
     -------
     list of Note
-        In order of onset, then of pitch; empty for silence and noise.
+        In order of onset, then of pitch, rounded as in ``notes.csv``; empty for silence and noise.
 
     Raises
     ------
@@ -79,10 +80,22 @@ def listed(y, basis, score=None, *, progress=None, map=None):
         raise InputError("basis: got no patterns of struck notes, expected the ..._patterns.npy beside it")
     f0 = {note: basis.columns[l]["f0"] for note, (l, *_) in basis.notes.items()}
     midi, options = np.array(basis.templates), {"map": map, "progress": progress}
-    if score is not None:
-        return [note._replace(f0=f0[note.midi]) for note in believed(y, basis.patterns, midi, score, **options)]
-    found = events.find_events(y, basis.patterns, midi, **options)
-    return [Note(pitch.note_name(event.midi), int(event.midi), f0[event.midi], *event[1:]) for event in found]
+    if score is None:
+        found = events.find_events(y, basis.patterns, midi, **options)
+        score = [Note(pitch.note_name(event.midi), int(event.midi), 0.0, *event[1:]) for event in found]
+    else:
+        score = believed(y, basis.patterns, midi, score, **options)
+    rounded = [
+        note._replace(
+            f0=f0[note.midi],
+            onset=round(note.onset, 3),
+            offset=round(note.offset, 3),
+            level_db=round(note.level_db, 1),
+            confidence=min(round(note.confidence, 2), PLACED),
+        )
+        for note in score
+    ]  # so that this list, given back, gives the same results
+    return sorted(rounded, key=lambda note: (note.onset, note.midi))
 
 
 def played_beyond(y, basis, *, map=None):
@@ -111,7 +124,8 @@ def played_beyond(y, basis, *, map=None):
 def believed(y, patterns, midi, score, **options):
     """The notes of a score as they are heard in a recording: all of them, each about where the score has it.
 
-    Each onset is moved by at most ``events.MOVED_S``. A note that is not heard is kept where it is; its confidence is
+    A note whose confidence is below 1 was placed by this suite, and stays as it is. The onset of any other is moved by
+    at most ``events.MOVED_S``, and its level is measured. One that is not heard is kept where it is; its confidence is
     then at most 1/2. A note without an offset, or whose offset is its onset, ends where it is heard to end, and every
     note where its key is struck again.
 
@@ -128,7 +142,8 @@ def believed(y, patterns, midi, score, **options):
         raise InputError(
             f"--score: got {count} notes in the second from {start:.1f} s on, expected at most {DENSEST} in a second"
         )
-    given = events.given_notes([note.midi for note in score], [note.onset for note in score])
+    most = np.array([0 if note.confidence < 1 else events.MOVED_S for note in score])
+    given = events.given_notes([note.midi for note in score], [note.onset for note in score], most)
     heard = events.find_given(y, patterns, midi, given, **options)
     sure = sum(event.confidence > events.UNSURE for event in heard)
     if sure < LEAST_HEARD * len(score):
@@ -136,11 +151,20 @@ def believed(y, patterns, midi, score, **options):
             f"--score: got {sure} of {len(score)} notes heard for sure where the score has them, expected a score of "
             "this recording; one of another tempo can be matched if it is MIDI"
         )
+    pairs = list(zip(score, heard, strict=True))
+    louder = [
+        note.level_db - event.level_db for note, event in pairs if note.confidence < 1 and event.confidence >= HEARD
+    ]
+    scale = float(np.median(louder)) if louder else 0.0  # both lists have levels relative to their own loudest note
     rows = []
-    for note, event in zip(score, heard, strict=True):
-        offset = note.offset if note.offset > note.onset else event.offset
-        confidence = note.confidence if event.confidence >= HEARD else min(note.confidence, event.confidence)
-        rows.append(note._replace(onset=event.onset, offset=offset, level_db=event.level_db, confidence=confidence))
+    for note, event in pairs:
+        if note.confidence == 1:
+            level, confidence = (
+                min(event.level_db + scale, 0.0),
+                PLACED if event.confidence >= HEARD else event.confidence,
+            )
+            note = note._replace(onset=event.onset, level_db=level, confidence=confidence)
+        rows.append(note._replace(offset=note.offset if note.offset > note.onset else event.offset))
     rows.sort(key=lambda note: (note.midi, note.onset))
     for i, (note, following) in enumerate(pairwise([*rows, None])):
         end = following.onset if following and following.midi == note.midi else math.inf

@@ -22,7 +22,7 @@ import soundfile
 pytest.importorskip("distributed")
 
 import utils
-from piano import blocks, cluster
+from piano import cluster
 
 pytestmark = pytest.mark.same_everywhere("starts schedulers and workers, for work that other files test")
 
@@ -68,9 +68,9 @@ def worker(address, folder, *options, **environment):
 
 def wait_for(condition):
     """The first value of ``condition()`` that is true."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300  # on a machine that others use too
     while not (value := condition()):
-        assert time.monotonic() < end, "waited for a minute"
+        assert time.monotonic() < end, "waited for five minutes"
         time.sleep(0.02)
     return value
 
@@ -79,7 +79,7 @@ def wait_for_workers(address, n):
     from distributed import Client
 
     with Client(address, set_as_default=False) as client:
-        client.wait_for_workers(n, timeout=60)
+        client.wait_for_workers(n, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -308,17 +308,24 @@ def test_a_worker_that_joined_late_is_held_to_the_same_versions(dask):
 
 def test_frames_are_sent_by_name_where_they_lie_in_a_file(files):
     Y = utils.load_spectrogram(files / "spec.npy")
-    frames = functools.partial(blocks.read_frames, Y, slice(100, 600))
-    by_name, by_value = (cluster._portable(frames, shared) for shared in (True, False))
-    assert len(pickle.dumps(by_name)) < 1000
-    assert len(pickle.dumps(by_value)) > 8 * K * 500
-    for portable in (by_name, by_value):
-        np.testing.assert_array_equal(pickle.loads(pickle.dumps(portable))(), Y[:, 100:600])
+    job = Y.at(slice(100, 600)), (Y.at(np.arange(7)), 0.5)
+    by_name, by_value = (pickle.dumps(cluster._portable(job, shared)) for shared in (True, False))
+    assert len(by_name) < 2000
+    assert 8 * K * 507 < len(by_value) < 8 * K * 507 + 2000
+    for sent in (by_name, by_value):
+        frames, (first, number) = pickle.loads(sent)
+        np.testing.assert_array_equal(frames.read(), Y.Y[:, 100:600] / np.float32(Y.unit))
+        np.testing.assert_array_equal(first.read(), Y.Y[:, :7] / np.float32(Y.unit))
+        assert number == 0.5
 
 
 @pytest.mark.parametrize(
     ("scheme", "said", "reason"),
-    [("tcp", b"", "no answer in 10 s"), ("tcp", b"HTTP/1.1 400 Bad Request\r\n\r\n", ""), ("tls", b"", "TLS expects")],
+    [
+        ("tcp", b"", "no answer in 10 s"),
+        ("tcp", b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there is no Dask scheduler"),
+        ("tls", b"", "TLS expects"),
+    ],
 )
 def test_what_is_no_scheduler_is_named(root, files, tmp_path, scheme, said, reason):
     def answer():

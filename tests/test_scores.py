@@ -1,4 +1,8 @@
-"""Scores in a time of their own, matched with the examples, whose notes are known."""
+"""Scores in a time of their own, matched with the examples, whose notes are known, and lists that are given back."""
+
+import csv
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -98,3 +102,27 @@ def test_the_matrix_of_a_long_recording_is_bounded(monkeypatch, rng):
     at = scores.place(told, told)
     assert max(cells) < 1.1 * scores.MOST_CELLS
     assert np.mean(np.abs(at - told.time) < 0.05) > 0.95
+
+
+@pytest.mark.parametrize("script", ["NMF.py", "CNMF.py"])
+def test_a_list_that_is_given_back_comes_out_as_it_went_in(root, learnt, tmp_path, script):
+    """All files but run.json, which names the list; so does one that a person has put right."""
+
+    def run(out, *options):
+        command = [sys.executable, root / script, sound, "3", learnt / "fixed_basis.npy", "--quiet", "-o", out]
+        subprocess.run([*command, *options], cwd=tmp_path, check=True)
+        return {path.name: path.read_bytes() for path in (tmp_path / out).iterdir() if path.name != "run.json"}
+
+    sound = root / "examples" / "chorale" / "mismatched" / "mixture.flac"
+    first = run("first")
+    assert run("second", "--score", "first/notes.csv") == first
+    with open(tmp_path / "first" / "notes.csv", newline="", encoding="utf-8") as file:
+        header, row, *rows = csv.reader(file)
+    moved = [*row[:3], f"{float(row[3]) + 0.04:.3f}", row[4], "0", "1"]
+    with open(tmp_path / "corrected.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, moved, *rows[1:], ["", "79", "", "2.5", "2.9", "0", "1"]])
+    third = run("third", "--score", "corrected.csv")
+    assert run("fourth", "--score", "third/notes.csv") == third
+    corrected = third["notes.csv"].decode().splitlines()
+    assert {",".join(row) for row in rows[1:]} <= set(corrected)
+    assert len(corrected) == len(rows) + 2
