@@ -12,11 +12,16 @@ from typing import NamedTuple
 import numpy as np
 
 import utils
-from piano import basis, events, outputs, phase, pitch, recording
+from piano import basis, blocks, events, outputs, phase, pitch, recording
 from utils import InputError
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "basis_wav_piano"  # the suite's own
 OPTIONS = {"n_fft": 8192, "states": 2, "keys": (pitch.PIANO[0], pitch.PIANO[-1])}  # what separates best, of all 88 keys
+# What the recommended command compiles, in the order in which it is needed.
+KERNELS = events.KERNELS | {
+    utils._descend_bins: utils.BINS_TYPES.format(real="float32"),
+    phase._smooth_bins: phase.SMOOTH_TYPES,
+}
 CACHE = "piano-note-by-note"  # name of the suite's folder among the user's caches
 
 
@@ -192,6 +197,7 @@ def suite_basis(report):
     if _is_whole(folder):
         return folder / "fixed_basis.npy"
     report(f"learning the {len(files)} notes of {TEMPLATES.name}; only the first run does that ...")
+    blocks.compile_elsewhere(__name__)  # or the run would wait for that as well
     learnt, _ = learn_basis(files, **OPTIONS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
