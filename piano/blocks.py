@@ -1,10 +1,12 @@
 """How work is cut and shared: slices of frames, threads, compiled kernels, one thread of BLAS."""
 
+import atexit
 import functools
 import itertools
 import logging
 import mmap
 import os
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -179,6 +181,24 @@ def _libraries(with_scipys):
 # --- Compiled kernels -----------------------------------------------------------------------------
 
 
+def compile_elsewhere(module):
+    """Compile ``KERNELS`` of a module, each with its types, in a process beside this one that does not outlive it."""
+    if available_cores() == 1:
+        return
+    code = f"import {module} as m; from piano import blocks; [blocks.compiled(*item) for item in m.KERNELS.items()]"
+    nowhere = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    paths = os.pathsep.join(path or os.curdir for path in sys.path)
+    with suppress(OSError):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONPATH": paths},
+            process_group=0,  # Ctrl-C is for the run to tell of
+            **nowhere,
+        )
+        atexit.register(process.wait)
+        atexit.register(process.kill)
+
+
 @functools.cache
 def compiled(kernel, types):
     """``kernel`` as machine code for arguments of ``types``, kept on disk where there is a directory to keep it in.
@@ -194,7 +214,7 @@ def compiled(kernel, types):
     with suppress(RuntimeError):  # no writable cache directory
         function = numba.njit(cache=True, **options)(kernel)  # reads nothing before it is compiled
         if is_private(function.stats.cache_path):
-            with _alone_in(function.stats.cache_path):
+            with _alone_with(Path(function.stats.cache_path) / f"{kernel.__name__}.lock"):
                 try:
                     function.compile(types)
                 except Exception:  # what is kept is damaged: a disk was full, say
@@ -222,9 +242,9 @@ def _announce_compilation():
 
 
 @contextmanager
-def _alone_in(folder):
-    """Context that one process is in at a time: numba's files get mixed up where two fill a cache at once."""
-    with open(Path(folder) / "lock", "w") as file:
+def _alone_with(path):
+    """Context that one process is in at a time: numba's files get mixed up where two keep one kernel at once."""
+    with open(path, "w") as file:
         with suppress(ImportError, OSError):  # Windows, or a file system without locks
             from fcntl import LOCK_EX, flock
 

@@ -10,8 +10,12 @@ from piano import blocks
 
 def compiled(kernel, dtype):
     """A kernel of this module for arrays of ``dtype``, float32 or float64, and their complex counterpart."""
-    dtype = np.dtype(dtype)
-    return blocks.compiled(kernel, TYPES[kernel].format(real=dtype, complex=np.result_type(dtype, np.complex64)))
+    return blocks.compiled(kernel, types(kernel, dtype))
+
+
+def types(kernel, dtype):
+    """Types of its arguments, as numba reads them."""
+    return TYPES[kernel].format(real=np.dtype(dtype), complex=np.result_type(dtype, np.complex64))
 
 
 def descend_gram(A, G, U, decrease, floor, at_rest, stop):

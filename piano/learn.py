@@ -13,13 +13,18 @@ from typing import NamedTuple
 import numpy as np
 
 import utils
-from piano import basis, events, phase, pitch, recording, results
+from piano import basis, blocks, events, kernels, phase, pitch, recording, results
 from utils import InputError
 
 log = logging.getLogger(__name__)
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "basis_wav_piano"  # the suite's own
 OPTIONS = {"n_fft": 8192, "states": 2, "keys": (pitch.PIANO[0], pitch.PIANO[-1])}  # what separates best, of all 88 keys
+# What the recommended command compiles, in the order in which it is needed.
+KERNELS = events.KERNELS | {
+    kernels.descend_bins: kernels.types(kernels.descend_bins, np.float32),
+    phase._smooth_bins: phase.SMOOTH_TYPES,
+}
 CACHE = "piano-note-by-note"  # name of the suite's folder among the user's caches
 
 
@@ -195,6 +200,7 @@ def suite_basis():
     if _is_whole(folder):
         return folder / "fixed_basis.npy"
     log.info(f"learning the {len(files)} notes of {TEMPLATES.name}; only the first run does that ...")
+    blocks.compile_elsewhere(__name__)  # or the run would wait for that as well
     learnt, _ = learn_basis(files, **OPTIONS)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ import soundfile
 import CNMF
 import make_init_H
 import NMF
-from piano import basis, cli, learn
+from piano import basis, blocks, cli, learn
 
 SR = 22050
 
@@ -104,6 +104,13 @@ def test_a_sound_is_all_that_is_needed(folder, few_templates, capsys, script):
     records = [json.loads((folder / name / "run.json").read_text()) for name in ("out", "named")]
     assert records[0]["inputs"] == records[1]["inputs"]  # the basis with its SHA-256
     assert records[0]["command"] == [f"{script.__name__}.py", "song.wav", "--stems"]
+
+
+def test_what_the_first_run_compiles_is_compiled_while_it_learns(folder, few_templates, monkeypatch):
+    used, compiled = set(), blocks.compiled
+    monkeypatch.setattr(blocks, "compiled", lambda *kernel: used.add(kernel) or compiled(*kernel))
+    CNMF.main(["song.wav", "20", "--listen", "-o", "out"])
+    assert used == set(learn.KERNELS.items())
 
 
 def test_it_is_learnt_anew_where_templates_or_options_differ(folder, few_templates, monkeypatch):

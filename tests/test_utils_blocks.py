@@ -122,6 +122,25 @@ def test_two_first_runs_at_once_leave_a_cache_that_serves_both(tmp_path, root):
 
 
 @no_numbers
+def test_what_is_compiled_elsewhere_is_kept_and_ends_with_the_run(tmp_path, root):
+    (tmp_path / "small.py").write_text("def kernel(x):\n    x[0] += 1\nKERNELS = {kernel: 'void(float64[::1])'}\n")
+    (tmp_path / "slow.py").write_text("import os, time\nopen(f'{os.getpid()}.pid', 'w')\ntime.sleep(600)\n")
+    code = (
+        "import glob, time, numpy as np, small; from piano import blocks; blocks.available_cores = lambda: 2\n"
+        "blocks.compile_elsewhere('small'), blocks.compile_elsewhere('slow')\n"
+        "while len(glob.glob('cache/*/*.nb[ic]') + glob.glob('*.pid')) < 3: time.sleep(0.05)\n"
+        "print(sum(blocks.compiled(*small.KERNELS.popitem()).stats.cache_hits.values()))"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": f"{root}:{tmp_path}"}
+    options = {"cwd": tmp_path, "capture_output": True, "text": True, "check": True}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, **options)
+    assert (done.stdout, done.stderr) == ("1\n", "")
+    (slow,) = tmp_path.glob("*.pid")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(slow.stem), 0)
+
+
+@no_numbers
 def test_damaged_compiled_code_is_made_anew(tmp_path, root):
     (tmp_path / "small.py").write_text("def kernel(x):\n    x[0] += 1\n")
     code = (
