@@ -11,6 +11,7 @@ what separates best is the default: --phase-init sinusoidal --adapt auto --no-ph
 
 import argparse
 import functools
+import logging
 import os
 import signal
 import sys
@@ -22,9 +23,10 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import numpy as np
 
 import utils
-from piano import basis, blocks, cli, figures, notes, outputs, phase, stems
+from piano import adapt, basis, blocks, cli, figures, notes, phase, results, scores, separate
 from piano.recording import open_recording
 
+log = logging.getLogger("piano")
 DEFAULTS = {"phase_init": "mixture", "adapt": "none", "phase": True}
 SEPARATING = {"phase_init": "sinusoidal", "adapt": "auto", "phase": False}  # with stems or a page: what is best there
 
@@ -54,14 +56,16 @@ def parse_args(parser, argv):
 
 
 def set_defaults(args):
-    """Set what the user left open. ``missing`` is the file without which another start of the phases was taken."""
-    defaults, args.missing = (SEPARATING if cli.sounds_wanted(args) else DEFAULTS), None
+    """Set what the user left open; returns what is to be told of it, where the basis has no rotations."""
+    defaults, missing = SEPARATING if cli.sounds_wanted(args) else DEFAULTS, None
     rotation = basis.rotation_path(args.basis)
     if args.phase_init is None and defaults["phase_init"] == "sinusoidal" and not os.path.exists(rotation):
-        args.phase_init, args.missing = "mixture", rotation.name
+        args.phase_init = "mixture"
+        missing = f"no {rotation.name}: notes get the phases of the recording (--phase-init mixture)"
     for name, default in defaults.items():
         if getattr(args, name) is None:
             setattr(args, name, default)
+    return missing
 
 
 def main(argv=None):
@@ -69,17 +73,15 @@ def main(argv=None):
     args = parse_args(parser, argv)
     try:
         cli.find_inputs(args)
-        set_defaults(args)
+        missing = set_defaults(args)
         templates = basis.load(args.basis, args.sr, with_rotation=args.phase_init == "sinusoidal")
         cli.check_stems(args, templates)
     except utils.InputError as error:
         parser.error(str(error))
-    if args.phase_init != "mixture" and not args.quiet and not args.dask:
-        cli.announce_compilation()
-    cli.for_each_input(parser, args, functools.partial(decompose, templates=templates, args=args))
+    cli.for_each_input(parser, args, functools.partial(decompose, templates=templates, missing=missing, args=args))
 
 
-def decompose(path, out_dir, *, templates, args, map):
+def decompose(path, out_dir, *, templates, missing, args, map):
     """Take one recording apart, and write the results into ``out_dir``."""
     own = ["learning_curve_CNMF.png", "reconst.npy", *(["phase_calc.npy"] if args.phase else [])]
     with (
@@ -89,13 +91,16 @@ def decompose(path, out_dir, *, templates, args, map):
         stage(cli.READING)
         recording = open_recording(path, templates, workspace)
         utils.check_complex(recording.Y, path)
-        cli.check_length(out_dir, recording, templates, None, args)
-        if args.missing:
-            cli.report(f"no {args.missing}: notes get the phases of the recording (--phase-init mixture)", args.quiet)
-        listed, alignment = cli.listed_notes(recording, templates, args, map, stage)
-        wanted = cli.possible_stems(templates, listed, args)
-        cli.check_length(out_dir, recording, templates, wanted, args)
-        piano, strength, prior = cli.adapted_basis(recording, templates, listed, args, stage)
+        L = templates.H.shape[1]
+        cli.check_length(out_dir, recording, (), L, args)
+        if missing:
+            log.info(missing)
+        listed, alignment = scores.listed_notes(recording, templates, args.score, progress=stage(cli.LISTING), map=map)
+        wanted = separate.possible_notes(templates, listed, args.stems)
+        cli.check_length(out_dir, recording, wanted, L, args)
+        piano, strength, prior = adapt.adapt_basis(
+            recording.Y, templates, args.adapt, listed, seed=args.seed, progress=stage(cli.ADAPTING)
+        )
         start = args.phase_init
         if start == "sinusoidal":
             options = {"progress": stage(cli.PHASES), "map": map}
@@ -103,14 +108,15 @@ def decompose(path, out_dir, *, templates, args, map):
         options = {"seed": args.seed, "sparsity": args.sparsity, "thr": args.thr, "tol": args.tol, "map": map}
         options |= {"with_phase": args.phase or cli.sounds_wanted(args), "progress": stage(cli.APART)}
         parts = utils.complex_nmf_blocks(recording.Y, piano.H, args.n_iter, phase_init=start, **options)
-        with outputs.output_folder(workspace) as folder:
+        with results.output_folder(workspace) as folder:
             U, error, cost, writer = write_parts(folder, parts, recording, piano, wanted, args)
             stage(cli.WRITING)
             if listed is None and piano.columns:
                 listed = notes.find_notes(U, piano)
             if cli.sounds_wanted(args):
-                listed = cli.finish_stems(writer, cli.notes_with_stems(U, piano, listed, args), listed, args)
-            outputs.save_arrays(folder, basis_calc=piano.H, activation_calc=U, cost=cost)
+                kept = separate.wanted_notes(U, piano, listed, args.stems, args.top_db)
+                listed = writer.finish(kept, listed, told=bool(args.stems))
+            results.save_arrays(folder, basis_calc=piano.H, activation_calc=U, cost=cost)
             energy = 2 * utils.cost_scale(recording.Y)
             error = utils.normalised(error, energy)
             _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
@@ -151,7 +157,7 @@ def write_parts(folder, parts, recording, piano, wanted, args):
                 write_P(part.P[part.row])
             if writer:
                 mixture = blocks.read_frames(Y.Y, part.frames)
-                writer.write(stems.component_notes(mixture, piano, part, wanted))
+                writer.write(separate.component_notes(mixture, piano, part, wanted))
     return U, part.error, part.cost, writer
 
 

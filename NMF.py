@@ -16,7 +16,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback; then cli.run has it
 
 import utils
-from piano import basis, cli, figures, notes, outputs, stems
+from piano import adapt, basis, cli, figures, notes, results, scores, separate
 from piano.recording import open_recording
 
 
@@ -65,12 +65,13 @@ def decompose(path, out_dir, *, templates, args, map):
         recording = open_recording(path, templates, workspace)
         if cli.sounds_wanted(args):
             utils.check_complex(recording.Y, path)
-        cli.check_length(out_dir, recording, templates, None, args)
-        listed, alignment = cli.listed_notes(recording, templates, args, map, stage)
-        cli.check_length(out_dir, recording, templates, cli.possible_stems(templates, listed, args), args)
-        piano, strength, prior = cli.adapted_basis(recording, templates, listed, args, stage)
-        if args.solver == "cd" and not args.quiet and not args.dask:
-            cli.announce_compilation()
+        L = templates.H.shape[1]
+        cli.check_length(out_dir, recording, (), L, args)
+        listed, alignment = scores.listed_notes(recording, templates, args.score, progress=stage(cli.LISTING), map=map)
+        cli.check_length(out_dir, recording, separate.possible_notes(templates, listed, args.stems), L, args)
+        piano, strength, prior = adapt.adapt_basis(
+            recording.Y, templates, args.adapt, listed, seed=args.seed, progress=stage(cli.ADAPTING)
+        )
         if args.loss != "kullback-leibler":  # the prior is known for that loss alone
             prior = None
         options = {"loss": args.loss, "solver": args.solver, "seed": args.seed, "prior": prior}
@@ -81,14 +82,14 @@ def decompose(path, out_dir, *, templates, args, map):
         if listed is None and piano.columns:
             listed = notes.find_notes(U, piano)
         stage(cli.WRITING)
-        with outputs.output_folder(workspace) as folder:
+        with results.output_folder(workspace) as folder:
             if cli.sounds_wanted(args):
-                wanted = cli.notes_with_stems(U, piano, listed, args)
+                wanted = separate.wanted_notes(U, piano, listed, args.stems, args.top_db)
                 with cli.stem_writer(folder, recording, piano, wanted, args) as writer:
-                    for spectra in stems.masked_notes(recording.Y, piano, U, wanted, mask=args.mask):
+                    for spectra in separate.masked_notes(recording.Y, piano, U, wanted, mask=args.mask):
                         writer.write(spectra)
-                listed = cli.finish_stems(writer, wanted, listed, args)
-            outputs.save_arrays(folder, basis_calc=piano.H, activation_calc=U, cost=cost)
+                listed = writer.finish(wanted, listed, told=bool(args.stems))
+            results.save_arrays(folder, basis_calc=piano.H, activation_calc=U, cost=cost)
             utils.plot_learning_curve(folder / "learning_curve_NMF.png", error, reason)
             figures.plot_activation(folder / "activation.png", U, piano, listed or (), alignment)
             if args.notes or recording.y is not None:

@@ -23,13 +23,13 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 from tqdm import tqdm
 
 import utils
-from piano import basis, cli, figures, learn, outputs, pitch, recording
+from piano import basis, cli, figures, learn, pitch, recording, results
 
 LOWEST_SR = 1000  # Hz; below it few notes can be measured
 OUTPUTS = [
     *("fixed_basis.npy", "fixed_basis.json", "fixed_basis_rotation.npy", "fixed_basis_patterns.npy"),
     "fixed_basis_spectrogram.png",
-    outputs.RECORD,
+    results.RECORD,
 ]
 LARGEST_N_FFT = 2**20  # samples, 48 s at 22 050 Hz
 
@@ -90,19 +90,19 @@ def main(argv=None):
         files = recording.audio_files(args.templates)
         if not files:
             raise utils.InputError(f"{args.templates}: got no audio files, expected one for each note")
-        with outputs.reserved_folder(
+        with results.reserved_folder(
             args.out_dir, OUTPUTS, script=args.script, inputs=files, overwrite=args.overwrite
         ) as workspace:
             bar = functools.partial(tqdm, desc="Templates", unit="note", disable=args.quiet or None, delay=2)
             names = "sr", "n_fft", "n_iter", "states", "c3", "n_peaks", "damping", "variance", "keys"
             options = {name: getattr(args, name) for name in names}
             learnt_basis, error = learn.learn_basis(files, hop=args.hop_length, progress=bar, **options)
-            with outputs.output_folder(workspace) as folder:
+            with results.output_folder(workspace) as folder:
                 basis.save(folder, learnt_basis)
                 figures.plot_basis(folder / "fixed_basis_spectrogram.png", learnt_basis)
                 error = [round(error, 6) for error in error]  # of each note, in order of pitch
                 ending = {"iterations": args.n_iter, "stopped_by": "number of iterations", "normalised_error": error}
-                outputs.write_record(
+                results.write_record(
                     folder, args.script, args.command, files, seed=None, stft=learnt_basis.stft, **ending
                 )
     except utils.InputError as error:
@@ -110,8 +110,8 @@ def main(argv=None):
     names, n_columns = [pitch.note_name(midi) for midi in learnt_basis.notes], len(learnt_basis.columns)
     filled = len({column["note"] for column in learnt_basis.columns if "transposed" in column})
     transposed = f", {filled} of them transposed from the nearest" if filled else ""
-    cli.report(f"{len(names)} notes, {names[0]} to {names[-1]}, {n_columns} columns{transposed}", args.quiet)
-    cli.say_where(args.out_dir, "fixed_basis_spectrogram.png", args.quiet)
+    cli.log.info(f"{len(names)} notes, {names[0]} to {names[-1]}, {n_columns} columns{transposed}")
+    cli.say_where(args.out_dir, "fixed_basis_spectrogram.png")
     if args.show:
         figures.show([args.out_dir / "fixed_basis_spectrogram.png"])
 

@@ -45,7 +45,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from piano import blocks
+from piano import blocks, kernels
 
 C3_HZ = 130.81  # fundamental of C3 (MIDI 48) in Hz; every other note lies whole semitones away
 C3_MIDI = 48
@@ -306,7 +306,7 @@ def _nmf_block(job, *, H, G, loss, solver, n_iter, quiet):
         return divergence
 
     if solver == "cd":
-        _descent_kernel(UPDATES[loss, solver], H.dtype)  # compiled here, and not by a thread
+        kernels.compiled(DESCENTS[loss], H.dtype)  # here, and not by a thread
     size = EUCLIDEAN_BLOCK if loss == "frobenius" else DIVERGENCE_BLOCK
     divergence = blocks.in_threads(part, blocks.frame_slices(len(sounding), size), stop)
     return U, np.hstack([np.zeros((n_iter, 1)), *divergence])
@@ -382,46 +382,10 @@ def _euclidean_descent(V, H, G, U, n_iter, stop):
     A = np.ascontiguousarray((H.T @ V).T)  # (M, L)
     U = np.array(U.T, order="C")
     decrease = np.zeros(n_iter)
-    kernel = _descent_kernel(_euclidean_descent, U.dtype)
+    kernel = kernels.compiled(kernels.descend_gram, U.dtype)
     kernel(A, np.ascontiguousarray(G, U.dtype), U, decrease, U.dtype.type(floor_of(U.dtype)), AT_REST, stop)
     U = U.T
     return U, _distances(V, H, U, decrease), np.zeros((n_iter, 1))
-
-
-GRAM_TYPES = "void({real}[:, ::1], {real}[:, ::1], {real}[:, ::1], float64[::1], {real}, float64, boolean[::1])"
-
-
-def _descend_gram(A, G, U, decrease, floor, at_rest, stop):
-    """Carry every frame through its sweeps; numba compiles this. A, U (M, L); G (L, L).
-
-    U is written in place. To ``decrease`` is added by how much each sweep lowers 1/2 |V - H U|^2. A frame is left
-    where no activation moves by ``at_rest`` of the largest.
-    """
-    E = np.empty(U.shape[1], U.dtype)
-    for m in range(len(U)):
-        if stop[0]:
-            return
-        for l in range(len(E)):
-            E[l] = A[m, l]
-        for l in range(len(E)):
-            if U[m, l] > 0:
-                for j in range(len(E)):
-                    E[j] -= G[l, j] * U[m, l]
-        for i in range(len(decrease)):
-            moved, largest = 0.0, 0.0
-            for l in range(len(E)):
-                u = U[m, l] + E[l] / G[l, l]
-                if u < floor:
-                    u = U.dtype.type(0)
-                step = u - U[m, l]
-                if step != 0:
-                    decrease[i] += max(0.0, np.float64(step) * (E[l] - step * G[l, l] / 2))
-                    for j in range(len(E)):
-                        E[j] -= G[l, j] * step
-                    U[m, l] = u
-                moved, largest = max(moved, abs(step)), max(largest, u)
-            if moved <= at_rest * largest:
-                break
 
 
 def _on_floor(H, U, floor):
@@ -486,7 +450,7 @@ def _kullback_leibler_descent(V, H, U, n_iter, stop, prior=None):
     rate, quiet = (np.zeros_like(U), V.dtype.type(1)) if prior is None else prior
     V, Ht, U, rate = (np.array(array.T, order="C") for array in (V, H, U, rate))  # frame first
     of_V = np.sum(V * np.log(np.maximum(V, floor)) - V, axis=1, dtype=np.float64)
-    kernel = _descent_kernel(_kullback_leibler_descent, V.dtype)
+    kernel = kernels.compiled(kernels.descend_bins, V.dtype)
     S, divergence, curve = np.empty_like(V), np.zeros(len(V)), np.zeros((n_iter, 1))
     state = np.full(len(V), ALL, np.int64)
     for i in blocks.until(stop, n_iter):
@@ -508,54 +472,6 @@ def _kullback_leibler_descent(V, H, U, n_iter, stop, prior=None):
 DONE, NONZERO, ALL = range(3)  # state of a frame in coordinate descent: which of its activations are updated next
 AT_REST = 1e-5  # of the largest activation of a frame: where none moves by more, the frame is done
 ALL_AT_FIRST = 6  # sweeps; most of what stays zero is zero after them
-BINS_TYPES = (
-    "void({real}[:, ::1], {real}[:, ::1], {real}[::1], {real}[:, ::1], {real}, {real}[:, ::1], {real}[:, ::1], "
-    "int64[::1], {real}, float64)"
-)
-
-
-def _descend_bins(V, H, column_sums, rate, quiet, S, U, state, floor, at_rest):
-    """One sweep of every frame; numba compiles this. V, S (M, K); H (L, K); U, rate (M, L); state (M,).
-
-    U, its S = H U + floor and ``state`` are written in place; a frame whose activations move less than ``at_rest`` of
-    the largest becomes ``DONE``.
-    """
-    zero, one = H.dtype.type(0), H.dtype.type(1)
-    for m in range(len(V)):
-        if state[m] == 0:
-            continue
-        v, s = V[m], S[m]
-        s[:] = floor
-        for l in range(len(H)):
-            h, u = H[l], U[m, l]
-            if u > zero:
-                for k in range(len(h)):
-                    s[k] += h[k] * u
-        moved, largest = 0.0, 0.0
-        for l in range(len(H)):
-            u = U[m, l]
-            if u == zero and state[m] == 1:
-                continue
-            h, b, c = H[l], zero, zero
-            for k in range(len(h)):
-                of_model = h[k] / s[k]
-                of_sound = of_model * v[k]
-                b += of_sound
-                c += of_sound * of_model
-            if c > zero:
-                a = column_sums[l] * (one + rate[m, l] / (one + u * column_sums[l] / quiet))
-                new = u * (c * u / (c * u + (a - b))) if b < a else u + (b / a - one) * b / c
-                if new < floor:
-                    new = zero
-                step = new - u
-                if step != zero:
-                    U[m, l] = new
-                    for k in range(len(h)):
-                        s[k] = max(s[k] + h[k] * step, floor)  # rounding could make it negative
-                moved = max(moved, abs(step) * column_sums[l])
-                largest = max(largest, new * column_sums[l])
-        if moved <= at_rest * largest:
-            state[m] = 0
 
 
 def _itakura_saito_updates(V, H, U, n_iter, stop):
@@ -599,14 +515,7 @@ def _sum_log(x):
     return np.log(product, out=product).sum(dtype=np.float64) + np.log(x[4 * n :]).sum(dtype=np.float64)
 
 
-DESCENTS = {_euclidean_descent: (_descend_gram, GRAM_TYPES), _kullback_leibler_descent: (_descend_bins, BINS_TYPES)}
-
-
-def _descent_kernel(descent, dtype):
-    kernel, types = DESCENTS[descent]
-    return blocks.compiled(kernel, types.format(real="float32" if dtype == np.float32 else "float64"))
-
-
+DESCENTS = {"frobenius": kernels.descend_gram, "kullback-leibler": kernels.descend_bins}
 UPDATES = {
     ("frobenius", "mu"): _euclidean_updates,
     ("frobenius", "cd"): _euclidean_descent,
@@ -830,7 +739,7 @@ def _moving_sweeps(Y, frames, H, G, n_iter, weight, p, seed):
     U = np.repeat(np.abs(Yt).sum(axis=1, keepdims=True) / rows.sum(), len(rows), axis=1)
     P, F = np.empty((len(Yt), *rows.shape), Y.dtype), np.empty_like(Yt)
     error, penalty = np.empty((2, len(Yt), n_iter))
-    kernel = blocks.compiled(_sweep_frames, SWEEP_TYPES.format(complex=Y.dtype, real=H.dtype))
+    kernel = kernels.compiled(kernels.sweep_frames, H.dtype)
 
     def part(m):
         for i in range(m.start, m.stop):
@@ -941,106 +850,6 @@ def _random_phases(seed, m, shape, dtype):
     np.cos(angle, out=P.real)
     np.sin(angle, out=P.imag)
     return P
-
-
-SWEEP_TYPES = (
-    "void({complex}[:, ::1], {real}[:, ::1], {real}[:, ::1], {real}[:, ::1], {complex}[:, :, ::1], {complex}[:, ::1], "
-    "float64[:, ::1], float64[:, ::1], {real}, {real}, boolean[::1])"
-)
-
-
-def _sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
-    """Carry every frame of a block through all its sweeps; numba compiles this.
-
-    One sweep is Kameoka's [2]_ with beta and X eliminated; with Q = S P + Y - F::
-
-        P <- Q / |Q|,  or 1 where Q = 0
-        U <- U * sum_k H |Q| / (H^T S + weight p U^(p-1))
-
-    Where Q = 0 the cost is the same for any phase; without one, F would lack that component from then on.
-    A frame's state, L x K phases, stays in a core's cache for all its sweeps. A row l is updated and then added
-    to the next F and S while it is still at hand, two rows at a time to halve the traffic of F and S.
-    Silent frames keep their phases. Everything is laid out frame first: Y, F (M, K); H (L, K); G = H^T H (L, L);
-    U (M, L); P (M, L, K); error, penalty (M, n_iter). U, P, F, error (``sum |Y - F|^2``) and penalty
-    (``sum U^p``) are written in place; once ``stop[0]`` is set it returns. Rows are padded with zeros to a whole
-    number of vectors, and to an even number of rows.
-    """
-    zero, one, tiny = H.dtype.type(0), H.dtype.type(1), np.finfo(H.dtype).tiny
-    root = np.sqrt(tiny)  # makes a 1 of the phase where Q = 0, and is lost in rounding elsewhere
-    n_frames, n_components, n_bins = P.shape
-    n_rows, width = n_components + n_components % 2, -(-n_bins // 16) * 16
-    h = np.zeros((n_rows, width), H.dtype)
-    for l in range(n_components):  # an array put in place of a part of another takes two seconds more to compile
-        for k in range(n_bins):
-            h[l, k] = H[l, k]
-    P_re, P_im = np.zeros((2, n_rows, width), H.dtype)
-    Y_re, Y_im, F_re, F_im, D_re, D_im, S, S_next = np.zeros((8, width), H.dtype)
-    u = np.zeros(n_rows, H.dtype)
-    slope, below = np.ones((2, n_rows), H.dtype)
-    for m in range(n_frames):
-        if not Y[m].any():
-            U[m], F[m], error[m], penalty[m] = zero, zero, zero, zero
-            continue
-        F_re[:], F_im[:], S_next[:] = zero, zero, zero
-        for k in range(n_bins):
-            Y_re[k], Y_im[k] = Y[m, k].real, Y[m, k].imag
-        for l in range(n_components):
-            u[l] = U[m, l]
-            slope[l] = max(u[l], tiny) ** (p - one)
-            for k in range(n_bins):
-                P_re[l, k], P_im[l, k] = P[m, l, k].real, P[m, l, k].imag
-                F_re[k] += h[l, k] * u[l] * P_re[l, k]
-                F_im[k] += h[l, k] * u[l] * P_im[l, k]
-                S_next[k] += h[l, k] * u[l]
-
-        for i in range(error.shape[1]):
-            if stop[0]:
-                return
-            for k in range(width):
-                D_re[k], D_im[k], S[k] = Y_re[k] - F_re[k], Y_im[k] - F_im[k], S_next[k]
-            F_re[:], F_im[:], S_next[:] = zero, zero, zero
-            for l in range(n_components):  # H^T S = G U
-                total = weight * p * slope[l] + tiny
-                for j in range(n_components):
-                    total += G[l, j] * u[j]
-                below[l] = total
-            for l in range(0, n_rows, 2):
-                for j in range(l, l + 2):
-                    h_j, re_j, im_j = h[j], P_re[j], P_im[j]
-                    total = zero
-                    for k in range(width):
-                        Q_re, Q_im = S[k] * re_j[k] + D_re[k], S[k] * im_j[k] + D_im[k]
-                        square = Q_re * Q_re + Q_im * Q_im + tiny
-                        inverse = one / np.sqrt(square)
-                        total += h_j[k] * (square * inverse)
-                        cos, sin = (Q_re + root) * inverse, Q_im * inverse
-                        re_j[k] = cos if abs(cos) > root else zero
-                        im_j[k] = sin if abs(sin) > root else zero
-                    total *= u[j] / below[j]
-                    u[j] = total if total > root else zero
-                h_0, re_0, im_0, u_0 = h[l], P_re[l], P_im[l], u[l]
-                h_1, re_1, im_1, u_1 = h[l + 1], P_re[l + 1], P_im[l + 1], u[l + 1]
-                for k in range(width):
-                    A_0, A_1 = h_0[k] * u_0, h_1[k] * u_1
-                    F_re[k] += A_0 * re_0[k] + A_1 * re_1[k]
-                    F_im[k] += A_0 * im_0[k] + A_1 * im_1[k]
-                    S_next[k] += A_0 + A_1
-            distance = total_p = 0.0
-            for k in range(width):
-                re, im = np.float64(Y_re[k] - F_re[k]), np.float64(Y_im[k] - F_im[k])
-                distance += re * re + im * im
-            for l in range(n_components):
-                slope[l] = max(u[l], tiny) ** (p - one)
-                total_p += u[l] * slope[l]
-            error[m, i], penalty[m, i] = distance, total_p
-
-        for k in range(n_bins):
-            F[m, k] = complex(F_re[k], F_im[k])
-        for l in range(n_components):
-            U[m, l] = u[l]
-            for k in range(n_bins):
-                size = np.sqrt(P_re[l, k] * P_re[l, k] + P_im[l, k] * P_im[l, k])  # not 1 where |Q| was next to root
-                P[m, l, k] = complex(P_re[l, k] / size, P_im[l, k] / size) if size > zero else one
 
 
 # --- Reading and writing ----------------------------------------------------------------------------

@@ -4,6 +4,7 @@
     python benchmarks/separation.py --draw    # measures nothing, draws the chart again from the tables
     python benchmarks/separation.py --pianos FOLDER    # rendered and real pianos; prints tables, writes nothing
     python benchmarks/separation.py --pianos FOLDER --leave-out    # the same, without each part of the method in turn
+    python benchmarks/separation.py --iterations    # what N_ITER does to the cost and to the sound
 
 Every setting takes every example of examples/ apart, on the piano of the templates (matched) and on another one
 (mismatched). Prints the tables, writes them into benchmarks/README.md between its markers, and draws
@@ -19,6 +20,9 @@ missing    share of the error's energy that is (1 - a) s, true sound that is not
 most from  the note that most of the rest, a s - s_hat, is like, how many semitones away it is, and its share of the
            error's energy: in every bin of the spectrogram the rest is shared out by the energies of the true sounds
 list       how many of the note's onsets the list has, within 0.1 s, and how many others
+
+With --iterations the recommended setting is stopped after 1, 2, 5, ... 200 iterations; this prints a table and draws
+images/iterations.png, of the examples and, with --pianos, of the real pianos too.
 
 With --leave-out, parts of the recommended setting are left out one at a time, and the tables say what each is worth:
 mean SDR, and the piece that loses most. Two processes, five minutes for the first and fifteen for the second, with two
@@ -62,7 +66,7 @@ import make_init_H  # noqa: E402
 import utils  # noqa: E402
 from piano import adapt, blocks, notes, phase, pitch, recording  # noqa: E402
 from piano.basis import Basis, load  # noqa: E402
-from piano.stems import component_notes, masked_notes  # noqa: E402
+from piano.separate import component_notes, masked_notes  # noqa: E402
 
 SR = 22050
 N_FFT = 2048  # samples, where a setting does not say otherwise; frames are a quarter of it apart
@@ -101,9 +105,9 @@ def model_parts(Y, basis, truth, *, start):
         )
 
 
-def components(Y, basis, truth, *, start):
+def components(Y, basis, truth, *, start, n_iter=N_ITER):
     """``sum_{l in n} X``, the parts of the model and their shares of what it leaves."""
-    for part in utils.complex_nmf_blocks(Y, basis.H, N_ITER, phase_init=start):
+    for part in utils.complex_nmf_blocks(Y, basis.H, n_iter, phase_init=start):
         yield component_notes(Y[:, part.frames], basis, part, truth)
 
 
@@ -117,11 +121,16 @@ def masked(Y, basis, truth, played=None, *, loss, mask, strength=None):
 
 def smoothed(Y, basis, truth, played=None, *, strength=None):
     """``sum_{l in n} X`` from the phases of smoothed notes, which are held."""
+    basis, start = started(Y, basis, played, strength)
+    yield from components(Y, basis, truth, start=start)
+
+
+def started(Y, basis, played=None, strength=None):
+    """The basis, adapted where there is a ``strength``, and the phases of smoothed notes."""
     prior = None
     if strength is not None:
         basis, strength, prior = adapt.adapt_basis(Y, basis, strength, played)
-    basis, start = phase.start(Y, basis, strength=strength, prior=prior)
-    yield from components(Y, basis, truth, start=start)
+    return phase.start(Y, basis, strength=strength, prior=prior)
 
 
 def model_with_true_phases(Y, basis, truth, *, loss):
@@ -209,12 +218,13 @@ GROUPS = {  # of pieces on pianos
     "real": "real pianos",
     "own": "real pianos, basis of their own softest layer",
 }
+ITERATIONS = 1, 2, 5, 10, 20, 50, 100, 200  # after which the recommended setting is listened to
 PROCESSES = 2
 TOLERANCE_S = 0.1  # between the onset of a note in the truth and in the list
 CHART = {  # bars of the chart, two for each: name, states and n_fft of a row of the table
     "CNMF.py, random phases": ("CNMF, random start: X", "1", "2048"),
     "complex NMF, plain model": (PLAIN.name, "1", "2048"),
-    "NMF.py, defaults": ("NMF, Euclidean, Wiener mask", "1", "2048"),
+    "NMF.py --solver mu": ("NMF, Euclidean, Wiener mask", "1", "2048"),
     "CNMF.py, recommended": tuple(map(str, RECOMMENDED)),
     "ideal Wiener mask (knows the truth)": ("oracle: true Wiener mask", "", "2048"),
 }
@@ -396,7 +406,13 @@ def main(argv=None):
     parser.add_argument("--pianos", metavar="FOLDER", type=Path, help="measure real pianos besides, see above")
     parser.add_argument("--examples", metavar="FOLDER", type=Path, help="with the above, more pieces, see above")
     parser.add_argument("--leave-out", action="store_true", help="leave out parts of what is recommended, see above")
+    parser.add_argument("--iterations", action="store_true", help="stop what is recommended early, see above")
     args = parser.parse_args(argv)
+    if args.iterations:
+        results = over_cases(measure_iterations, read_cases(args.pianos, args.examples))
+        print(f"\n{iterations_table(results)}")
+        draw_iterations(ROOT / "images" / "iterations.png", results)
+        return
     if args.pianos or args.examples or args.leave_out:
         cases = read_cases(args.pianos, args.examples)
         measure, text = (measure_left_out, left_out_table) if args.leave_out else (measure_case, pianos_tables)
@@ -571,6 +587,58 @@ def by_group(cases):
     """The cases of each group that has any, by its name."""
     groups = {group: [case for case in cases if case.group == group] for group in GROUPS}
     return {group: members for group, members in groups.items() if members}
+
+
+# --- Iterations ---------------------------------------------------------------------------------------
+
+
+def measure_iterations(case):
+    """Normalised cost after each iteration as recommended, and mean SDR in dB after each of ``ITERATIONS``."""
+    whole = setting_of(RECOMMENDED)
+    Y = recording.stft(case.y, n_fft=whole.n_fft, hop=whole.n_fft // 4)
+    basis, start = started(Y, case.basis, listed(case.y, case.basis), "auto")
+    slices = blocks.frame_slices(Y.shape[1], start.n_frames)
+    begun = {frames.start: start.begin(start.job(frames)) for frames in slices}  # once for all
+    start = start._replace(job=lambda frames: begun[frames.start], begin=lambda begun: begun)
+    *_, last = utils.complex_nmf_blocks(Y, basis.H, ITERATIONS[-1], phase_init=start)
+    means = []
+    for n_iter in ITERATIONS:
+        stopped = whole._replace(separate=partial(components, start=start, n_iter=n_iter), told=None)
+        estimates = separate(stopped, case.y, case.stems, basis)
+        means.append(float(np.mean(figures(case.stems, estimates, case.y)[0])))
+    return utils.normalised(last.cost, 2 * utils.cost_scale(Y)), means
+
+
+def iterations_table(results):
+    """Normalised cost and mean SDR of every piece after each of ``ITERATIONS``."""
+    rows = [
+        [case.name, *(f"{cost[n - 1]:.4f} / {mean:.2f}" for n, mean in zip(ITERATIONS, means, strict=True))]
+        for case, (cost, means) in results
+    ]
+    return markdown(["normalised cost / mean SDR, dB", *map(str, ITERATIONS)], rows)
+
+
+def draw_iterations(path, results):
+    """Draw both against the iterations, one line for each piece."""
+    from matplotlib.figure import Figure
+
+    pieces = list(dict.fromkeys(case.piece for case, _ in results))
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    of_cost, of_sdr = figure.subplots(1, 2)
+    for case, (cost, means) in results:
+        style = {"marker": "osD^v"[pieces.index(case.piece) % 5], "markersize": 5, "linewidth": 1.5}
+        style |= {"color": COLOURS.get(case.group, COLOURS["mismatched"])}
+        of_cost.plot(ITERATIONS, cost[np.array(ITERATIONS) - 1], label=case.name, **style)
+        of_sdr.plot(ITERATIONS, means, **style)
+    of_cost.set_title("Normalised cost", loc="left", fontsize=11)
+    of_sdr.set_title("SDR in dB, mean over the notes", loc="left", fontsize=11)
+    for axes in (of_cost, of_sdr):
+        axes.set(xscale="log", xlabel="Iterations (N_ITER)", ylim=(0, 1.05 * axes.dataLim.y1))
+        axes.set_xticks(ITERATIONS, map(str, ITERATIONS))
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    figure.savefig(path, dpi=150)
 
 
 # --- Parts left out -----------------------------------------------------------------------------------

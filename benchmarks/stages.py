@@ -29,7 +29,11 @@ FUNCTIONS = {  # of each stage, besides
     "NMF": ("utils.nmf",),
     "phases": ("piano.phase.start",),
     "complex NMF": ("utils.complex_nmf_blocks",),
-    "sound": ("piano.stems.masked_notes", "piano.stems:StemWriter.write", "piano.stems:StemWriter.add_residual"),
+    "sound": (
+        "piano.separate.masked_notes",
+        "piano.separate:StemWriter.write",
+        "piano.separate:StemWriter.add_residual",
+    ),
     "pictures": ("utils.plot_learning_curve", "piano.figures.plot_activation", "piano.figures.plot_spectrogram"),
 }
 STAGES = IMPORTS, *FUNCTIONS, REST, END

@@ -33,7 +33,7 @@ import utils
 from piano import blocks, pitch
 
 # Set by hand on the pieces of benchmarks/separation.py, where no other reason stands beside it.
-N_TUNED = 20  # sweeps after each tuning
+N_TUNED = 10  # sweeps after each tuning
 N_ROUNDS, N_BETWEEN = 16, 4  # steps towards the factors, and sweeps after each
 N_FREE = 40  # sweeps with the basis free at last; more are no better, see benchmarks/README.md
 ADAPTED_FRAMES = 512  # at most, spread over the recording: a piano is known after so many
@@ -81,8 +81,8 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
         Linear amplitude; may be a memory map.
     basis : Basis
         Where its columns are not described, the templates are neither tuned nor given factors.
-    strength : float or "auto"
-        S > 0; above ``FIRMEST`` it is taken for that.
+    strength : float, "auto" or "none"
+        S > 0; above ``FIRMEST`` it is taken for that. None of these changes nothing.
     notes : list, optional
         What is played, see :func:`listed_rate`.
     seed : int
@@ -94,8 +94,8 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
     -------
     basis : Basis
         Adapted, its rotations tuned along; columns sum to what they summed to.
-    strength : float
-        S.
+    strength : float or None
+        S, where the basis was adapted.
     prior : tuple or None
         Of the activations, for :func:`utils.nmf`; None without ``notes``, and for silence.
 
@@ -104,6 +104,8 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
     InputError
         As from :func:`utils.nmf`.
     """
+    if strength in (None, "none"):
+        return basis, None, None
     utils.check_basis(basis.H)
     Y = utils.spectrogram(Y)
     utils.check_bins(Y, basis.H)

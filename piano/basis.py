@@ -12,8 +12,8 @@ import numpy as np
 
 import utils
 from piano import events, files
-from piano.outputs import check_handed_over
 from piano.pitch import NOTE, midi_of_name
+from piano.results import check_handed_over
 from utils import InputError
 
 HIGHEST_SR = 10**6  # Hz; a file that asks for more would fill the disk

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import logging
 import mmap
 import os
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+log = logging.getLogger(__name__)
 core_limit = ContextVar("core_limit", default=None)  # of whoever works on other blocks at the same time
 
 
@@ -184,7 +186,9 @@ def compiled(kernel, types):
     It is compiled here, for Ctrl-C would have to wait for a thread that does so. No-NaN and no-infinity assumptions
     stay off; sums may be reordered, the same way on every run.
     """
-    import numba  # only moving phases need it, and it takes longer to import than NMF.py to run
+    import numba  # not every run needs it, and it takes longer to import than NMF.py to run
+
+    _announce_compilation()
 
     options = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "afn", "nsz"}}
     with suppress(RuntimeError):  # no writable cache directory
@@ -199,6 +203,22 @@ def compiled(kernel, types):
             function.disable_compile()
             return function
     return numba.njit(types, **options)(kernel)
+
+
+@functools.cache
+def _announce_compilation():
+    """Say when code is being compiled: that takes some seconds, once on each machine."""
+    from numba.core import event
+
+    class Announcer(event.Listener):
+        def on_start(self, _):
+            log.info("compiling for this machine; only the first run does that ...")
+            event.unregister("numba:compile", self)
+
+        def on_end(self, _):
+            pass
+
+    event.register("numba:compile", Announcer())
 
 
 @contextmanager

@@ -5,29 +5,27 @@ import contextlib
 import functools
 import gc
 import itertools
+import logging
 import math
 import os
+import shlex
 import signal
 import sys
 import threading
 from pathlib import Path
 
-import numpy as np
-
-from piano import blocks, figures, notes, outputs, pitch, scores, stems
+from piano import blocks, figures, notes, results, separate
 from piano.basis import patterns_path, rotation_path
 from piano.files import ARRAY, FOREIGN, SOUND, check_kind, kind
-from piano.recording import SAMPLES, inputs_in, is_sound, sound_at, with_sound
+from piano.recording import inputs_in, is_sound, with_sound
 from utils import InputError
 
+log = logging.getLogger(__name__)
 N_ITER = 200  # iterations, where the user names none
 STEMS = "listed", "all"
 SUBTYPES = {"flac": "PCM_24", "wav": "FLOAT"}  # of each format of stems, the one that loses least
-EXACT_DB = -400.0  # what a difference is below that is none: rounding stays above
-INAUDIBLE_DB = -96.0  # what a difference is below that nobody hears: the steps of 16 bit
 FLAC_BYTES = 0.5  # of a sample of a stem, 24 bit; .3 measured on piano
 PAGE_BYTES = 8  # of a sample of the recording; 5 to 7 measured
-SOFTEST = 1e-31  # largest sample of a sound, and its inverse: squares of what lies beyond have no single precision
 LARGEST = 2**31 - 1  # of whole numbers; numpy refuses far larger ones with a traceback
 MOST_ITERATIONS = 10**6  # that a curve of costs has room for, in every part of a recording that is fitted at a time
 READING, LISTING, ADAPTING = "Reading the recording", "Finding the notes", "Adapting to the piano"
@@ -45,7 +43,7 @@ def parser(doc, file):
     """An argument parser for the script ``file``. Its help is the docstring; its errors are one line, status 2."""
     style = {"usage": argparse.SUPPRESS, "formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = argparse.ArgumentParser(Path(file).name, description=doc, **style)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {outputs.VERSION}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {results.VERSION}")
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {' '.join(message.split())}\n")
     return parser
 
@@ -61,6 +59,9 @@ def parse(parser, argv):
     add_output(silent)
     silent.add_argument("--dask")
     args.script, (_, args.command) = parser.prog, silent.parse_known_args(argv)
+    said = logging.getLogger("piano")
+    said.handlers, said.propagate = [_Reporter()], False
+    said.setLevel(logging.WARNING if args.quiet else logging.INFO)
     return args
 
 
@@ -104,7 +105,7 @@ def find_inputs(args):
         for path in args.inputs:
             if len(args.inputs) == 1 or kind(path) == ARRAY:  # others are told of when their turn comes
                 check_kind(path, "a sound (a spectrogram needs N_ITER and BASIS)", SOUND, FOREIGN)
-        args.basis = learn.suite_basis(functools.partial(report, quiet=args.quiet))
+        args.basis = learn.suite_basis()
 
 
 def _inputs(word, basis):
@@ -340,43 +341,47 @@ def check_stems(args, basis):
         raise InputError(f"--subtype: got {args.subtype!r}, expected one of {known}")
 
 
-def check_length(out_dir, recording, basis, wanted, args):
-    """Raise :class:`InputError` where a recording is no sound by its level, or by its length too much for page or disk.
+def check_length(out_dir, recording, wanted, n_columns, args):
+    """Raise :class:`InputError` where a recording is too long for the page, or what is to be written for the disk.
 
-    ``wanted`` are the notes that may have stems; None where the list will tell.
+    ``wanted`` are the notes that may have stems; empty where the list will tell.
     """
-    if recording.y is not None:
-        parts = blocks.frame_slices(len(recording.y), SAMPLES)
-        peak = max(float(np.abs(blocks.read_frames(recording.y, part)).max()) for part in parts)
-        if peak and not SOFTEST < peak < 1 / SOFTEST:
-            raise InputError(f"{recording.path}: got samples of {peak:.1g} at most, expected about 1 (is it damaged?)")
-    L, Y, n, sr = basis.H.shape[1], recording.Y, (recording.Y.shape[1] - 1) * recording.hop, recording.sr
+    Y, n, sr = recording.Y, (recording.Y.shape[1] - 1) * recording.hop, recording.sr
     if recording.y is not None and args.native_sr:
         n, sr = round(len(recording.y) * recording.own_sr / sr), recording.own_sr
+    if sounds_wanted(args) and recording.y is None and not n:
+        raise InputError(f"{recording.path}: got a single frame, expected more of them to make a sound")
     if args.listen:
         from piano import listen
 
         listen.check_span(args.listen_range, n, sr)
     n_bytes = math.prod(Y.shape) * Y.dtype.itemsize
-    parts = {"activations": L * Y.shape[1] * Y.dtype.itemsize}
+    parts = {"activations": n_columns * Y.shape[1] * Y.dtype.itemsize}
     if hasattr(args, "phase"):
         parts["reconst.npy"] = n_bytes
-        parts["phase_calc.npy, which --no-phase leaves out"] = args.phase * L * n_bytes
+        parts["phase_calc.npy, which --no-phase leaves out"] = args.phase * n_columns * n_bytes
     if recording.y is not None:
         parts["notes.wav and the copy that notes are found in"] = 6 * len(recording.y)
     if sounds_wanted(args):
         kind, subtype = _format(args)
         of_sample = FLAC_BYTES if kind == "flac" else {"PCM_16": 2, "PCM_24": 3, "DOUBLE": 8}.get(subtype, 4)
-        parts["stems"] = int(n * of_sample * len(wanted or ()))
+        parts["stems"] = int(n * of_sample * len(wanted))
         parts["the residual and working copies"] = 16 * n
         parts["listen.html"] = args.listen * PAGE_BYTES * n
-    outputs.check_space(out_dir, parts)
+    results.check_space(out_dir, parts)
 
 
 def _format(args):
     """Kind and sample format of the stems; where only the page wants them, they lose nothing."""
     kind = args.format if args.stems else "wav"
     return kind, args.subtype if args.stems and args.subtype else SUBTYPES[kind]
+
+
+def stem_writer(folder, recording, basis, notes, args):
+    """A :class:`separate.StemWriter`; where only the page wants stems, they are no results, but working files."""
+    folder = folder if args.stems else recording.folder
+    sounding = with_sound(recording, native=args.native_sr)
+    return separate.StemWriter(folder / results.STEMS, basis, notes, sounding, *_format(args))
 
 
 def sounds_wanted(args):
@@ -390,7 +395,7 @@ def for_each_input(parser, args, work):
     ``map`` does the work on blocks of frames with ``--dask``: the cluster's; None without.
     """
     folders = [args.out_dir / _folder_name(path) if args.several else args.out_dir for path in args.inputs]
-    names = [outputs.folded(folder) for folder in folders]
+    names = [results.folded(folder) for folder in folders]
     for folder, name in zip(folders, names, strict=True):
         if names.count(name) > 1:
             parser.error(f"SPEC: got two inputs called {folder.name}, expected different names for their folders")
@@ -427,137 +432,14 @@ def _complaint(work, job):
 
 
 def reserved_folder(out_dir, path, basis, args, own):
-    """:func:`outputs.reserved_folder` for all that a run writes: ``own``, its script's, and what is asked for."""
-    names = ["basis_calc.npy", "activation_calc.npy", "cost.npy", "activation.png", outputs.RECORD, *own]
+    """:func:`results.reserved_folder` for all that a run writes: ``own``, its script's, and what is asked for."""
+    names = ["basis_calc.npy", "activation_calc.npy", "cost.npy", "activation.png", results.RECORD, *own]
     if args.notes or is_sound(path):
-        names += ["spectrogram.png", *(outputs.NOTES if basis.columns else [])]
-    names += [outputs.PAGE] if args.listen else []
-    names += [outputs.STEMS] if args.stems else []
+        names += ["spectrogram.png", *(results.NOTES if basis.columns else [])]
+    names += [results.PAGE] if args.listen else []
+    names += [results.STEMS] if args.stems else []
     inputs = [*args.inputs, *basis.files, *([args.score] if args.score else [])]
-    return outputs.reserved_folder(out_dir, names, script=args.script, inputs=inputs, overwrite=args.overwrite)
-
-
-def adapted_basis(recording, basis, listed, args, stage):
-    """The basis, adapted if ``--adapt`` says so, the strength that held it back, and the prior of the activations."""
-    if args.adapt in (None, "none"):
-        return basis, None, None
-    from piano import adapt
-
-    if not args.quiet:
-        announce_compilation()
-    options = {"seed": args.seed, "progress": stage(ADAPTING)}
-    return adapt.adapt_basis(recording.Y, basis, args.adapt, listed, **options)
-
-
-def listed_notes(recording, basis, args, map, stage):
-    """Notes of a sound by the event model, or as ``--score`` has them, and how that was aligned with the sound.
-
-    The notes are None where only activations can tell, the alignment where there is none.
-    """
-    score, patterns = read_score(args, basis) if args.score else None, patterns_path(args.basis).name
-    if recording.y is None or basis.patterns is None:
-        if score is not None:
-            raise InputError(f"--score: got no sound with patterns of notes, expected a sound and {patterns}")
-        if recording.y is not None and basis.columns:
-            report(
-                f"notes are listed by activations alone; for a better list make_init_H.py learns {patterns}", args.quiet
-            )
-        return None, None
-    if not args.quiet:
-        announce_compilation()
-    sound, alignment = sound_at(recording, notes.EVENT_SR), None
-    if score is not None and notes.is_midi(args.score):
-        score, alignment = scores.align(score, sound, basis, map=map)
-        report(f"{args.score}: {alignment.in_words()}", args.quiet)
-    elif score is not None:
-        score = within(score, len(sound) / notes.EVENT_SR, args)
-    found = notes.listed(sound, basis, score, progress=stage(LISTING), map=map)
-    if score is not None:
-        heard = sum(note.confidence >= notes.HEARD for note in found)
-        report(f"{heard} of the {len(found)} notes of {args.score} were heard; all are listed", args.quiet)
-        return found, alignment
-    if not args.quiet:
-        beyond = ", ".join(pitch.note_name(midi) for midi in notes.played_beyond(sound, basis, map=map))
-        if beyond:
-            report(f"{beyond}: played, but no key of the basis (make_init_H.py --keys A0 C8 gives it all keys)")
-    if not found and recording.Y.energy:
-        why = "what is heard is no nearer to this piano's notes than noise is (much noise, clipping, a glitch?)"
-        report(f"{recording.path}: no notes are listed: {why}", args.quiet)
-    return found, None
-
-
-def read_score(args, basis):
-    """Notes of a score that the basis has keys for; those beyond are named, and left to the residual."""
-    path = args.score
-    listed = notes.read_score(path)
-    score = notes.without_repeats(listed)
-    if len(score) < len(listed):
-        report(f"{path}: {len(listed) - len(score)} notes are listed twice and count once", args.quiet)
-    beyond = sorted({note.midi for note in score} - set(basis.notes))
-    if beyond:
-        names = ", ".join(pitch.note_name(midi) for midi in beyond)
-        report(f"{path}: {names} lie beyond the keys of the basis and are left to the residual", args.quiet)
-    kept = [note for note in score if note.midi not in beyond]
-    if not kept:
-        raise InputError(f"{path}: got no note that the basis has a key for, expected a score of this piano")
-    return kept
-
-
-def within(score, seconds, args):
-    """Notes of a score that begin before the recording ends."""
-    kept = [note for note in score if note.onset < seconds]
-    if not kept:
-        raise InputError(f"{args.score}: got no note before {seconds:.2f} s, where the recording ends")
-    if len(kept) < len(score):
-        report(f"{args.score}: {len(score) - len(kept)} notes begin after the recording and are left out", args.quiet)
-    return kept
-
-
-def possible_stems(basis, listed, args):
-    """Keys of ``basis.notes`` that may get a stem, as far as can be told before the activations are known."""
-    return sorted({note.midi for note in listed}) if _follows_list(listed, args) else list(basis.notes)
-
-
-def notes_with_stems(U, basis, listed, args):
-    """Keys of ``basis.notes`` that get a stem: the listed pitches, or all that are loud enough."""
-    possible = possible_stems(basis, listed, args)
-    return possible if _follows_list(listed, args) else stems.sounding_notes(U, basis, args.top_db)
-
-
-def _follows_list(listed, args):
-    return listed is not None and args.stems != "all"
-
-
-def stem_writer(folder, recording, basis, notes, args):
-    """A :class:`stems.StemWriter` for the stems of ``notes``, as the options have it.
-
-    Where only the page wants them, they go into the working folder and not among the results.
-    """
-    (kind, subtype), folder = _format(args), folder if args.stems else recording.folder
-    names = {note: stems.file_name(basis, note, kind) for note in notes}
-    sounding = with_sound(recording, native=args.native_sr)
-    return stems.StemWriter(folder / outputs.STEMS, names, f"residual.{kind}", sounding, subtype)
-
-
-def finish_stems(writer, kept, listed, args):
-    """Keep the stems of the notes ``kept``, write the residual, and say what adding them up again gives.
-
-    Returns ``listed``, with doubts about those whose stem is silent.
-    """
-    null = writer.add_residual(kept)
-    if args.stems:
-        for name, count in writer.clipped.items():
-            rest = f"what they lack is in {writer.residual} (--format wav --subtype FLOAT never clips)"
-            report(f"{writer.recording.path}: {count} samples of {name} clipped; {rest}")
-        if null is None:
-            added_up = "They are silent, as the recording is."
-        elif null < EXACT_DB:
-            added_up = "Added up, they are the recording."
-        else:
-            unheard = ", which nobody hears" if null < INAUDIBLE_DB else ""
-            added_up = f"Added up, they are the recording, but for a difference {-null:.0f} dB softer than it{unheard}."
-        report(f"{len(kept)} stems and a residual. {added_up}", args.quiet)
-    return listed if listed is None else stems.doubt_unheard(listed, writer)
+    return results.reserved_folder(out_dir, names, script=args.script, inputs=inputs, overwrite=args.overwrite)
 
 
 def write_page(folder, U, basis, listed, writer, args):
@@ -568,17 +450,29 @@ def write_page(folder, U, basis, listed, writer, args):
     rows, _ = notes.sum_states(U, basis)
     try:
         page = listen.write_page(
-            folder / outputs.PAGE,
+            folder / results.PAGE,
             listen.Sound(Path(recording.path).name, recording.y, recording.y_sr, _inside(recording)),
-            [note for note in listed if note.midi in writer.names],
+            listed,
             {note: writer.folder / name for note, name in writer.names.items()},
             listen.Roll(rows, list(basis.notes), basis.hop / basis.sr),
             span=args.listen_range,
+            command=_command_again(args),
         )
     except InputError as error:  # only when all is coded is it known how much it is; the rest took long to make
-        report(f"left out {error}")
+        log.warning(f"left out {error}")
         return
-    report(listen.in_words(page), args.quiet)
+    log.info(listen.in_words(page))
+
+
+def _command_again(args):
+    """The command of this run with other results, to which ``--score`` can be added; None where it is of several."""
+    if args.several:
+        return None
+    again = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    again.add_argument("--score")
+    _, rest = again.parse_known_args(args.command)
+    names = [Path(word).name if os.path.isabs(word) else word for word in rest]  # no page tells of the folders above
+    return shlex.join(["python", args.script, *names, "-o", f"{Path(args.inputs[0]).stem}_corrected"])
 
 
 def _inside(recording):
@@ -593,32 +487,32 @@ def _inside(recording):
 
 
 def write_record(folder, recording, basis, args, **ending):
-    """Write ``run.json`` for a recording, see :func:`outputs.write_record`."""
+    """Write ``run.json`` for a recording, see :func:`results.write_record`."""
     ending = {name: value for name, value in ending.items() if value is not None}
     inputs = [recording.path, *basis.files, *([args.score] if args.score else [])]
-    outputs.write_record(folder, args.script, args.command, inputs, seed=args.seed, stft=basis.stft, **ending)
+    results.write_record(folder, args.script, args.command, inputs, seed=args.seed, stft=basis.stft, **ending)
 
 
 def say_how_it_ended(out_dir, args, *, strength, iterations, stopped_by, normalised_error):
     """Say how a decomposition ended and where its results are, and show its pictures if that is asked for."""
     if strength is not None:
-        report(f"The basis was adapted to this piano (--adapt {strength:.3g}; more stays closer to BASIS).", args.quiet)
+        log.info(f"The basis was adapted to this piano (--adapt {strength:.3g}; more stays closer to BASIS).")
     loss = getattr(args, "loss", "frobenius")
     if loss == "frobenius":
         error = f"What the model leaves out has {100 * normalised_error:.2g} % of the recording's energy."
     else:
         error = f"The model's error is {normalised_error:.4g}, by --loss {loss}; 0 is the recording itself."
-    report(f"{iterations} rounds of fitting (iterations), {STOPS[stopped_by]}. {error}", args.quiet)
-    page = args.listen and (Path(out_dir) / outputs.PAGE).exists()
-    say_where(out_dir, outputs.PAGE if page else "activation.png", args.quiet)
+    log.info(f"{iterations} rounds of fitting (iterations), {STOPS[stopped_by]}. {error}")
+    page = args.listen and (Path(out_dir) / results.PAGE).exists()
+    say_where(out_dir, results.PAGE if page else "activation.png")
     if args.show:
         figures.show(out_dir / name for name in (f"learning_curve_{Path(args.script).stem}.png", "activation.png"))
 
 
-def say_where(out_dir, first, quiet):
+def say_where(out_dir, first):
     """Say where the results are, how large they are, and which of them to open first."""
-    size = outputs.size_in_words(outputs.results_size(out_dir))
-    report(f"results are in {Path(out_dir).resolve()} ({size}): open {first}", quiet)
+    size = results.size_in_words(results.results_size(out_dir))
+    log.info(f"results are in {Path(out_dir).resolve()} ({size}): open {first}")
 
 
 @contextlib.contextmanager
@@ -647,6 +541,8 @@ def stages(path, basis, args):
             bar.update(0)
 
     def stage(name):
+        if name not in names:  # this run has no such stage
+            return lambda n, total: None
         bar.n = begun = names.index(name)
         bar.desc = f"[{begun + 1}/{len(names)}] {name}"
         if bar.last_print_t > bar.start_t:  # it is there: short stages are named too
@@ -667,26 +563,8 @@ def stages(path, basis, args):
         bar.close()
 
 
-@functools.cache
-def announce_compilation():
-    """Say on stderr when code is being compiled: that takes some seconds, once on each machine."""
-    from numba.core import event
-
-    class Announcer(event.Listener):
-        def on_start(self, _):
-            report("compiling for this machine; only the first run does that ...")
-            event.unregister("numba:compile", self)
-
-        def on_end(self, _):
-            pass
-
-    event.register("numba:compile", Announcer())
-
-
-def report(message, quiet=False):
-    """Print a message on stderr, unless ``quiet``; where a progress bar is, in its place."""
-    if quiet:
-        return
+def report(message):
+    """Print a message on stderr; where a progress bar is, in its place."""
     tqdm = sys.modules["tqdm"].tqdm if "tqdm" in sys.modules else None  # no bar without it
     with tqdm.get_lock() if tqdm else contextlib.nullcontext():
         for bar in list(getattr(tqdm, "_instances", ())):
@@ -694,11 +572,19 @@ def report(message, quiet=False):
         print(message, file=sys.stderr)
 
 
+class _Reporter(logging.Handler):
+    """What the suite has to say, on stderr."""
+
+    def emit(self, record):
+        report(record.getMessage())
+
+
 def _catch_interrupts():
     """Have Ctrl-C raise KeyboardInterrupt; returns a list that is empty until it has."""
     interrupted = []
 
-    def interrupt(signum, frame):
+    @_after_imports
+    def interrupt(signum):
         interrupted.append(signum)
         sys.unraisablehook = again  # what is cut short, such as an import, may complain as it goes
         raise KeyboardInterrupt
@@ -710,6 +596,20 @@ def _catch_interrupts():
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is in the background
         signal.signal(signal.SIGINT, interrupt)
     return interrupted
+
+
+def _after_imports(end):
+    """A signal handler that calls ``end``, or while modules are imported does so later: Cython's swallow exceptions."""
+
+    def handle(signum, frame):
+        while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
+            frame = frame.f_back
+        if frame:
+            threading.Timer(0.05, os.kill, (os.getpid(), signum)).start()
+        else:
+            end(signum)
+
+    return handle
 
 
 class _Heedless:
@@ -755,7 +655,8 @@ def run(main):
 
 
 def _run(main):
-    def terminate(signum, frame):
+    @_after_imports
+    def terminate(signum):
         raise SystemExit(128 + signum)
 
     for ending in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows has no SIGHUP

@@ -1,13 +1,15 @@
 """Pictures: the basis, the piano roll, and the spectrogram beside its model."""
 
+import logging
 import math
-import sys
 
 import numpy as np
 
 import utils
 from piano import blocks
 from piano.notes import DOUBTFUL, sum_states
+
+log = logging.getLogger(__name__)
 
 # By eye, all of them.
 DB_RANGE = 60  # dB below the loudest that a picture of spectra shows
@@ -421,7 +423,7 @@ def show(paths):
     import matplotlib.pyplot as plt
 
     if matplotlib.get_backend().lower() == "agg":
-        print("no display to show the pictures on; they are in the output folder", file=sys.stderr)
+        log.warning("no display to show the pictures on; they are in the output folder")
         return
     for path in paths:
         picture = plt.imread(path)

@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import logging
 import os
 import re
 import shlex
@@ -13,6 +14,8 @@ import threading
 from pathlib import Path
 
 from utils import InputError, check_file
+
+log = logging.getLogger(__name__)
 
 ARRAY, SOUND, FOREIGN = "a NumPy array (.npy)", "a sound", "a sound that only ffmpeg reads"
 BEGINNINGS = {  # of a file's bytes; the first that fits tells what it is
@@ -108,7 +111,7 @@ def _decoded(path, folder, error):
 
 def tell_damage(path):
     """Say that a file is damaged."""
-    print(f"{path}: damaged at some places; what can be read is used", file=sys.stderr)
+    log.warning(f"{path}: damaged at some places; what can be read is used")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import atexit
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -12,8 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 import utils
-from piano import basis, events, outputs, phase, pitch, recording
+from piano import basis, events, phase, pitch, recording, results
 from utils import InputError
+
+log = logging.getLogger(__name__)
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "basis_wav_piano"  # the suite's own
 OPTIONS = {"n_fft": 8192, "states": 2, "keys": (pitch.PIANO[0], pitch.PIANO[-1])}  # what separates best, of all 88 keys
@@ -166,7 +169,7 @@ def learn_note(template, start, n_iter, sr, hop):
 # --- The suite's own basis --------------------------------------------------------------------------
 
 
-def suite_basis(report):
+def suite_basis():
     """Path of the basis of the suite's own templates, learnt once and kept among the user's caches.
 
     The name of its folder tells templates, options and code apart, so it is learnt anew where one of them is another.
@@ -191,13 +194,13 @@ def suite_basis(report):
     folder = platformdirs.user_cache_path(CACHE, appauthor=False) / _fingerprint(files)
     if _is_whole(folder):
         return folder / "fixed_basis.npy"
-    report(f"learning the {len(files)} notes of {TEMPLATES.name}; only the first run does that ...")
+    log.info(f"learning the {len(files)} notes of {TEMPLATES.name}; only the first run does that ...")
     learnt, _ = learn_basis(files, **OPTIONS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _save(folder, learnt)
     except OSError as error:
-        report(f"{folder}: cannot be written to ({error.strerror}), so the next run learns the notes again")
+        log.warning(f"{folder}: cannot be written to ({error.strerror}), so the next run learns the notes again")
         folder = Path(tempfile.mkdtemp(prefix=CACHE))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         _save(folder, learnt)
@@ -206,7 +209,7 @@ def suite_basis(report):
 
 def _fingerprint(files):
     """A name for what is learnt from ``files`` by this very code."""
-    digest = hashlib.sha256(json.dumps([outputs.VERSION, OPTIONS]).encode())
+    digest = hashlib.sha256(json.dumps([results.VERSION, OPTIONS]).encode())
     for path in [Path(utils.__file__), *sorted(Path(__file__).parent.glob("*.py")), *files]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]

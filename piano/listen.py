@@ -9,7 +9,6 @@ import base64
 import hashlib
 import io
 import json
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +30,8 @@ READ_BLOCKS = 2**10  # of a stem at a time
 FLOOR_DB = -60.0  # below the peak of the recording; a stem that is softer is not heard beside it
 GAP_S = 0.3  # clips that are nearer to one another are one
 MOST_COLUMNS = 2**14  # of the picture; browsers refuse larger ones
-TEMPLATE, SCRIPT = (Path(__file__).with_suffix(suffix) for suffix in (".html", ".js"))
+PARTS = Path(__file__).with_name("page")  # of the page: HTML, CSS, and scripts in the order in which they are joined
+SCRIPTS = "state", "list", "sound", "stretch", "drawing", "editing", "controls"
 CODES = {
     "FLAC": {"format": "FLAC", "subtype": "PCM_16"},
     "MP3": {
@@ -69,7 +69,7 @@ class Page(NamedTuple):
     longest: float  # s; how much of a recording like this one page holds
 
 
-def write_page(path, sound, notes, stems, roll, *, span=None):
+def write_page(path, sound, notes, stems, roll, *, span=None, command=None):
     """Write the page to listen to; the same input gives the same bytes.
 
     Parameters
@@ -82,11 +82,14 @@ def write_page(path, sound, notes, stems, roll, *, span=None):
         The notes that were heard, see :func:`notes.find_notes`; times from its start. One whose
         ``confidence`` is below ``notes.DOUBTFUL`` is drawn dashed.
     stems : dict of int to (np.ndarray [shape=(n,), float] or str or Path)
-        The sound of each listed pitch, by its MIDI number: an array, or a mono file of its rate and length.
+        The sound of each listed pitch, by its MIDI number: an array, or a mono file of its rate and length. Notes
+        without one are shown as doubtful.
     roll : Roll
         Drawn behind the notes.
     span : (float, float), optional
         The part of the recording to show, in s; all of it by default.
+    command : str, optional
+        Makes the page again. It is shown with ``--score`` and the name of the corrected list added.
 
     Returns
     -------
@@ -97,15 +100,17 @@ def write_page(path, sound, notes, stems, roll, *, span=None):
     InputError
         If ``span`` lies outside the recording, or is longer than a page can be; the message says how long it can be.
     ValueError
-        If a listed pitch has no stem, or one of another rate or length.
+        If a stem has another rate or length.
     """
     title, y, sr, inside = sound
     first, last = check_span(span, len(y), sr)
     start, stop = first / sr, last / sr
     listed = [note for note in notes if note.offset > start and note.onset < stop]
-    pitches = sorted({note.midi for note in listed})
+    pitches = sorted({note.midi for note in listed} & set(stems))
     _check_stems(stems, pitches, len(y), sr)
 
+    rows = [_note(note) for note in notes]
+    key, base = _digest(np.ascontiguousarray(y, np.float32)), _digest(json.dumps(rows).encode())
     y = np.asarray(y[first:last], np.float32)
     floor = float(np.abs(y).max(initial=0)) * 10 ** (FLOOR_DB / 20)
     clips = {}
@@ -134,7 +139,10 @@ def write_page(path, sound, notes, stems, roll, *, span=None):
             "offset": start,
             "recording": recording,
             "pitches": pitch_sounds,
-            "notes": [_note(note, start, stop) for note in listed],
+            "list": rows,
+            "key": key,
+            "base": base,
+            "command": command,
             "roll": _picture(roll, pitches, start, stop),
             "tone": _tone(),
         }
@@ -285,18 +293,11 @@ def _tone():
 # --- Notes and picture ------------------------------------------------------------------------------
 
 
-def _note(note, start, stop):
-    """A note as the page reads it; times from the page's beginning, in s."""
-    doubtful = note.confidence < notes.DOUBTFUL
-    return {
-        "name": note.note,
-        "midi": note.midi,
-        "f0": round(float(note.f0), 3),
-        "onset": round(max(note.onset - start, 0.0), 4),
-        "offset": round(min(note.offset, stop) - start, 4),
-        "level": round(float(note.level_db), 2),
-        "doubtful": doubtful,
-    }
+def _note(note):
+    """A note as the page reads it: as :func:`notes.write_notes_csv` rounds it, from the recording's beginning."""
+    times = round(float(note.onset), 3), round(float(note.offset), 3)
+    level, sure = round(float(note.level_db), 1), round(float(note.confidence), 2)
+    return [note.midi, round(float(note.f0), 3), *times, level, sure, int(note.confidence < notes.DOUBTFUL)]
 
 
 def _picture(roll, pitches, start, stop):
@@ -317,7 +318,6 @@ def _picture(roll, pitches, start, stop):
         "png": "data:image/png;base64," + _base64(_png(picture)),
         "lowest": shown[0],
         "rows": len(picture),
-        "names": [pitch.note_name(midi) for midi in range(shown[0], shown[-1] + 1)],
         "start": (frames.start - 0.5) * roll.frame - start,  # left edge of the first column, s
         "column": step * roll.frame,  # s
         "range": span,  # dB
@@ -326,42 +326,41 @@ def _picture(roll, pitches, start, stop):
 
 
 def _png(pixels):
-    """A greyscale PNG of pixels [shape=(height, width), uint8]; no time and no software's name in it."""
-    height, width = pixels.shape
-    rows = np.pad(pixels, ((0, 0), (1, 0))).tobytes()  # each row begins with its filter's number, 0
-    header = np.array([width, height], ">u4").tobytes() + bytes([8, 0, 0, 0, 0])
-    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*chunk) for chunk in chunks)
+    """A PNG of grey pixels [shape=(height, width), uint8], without a software's name in it."""
+    from matplotlib.image import imsave
 
-
-def _chunk(name, data):
-    return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+    file = io.BytesIO()
+    imsave(file, pixels, cmap="gray", vmin=0, vmax=255, format="png", metadata={"Software": None})
+    return file.getvalue()
 
 
 # --- HTML -------------------------------------------------------------------------------------------
 
 
 def _html(page):
-    """The page's bytes: the template with the script and the data in it, and a policy that admits nothing else."""
-    script = SCRIPT.read_text(encoding="utf-8")
-    template = TEMPLATE.read_text(encoding="utf-8")
-    style = template.partition("<style>")[2].partition("</style>")[0]
+    """The page's bytes: its parts and the data joined, and a policy that admits nothing else."""
+    script = "".join(_part(f"{name}.js") for name in SCRIPTS)
+    style = _part("page.css")
     policy = (
-        f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src 'sha256-{_digest(script.encode())}'; "
+        f"style-src 'sha256-{_digest(style.encode())}'; img-src data:; base-uri 'none'; form-action 'none'"
     )
     data = json.dumps(page, separators=(",", ":")).replace("<", "\\u003c")  # no text can end the element that it is in
-    parts = {"{{policy}}": policy, "{{script}}": script, "{{data}}": data}
-    for mark, part in parts.items():
-        before, found, after = template.partition(mark)
+    before, html = "", _part("page.html")
+    for mark, part in {"policy": policy, "style": style, "data": data, "script": script}.items():
+        head, found, html = html.partition("{{" + mark + "}}")
         if not found:
-            raise ValueError(f"{TEMPLATE.name}: got no {mark}")
-        template = before + part + after
-    return template.encode("utf-8")
+            raise ValueError(f"page.html: got no {mark}")
+        before += head + part
+    return (before + html).encode()
 
 
-def _digest(text):
-    return f"'sha256-{_base64(hashlib.sha256(text.encode('utf-8')).digest())}'"
+def _part(name):
+    return (PARTS / name).read_text(encoding="utf-8")
+
+
+def _digest(data):
+    return _base64(hashlib.sha256(data).digest())
 
 
 # --- Checks -----------------------------------------------------------------------------------------
@@ -389,8 +388,6 @@ def _check_stems(stems, pitches, n_samples, sr):
     import soundfile
 
     for midi in pitches:
-        if midi not in stems:
-            raise ValueError(f"stems: got none of {pitch.note_name(midi)}, expected one of each listed pitch")
         shape = np.shape(stems[midi]) if isinstance(stems[midi], np.ndarray) else None
         if shape is None:
             info = soundfile.info(stems[midi])

@@ -30,8 +30,9 @@ import utils
 from piano import blocks
 
 BLOCK, CONTEXT = 64, 16  # frames smoothed at a time, and frames before and after that they are smoothed with
-N_BLOCKS = 10  # at most, spread over the recording, that rotations and energies are measured in
+N_BLOCKS = 6  # at most, spread over the recording, that rotations and energies are measured in
 N_SWEEPS = 200  # of NMF at most; most frames are at rest long before
+LEAST_SHARE = 1e-3  # of a bin's energy in some frame, from which on what a note shows there counts
 MOST_CHANGE = 10.0  # of a bin of a spectrum, by what the smoothed notes show
 N_TRACKED = 6  # notes of a bin, the strongest of a block, that keep a phase there; the rest are Wiener-filtered
 COHERENCE = 0.985  # the largest rho: a template is steadier than the same note in a recording
@@ -61,19 +62,19 @@ def measure_rotation(Y):
     first = int(np.argmax(loudness))
     quiet = np.flatnonzero(loudness[first:] < loudness[first] * 10 ** (TEMPLATE_DB / 10))
     Y = Y[:, first : first + quiet[0] if len(quiet) else None].astype(np.complex128)
-    return _rotation(*_correlations(Y)[:3]).astype(np.complex64)
+    return _rotation(*_correlations(Y.T)[:3]).astype(np.complex64)
 
 
-def _correlations(X, steady=True):
-    """Of notes over the frames, the last axis, where they are ``steady`` since the last one [shape=(5, ...), complex].
+def _correlations(x, steady=True):
+    """Of a note over its frames, the first axis, where it is ``steady`` since the last one [shape=(5, K), complex].
 
     Sums of x_m conj(x_(m-1)), ``|x_m|^2``, ``|x_(m-1)|^2``, ``|x_m x_(m-1)|`` and its square.
     """
-    now, before = X[..., 1:] * steady, X[..., :-1] * steady
-    turns = now * before.conj()
-    sizes = np.abs(turns)
-    energies = (np.sum(np.abs(x) ** 2, axis=-1) for x in (now, before))
-    return np.stack([turns.sum(axis=-1), *energies, sizes.sum(axis=-1), np.sum(sizes**2, axis=-1)])
+    energy = x.real**2 + x.imag**2
+    now, before = energy[1:] * steady, energy[:-1] * steady
+    squares = now * before
+    sums = np.sum(x[1:] * x[:-1].conj() * steady, axis=0), *(e.sum(axis=0) for e in (now, before))
+    return np.stack([*sums, np.sqrt(squares).sum(axis=0), squares.sum(axis=0)])
 
 
 def _rotation(cross, now, before):
@@ -231,10 +232,14 @@ def _smoothed_block(job, *, H, rotation, note_of):
     """U, P and the rows of P of one block, see :class:`utils.Part`; silent notes have none."""
     frames, U, limits = job
     notes, X = smoothed_notes(frames.read(), H, U, rotation, note_of, limits)
-    P = blocks.in_threads(utils.unit_phase, X.transpose(0, 2, 1))
-    row = np.full(len(H.T), len(notes))
+    blocks.in_threads(_to_unit, X)
+    row = np.full(len(H.T), -1)  # of a silent note any phase will do
     row[np.isin(note_of, notes)] = np.searchsorted(notes, note_of[np.isin(note_of, notes)])
-    return U[:, slice(*limits)], np.stack([*P, np.ones_like(P[0])]).transpose(0, 2, 1), row
+    return U[:, slice(*limits)], X, row
+
+
+def _to_unit(x):
+    x[:] = utils.unit_phase(x)
 
 
 def _told_block(job, *, H, rotation, note_of):
@@ -255,15 +260,17 @@ def _told_block(job, *, H, rotation, note_of):
     U = U[:, slice(*limits)]
 
     columns = [np.flatnonzero(note_of == note) for note in notes]
-    A = np.stack(blocks.in_threads(lambda l: H[:, l] @ U[l], columns))
-    total = np.maximum(np.sum(A**2, axis=0), utils.floor_of(H.dtype) ** 2)
+    A = np.stack(blocks.in_threads(lambda l: U[l].T @ H[:, l].T, columns))  # frame first, as X lies in memory
+    floor = utils.floor_of(H.dtype)
+    total = np.maximum(np.einsum("nmk,nmk->mk", A, A), floor**2)
 
     def add(i):
-        a, u = A[i], U[columns[i]].T
-        turns[:, notes[i]] = _correlations(X[i], (a[:, 1:] <= a[:, :-1]) & (a[:, 1:] > 0))
-        unsure = (1 - np.abs(rotation[:, [notes[i]]]) ** 2) * a * (1 - a**2 / total)
-        a = np.maximum(a, utils.floor_of(H.dtype))
-        energies[:, :, columns[i]] = (np.abs(X[i]) ** 2 / a + unsure) @ u, a @ u
+        k = np.flatnonzero((A[i] ** 2 > LEAST_SHARE * total).any(axis=0))
+        x, a, u = X[i].T[:, k], A[i][:, k], U[columns[i]]
+        turns[:, notes[i], k] = _correlations(x, (a[1:] <= a[:-1]) & (a[1:] > 0))
+        unsure = (1 - np.abs(rotation[k, notes[i]]) ** 2) * a * (1 - a**2 / total[:, k])
+        energy = (x.real**2 + x.imag**2) / np.maximum(a, floor) + unsure
+        energies[:, k[:, None], columns[i]] = (u @ energy).T, (u @ a).T
 
     blocks.in_threads(add, range(len(notes)))
     return turns, energies
@@ -332,21 +339,28 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, first, X):
     """
     n_notes, (n_bins, n_frames), last = len(X), Y.shape, first + X.shape[2]
     n = min(n_tracked, n_notes)
-    r, g, ahead = np.zeros((3, n_frames, n), np.complex128)
-    innovation, z = np.zeros((2, n_frames), np.complex128)
-    model, total, rest = np.zeros((3, n_frames))
-    variance, energy = np.zeros((n_notes, n_frames)), np.zeros(n_notes)
+    r, g = np.empty((n_frames, n), np.complex128), np.empty((n_frames, n), np.complex128)
+    ahead, x, V = np.empty((n_frames, n), np.complex128), np.zeros(n, np.complex128), np.zeros((n, n), np.complex128)
+    innovation, z = np.empty(n_frames, np.complex128), np.empty(n_frames, np.complex128)
+    model, total, rest = np.empty(n_frames), np.empty(n_frames), np.empty(n_frames)
+    variance, energy = np.empty((n_notes, n_frames)), np.empty(n_notes)
     tile = np.zeros((n_notes, n_bins, last - first), np.complex64)  # of X, whose frames lie far apart
-    tracked = np.zeros(n, np.int64)
-    s_before = 0.0
+    tracked, s_before = np.empty(n, np.int64), 0.0
     for k in range(n_bins):
-        if not Y[k].any():
+        sounds = False
+        for m in range(n_frames):
+            sounds = sounds or Y[k, m] != 0
+            model[m] = total[m] = 0.0
+        if not sounds:
             continue
-        variance[:], model[:], total[:] = 0.0, 0.0, 0.0
+        for note in range(n_notes):
+            for m in range(n_frames):
+                variance[note, m] = 0.0
         for l in range(len(note_of)):
             a, h = variance[note_of[l]], H[k, l]
             for m in range(n_frames):
                 a[m] += h * U[l, m]
+        least = 1e-200  # keeps what is divided by from zero
         for note in range(n_notes):
             a = variance[note]
             sum_of_note = 0.0
@@ -355,7 +369,7 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, first, X):
                 a[m] *= a[m]
                 sum_of_note += a[m]
             energy[note] = sum_of_note
-        least = 1e-12 * energy.sum() / n_frames + 1e-200  # keeps what is divided by from zero
+            least += 1e-12 * sum_of_note / n_frames
         for note in range(n_notes):
             a = variance[note]
             for m in range(n_frames):
@@ -364,15 +378,17 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, first, X):
         for m in range(n_frames):
             rest[m] = total[m]
         for i in range(n):
-            tracked[i] = np.argmax(energy)
-            energy[tracked[i]] = -1.0
+            loudest = 0
+            for note in range(n_notes):
+                if energy[note] > energy[loudest]:
+                    loudest = note
+            tracked[i], energy[loudest] = loudest, -1.0
             for m in range(n_frames):
                 rest[m] -= variance[tracked[i], m]
         for m in range(n_frames):
             rest[m] = max(rest[m], 0.0)
 
-        x, V = np.zeros(n, np.complex128), np.zeros((n, n), np.complex128)
-        for m in range(n_frames):
+        for m in range(n_frames):  # nothing is left of x and V of another bin, for r is zero in the first frame
             s, e = rest[m] + max(0.0, np.abs(Y[k, m]) - model[m]) ** 2, Y[k, m]
             for i in range(n):  # what the frame before has told of V, how V goes on, and V 1, in one pass
                 now, before = variance[tracked[i], m], variance[tracked[i], max(m - 1, 0)]
@@ -398,7 +414,8 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, first, X):
                 g[m, i] /= s
             s_before = s
 
-        x[:] = 0.0
+        for i in range(n):
+            x[i] = 0.0
         for m in range(n_frames - 1, -1, -1):  # x is now the sum of z ahead, turned back to this frame
             z[m] = innovation[m]
             for i in range(n):
@@ -407,7 +424,6 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, first, X):
                 ahead[m, i] = x[i] + z[m]
                 x[i] = np.conj(r[m, i]) * ahead[m, i]
 
-        x[:] = 0.0
         for m in range(n_frames):  # x is now what the frames before give, turned on to this one
             left = Y[k, m] - rest[m] * z[m]
             for i in range(n):

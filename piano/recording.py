@@ -5,8 +5,8 @@ Everything here works block by block, so memory does not grow with the length of
 
 import contextlib
 import functools
+import logging
 import os
-import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,15 +14,18 @@ from pathlib import Path
 import numpy as np
 
 import utils
-from piano import blocks, files, outputs
+from piano import blocks, files, results
 from piano.basis import load_description
 from utils import InputError
+
+log = logging.getLogger(__name__)
 
 # Of sounds that soundfile reads too, beside the names of its formats, or ffmpeg.
 MORE_SUFFIXES = {".aif", ".aifc", ".oga", ".opus", ".snd", ".m4a", ".aac", ".mp4"}
 SAMPLES = 2**18  # that are read or written at a time
 MP3_FRAME = 1152  # samples; to within one, the length of an MP3 is a guess where no header tells it
 FRAMES = 128  # that are transformed or masked at a time
+SOFTEST = 1e-31  # largest sample of a sound, and its inverse: squares of what lies beyond have no single precision
 CANCELLED = 1e-4  # share of the loudest channel's energy, -40 dB, below which a mix has lost the sound
 
 
@@ -46,10 +49,10 @@ def audio_files(folder):
 
 def inputs_in(folder, spectrograms=True):
     """Paths of the sounds in ``folder``, and of the ``.npy`` files; those that a run has left there are none."""
-    results = outputs.left_in(folder)
+    left = results.left_in(folder)
     arrays = [path for path in folder.glob("[!.]*.npy") if files.kind(path) == files.ARRAY] if spectrograms else []
     found = sorted(set(audio_files(folder)) | set(arrays))
-    return [path for path in found if path.name not in results]
+    return [path for path in found if path.name not in left]
 
 
 def duration(path):
@@ -84,7 +87,7 @@ def read_blocks(path, sr, folder, told=False):
         with files.opened(path, folder) as file:
             loudest = _loudest_where_cancelled(file)
         if loudest is not None and not told:
-            print(f"{path}: its channels cancel in the mix, channel {loudest + 1} is taken alone", file=sys.stderr)
+            log.warning(f"{path}: its channels cancel in the mix, channel {loudest + 1} is taken alone")
         with files.opened(path, folder) as file:
             resampler = soxr.ResampleStream(file.samplerate, sr, 1, dtype="float32")
             for block in _channels(file, chatter):
@@ -96,7 +99,8 @@ def read_blocks(path, sr, folder, told=False):
             if file.samplerate != sr:
                 yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
             if file.frames > n_samples + (MP3_FRAME if file.format == "MP3" else 0):
-                raise InputError(f"{path}: got {n_samples} samples, expected the {file.frames} of its header")
+                expected = f"the {file.frames} of its header (is it damaged, or cut short?)"
+                raise InputError(f"{path}: got {n_samples} samples, expected {expected}")
     except (OSError, UnicodeError, soundfile.SoundFileError) as error:
         raise InputError(f"{path}: cannot be read as audio ({error}), expected a sound file") from None
     if n_samples == 0:
@@ -267,11 +271,19 @@ def open_recording(path, basis, folder):
         if basis.sr is None:
             raise InputError(f"{path}: got a sound, expected fixed_basis.json beside the basis (or --sr) to go with it")
         y = load_mapped(path, basis.sr, folder)
+        _check_level(y, path)
         Y = _mapped_stft(y, basis.n_fft, basis.hop, folder)
         with files.opened(path, folder) as file:
             own = file.samplerate, file.channels
     utils.check_bins(Y, basis.H, path, basis.files[0])
     return Recording(path, Y, y, basis.sr, basis.sr, basis.n_fft, basis.hop, folder, *own)
+
+
+def _check_level(y, path):
+    parts = blocks.frame_slices(len(y), SAMPLES)
+    peak = max(float(np.abs(blocks.read_frames(y, part)).max()) for part in parts)
+    if peak and not SOFTEST < peak < 1 / SOFTEST:
+        raise InputError(f"{path}: got samples of {peak:.1g} at most, expected about 1 (is it damaged?)")
 
 
 def _is_described(path, shape):

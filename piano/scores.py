@@ -1,4 +1,6 @@
-"""A score in time of its own, matched with a recording by dynamic time warping [1]_ of what is struck.
+"""The list of notes of a recording: found, or given in its time, or in a time of its own.
+
+A score in a time of its own is matched with a recording by dynamic time warping [1]_ of what is struck.
 
 Both are lists of onsets. Each is turned into features: the keys that were struck of late, and their pitch classes. The
 path through both that differs least is found twice: roughly over all of it, then finely in windows along the first.
@@ -8,13 +10,18 @@ References
 .. [1] Ewert, Müller, Grosche, "High resolution audio synchronization using chroma onset features", ICASSP 2009.
 """
 
+import logging
 import math
 from typing import NamedTuple
 
 import numpy as np
 
-from piano import events
+from piano import events, notes, pitch
+from piano.basis import patterns_path
+from piano.recording import sound_at
 from utils import InputError
+
+log = logging.getLogger(__name__)
 
 COARSE_S, COARSE_DECAY_S = 0.19, 0.3  # of the rough path: its frame, and the time in which an onset dies away
 FINE_S, FINE_DECAY_S = events.HOP / events.SR, 0.15  # of the fine one; fitted to ten pieces played with rubato
@@ -51,6 +58,84 @@ class Alignment(NamedTuple):
         missing = f"; {np.sum(~inside)} notes lie beyond the recording" if not inside.all() else ""
         begins = f"{score[0]:.2f} s of the score is {recording[0]:.2f} s of the recording"
         return f"{begins}, played at {tempo:.2f} of its tempo{missing}"
+
+
+def listed_notes(recording, basis, path=None, *, progress=None, map=None):
+    """Notes of a sound by the event model, or as a list has them that is given.
+
+    Parameters
+    ----------
+    recording : Recording
+    basis : Basis
+    path : str or Path, optional
+        Of the list: a table, which is believed, see :func:`notes.believed`; or MIDI, which is matched first.
+    progress, map
+        As for :func:`events.find_events`.
+
+    Returns
+    -------
+    list of Note or None
+        In order of onset, then of pitch; None where only activations can tell.
+    Alignment or None
+        Of MIDI.
+
+    Raises
+    ------
+    InputError
+        If the list cannot be read, is none of this recording, or the basis has no patterns to hear it by.
+    """
+    score, patterns = read_given(path, basis) if path else None, patterns_path(basis.files[0]).name
+    if recording.y is None or basis.patterns is None:
+        if score is not None:
+            raise InputError(f"--score: got no sound with patterns of notes, expected a sound and {patterns}")
+        if recording.y is not None and basis.columns:
+            log.info(f"notes are listed by activations alone; for a better list make_init_H.py learns {patterns}")
+        return None, None
+    y, alignment = sound_at(recording, notes.EVENT_SR), None
+    if score is not None and notes.is_midi(path):
+        score, alignment = align(score, y, basis, map=map)
+        log.info(f"{path}: {alignment.in_words()}")
+    elif score is not None:
+        score = within(score, len(y) / notes.EVENT_SR, path)
+    found = notes.listed(y, basis, score, progress=progress, map=map)
+    if score is not None:
+        heard = sum(note.confidence >= notes.HEARD for note in found)
+        log.info(f"{heard} of the {len(found)} notes of {path} were heard; all are listed")
+        return found, alignment
+    beyond = log.isEnabledFor(logging.INFO) and notes.played_beyond(y, basis, map=map)  # which takes its time
+    if beyond:
+        names = ", ".join(pitch.note_name(midi) for midi in beyond)
+        log.info(f"{names}: played, but no key of the basis (make_init_H.py --keys A0 C8 gives it all keys)")
+    if not found and recording.Y.energy:
+        why = "what is heard is no nearer to this piano's notes than noise is (much noise, clipping, a glitch?)"
+        log.info(f"{recording.path}: no notes are listed: {why}")
+    return found, None
+
+
+def read_given(path, basis):
+    """Notes of a list that the basis has keys for, each once; those beyond are named, and left to the residual."""
+    listed = notes.read_score(path)
+    score = notes.without_repeats(listed)
+    if len(score) < len(listed):
+        log.info(f"{path}: {len(listed) - len(score)} notes are listed twice and count once")
+    beyond = sorted({note.midi for note in score} - set(basis.notes))
+    if beyond:
+        names = ", ".join(pitch.note_name(midi) for midi in beyond)
+        log.info(f"{path}: {names} lie beyond the keys of the basis and are left to the residual")
+    kept = [note for note in score if note.midi not in beyond]
+    if not kept:
+        raise InputError(f"{path}: got no note that the basis has a key for, expected a score of this piano")
+    return kept
+
+
+def within(score, seconds, path):
+    """Notes of a list that begin before the recording ends."""
+    kept = [note for note in score if note.onset < seconds]
+    if not kept:
+        raise InputError(f"{path}: got no note before {seconds:.2f} s, where the recording ends")
+    if len(kept) < len(score):
+        log.info(f"{path}: {len(score) - len(kept)} notes begin after the recording and are left out")
+    return kept
 
 
 def align(score, y, basis, *, map=None):

@@ -13,7 +13,7 @@ import soundfile
 import CNMF
 import make_init_H
 import NMF
-from piano import outputs
+from piano import results
 from piano.recording import SAMPLES, load
 
 pytestmark = pytest.mark.same_everywhere("compares messages")
@@ -453,7 +453,6 @@ TABLE = {
         f"adapt {text}": (BOTH, [*RUN, "--adapt", text], None, f"--adapt: got '{text}', expected")
         for text in ("0", "-1", "nan", "inf", "much")
     },
-    "nothing": ((*BOTH, make_init_H), [], None, "the following arguments are required"),
     "too much": ((make_init_H,), ["templates", "x"], None, "unrecognized arguments: x"),
     "order": (BOTH, [*RUN, "x.npy"], None, "N_ITER: got 'basis.npy', expected a whole number"),
     "keys": (BASIS, ["notes", "--keys", "C8", "A0"], None, "--keys: got C8 A0, expected the lower key first: A0 C8"),
@@ -470,6 +469,12 @@ TABLE = {
             ("spec.npy", "basis.npy", "spec.npy"),
         )
     },
+    "one frame to be heard": (
+        BOTH,
+        ["one.npy", *RUN[1:], "--stems"],
+        save("one.npy", lambda rng: np.ones((K, 1)) + 0j),
+        "one.npy: got a single frame, expected more of them to make a sound",
+    ),
     "a folder and nothing else": (
         BOTH,
         ["empty"],
@@ -611,9 +616,9 @@ def folder(tmp_path, monkeypatch, rng, templates):
     shutil.copyfile(templates[60 - 36], tmp_path / "notes" / "C4.wav")
     (tmp_path / "mine.txt").write_text("mine")
     for script, name in (("make_init_H.py", "fixed_basis.npy"), ("NMF.py", "cost.npy")):
-        with outputs.reserved_folder(tmp_path) as workspace, outputs.output_folder(workspace) as results:
-            (results / name).write_text("old")
-            outputs.write_record(results, script, [], [], seed=0, stft=None)
+        with results.reserved_folder(tmp_path) as workspace, results.output_folder(workspace) as folder:
+            (folder / name).write_text("old")
+            results.write_record(folder, script, [], [], seed=0, stft=None)
     return tmp_path
 
 
@@ -732,13 +737,13 @@ def test_a_name_that_is_no_utf_8_is_told_in_a_sentence(folder, root, script):
 @pytest.mark.parametrize("name", ["spec.npy", "x.wav"])
 @pytest.mark.parametrize("script", BOTH)
 def test_what_a_run_will_write_is_known_before_it_works(folder, rng, monkeypatch, script, name, described, options):
-    told, reserved_folder = [], outputs.reserved_folder
+    told, reserved_folder = [], results.reserved_folder
 
     def reserve(path, names, **rest):
         told.extend(names)
         return reserved_folder(path, names, **rest)
 
-    monkeypatch.setattr(outputs, "reserved_folder", reserve)
+    monkeypatch.setattr(results, "reserved_folder", reserve)
     recording("x.wav", lambda rng: 0.5 * np.sin(np.arange(4000)))(folder, rng)
     if not described:
         (folder / "basis.json").unlink()
@@ -823,17 +828,10 @@ def test_the_mean_of_other_channels_is_taken(tmp_path, rng, capsys, channels):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(
-    ("name", "prepare"),
-    [
-        ("x.wav", recording("x.wav", lambda rng: np.zeros(4000))),
-        ("one.npy", save("one.npy", lambda rng: np.ones((K, 1)) + 0j)),
-    ],
-)
 @pytest.mark.parametrize("script", BOTH)
-def test_stems_of_nothing_do_not_say_how_well_they_add_up(folder, rng, capsys, script, name, prepare):
-    prepare(folder, rng)
-    script.main([name, *RUN[1:], "--stems"])
+def test_stems_of_nothing_do_not_say_how_well_they_add_up(folder, rng, capsys, script):
+    recording("x.wav", lambda rng: np.zeros(4000))(folder, rng)
+    script.main(["x.wav", *RUN[1:], "--stems"])
     assert "and a residual. They are silent, as the recording is.\n" in capsys.readouterr().err
 
 

@@ -182,6 +182,24 @@ def test_the_table_of_what_is_left_out_has_the_largest_changes(separation, case)
     assert "| tuning | 7.00 | 6.00 | -3.00 (scale, sines) | +1.00 (fugue, sines) |" in table
 
 
+def test_iterations_change_cost_and_sound_as_the_command_would(separation, case, tmp_path, drawn, monkeypatch):
+    monkeypatch.setattr(separation, "listed", lambda *_: case.played)
+    cost, means = separation.measure_iterations(case)
+    assert len(cost) == separation.ITERATIONS[-1]
+    assert (np.diff(cost) <= 1e-6 * cost[0]).all()
+    whole = separation.setting_of(separation.RECOMMENDED)  # its 200 iterations, measured as elsewhere
+    estimates = separation.separate(whole, case.y, case.stems, case.basis, {"listed": case.played})
+    assert means[-1] == pytest.approx(np.mean(separation.figures(case.stems, estimates, case.y)[0]), abs=1e-3)
+
+    results = [(case, (cost, means)), (case._replace(piece="fugue"), (cost / 2, means))]
+    assert f"| fugue, sines | {cost[0] / 2:.4f} / {means[0]:.2f} |" in separation.iterations_table(results)
+    separation.draw_iterations(tmp_path / "iterations.png", results)
+    of_cost, of_sdr = drawn["iterations.png"].axes
+    assert [len(axes.lines) for axes in (of_cost, of_sdr)] == [2, 2]
+    assert of_sdr.lines[0].get_ydata().tolist() == means
+    assert of_cost.lines[1].get_xydata()[-1].tolist() == [200, cost[-1] / 2]
+
+
 # --- Speed --------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ import CNMF
 import make_init_H
 import NMF
 import utils
-from piano import cli, figures
+from piano import adapt, cli, figures
 from piano.basis import Basis
 
 pytestmark = pytest.mark.same_everywhere("compares names and words; what is computed, other files test")
@@ -427,7 +427,7 @@ def test_a_loss_without_coordinate_descent_says_so_in_one_line(files, root):
 @pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler", "itakura-saito"])
 def test_the_list_has_a_say_in_the_losses_that_know_a_prior(files, monkeypatch, loss):
     priors, nmf, prior = [], utils.nmf, (np.ones((L, M), np.float32), 0.1)
-    monkeypatch.setattr(cli, "adapted_basis", lambda recording, basis, *_: (basis, 1.0, prior))
+    monkeypatch.setattr(adapt, "adapt_basis", lambda Y, basis, *_, **__: (basis, 1.0, prior))
     monkeypatch.setattr(utils, "nmf", lambda *args, **options: priors.append(options["prior"]) or nmf(*args, **options))
     NMF.main(["spec.npy", "2", "fixed_basis.npy", "--adapt", "1", "--loss", loss])
     assert len(priors) == 1

@@ -46,7 +46,7 @@ def test_killed_runs_leave_the_earlier_results_or_their_own(root):
     [
         ("CNMF.py", [], "out/phase_calc.npy"),
         ("CNMF.py", ["--no-phase"], "out/reconst.npy"),
-        ("NMF.py", ["--stems", "--subtype", "DOUBLE"], None),
+        ("NMF.py", ["--stems", "--format", "wav", "--subtype", "DOUBLE"], None),
         ("NMF.py", [], "out/learning_curve_CNMF.png"),
     ],
 )
@@ -94,7 +94,7 @@ def test_two_runs_into_one_folder_do_not_mix(files, root, faults):
 
 def test_results_that_are_not_asked_for_again_go(files):
     assert (files / "out" / "phase_calc.npy").exists()
-    assert soundfile.info(files / "out" / "stems" / "residual.wav").samplerate == 8000
+    assert soundfile.info(files / "out" / "stems" / "residual.flac").samplerate == 8000
     CNMF.main(["spec.npy", "2", "basis.npy", "-o", "out", "--no-phase"])
     assert {path.name for path in (files / "out").iterdir()} == {
         *("activation.png", "activation_calc.npy", "basis_calc.npy", "cost.npy"),

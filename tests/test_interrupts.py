@@ -54,23 +54,6 @@ def test_every_loop_heeds_it(files, root, tmp_path, command):
     assert not list(tmp_path.iterdir())
 
 
-def test_refinement_heeds_it(files, root, tmp_path):
-    code = (
-        "import numpy as np, signal, threading, time, utils\n"
-        "from piano import phase\n"
-        "rng = np.random.default_rng(0)\n"
-        "H, Y = rng.random((9, 3)), rng.standard_normal((9, 40)) + 1j\n"
-        "job = (lambda: Y), rng.random((3, 40)), 0, 40\n"
-        "options = dict(H=H, rotation=0.5 * H + 0j, note_of=np.arange(3), weight=1e-5)\n"
-        "phase._sinusoidal_block(job, n_iter=1, results='model', **options)\n"
-        "threading.Timer(1, signal.raise_signal, [signal.SIGINT]).start()\n"
-        "phase._sinusoidal_block(job, n_iter=10**7, results='model', **options)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
-    assert done.returncode == -signal.SIGINT
-    assert done.stderr.endswith("KeyboardInterrupt\n")
-
-
 @pytest.mark.parametrize("script", ["NMF.py", "CNMF.py", "make_init_H.py"])
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.2])
 def test_imports_end_without_a_traceback(files, root, tmp_path, script, delay):
@@ -105,6 +88,19 @@ def test_it_is_raised_again_where_nobody_could_catch_it(root):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stderr) == (130, MESSAGE)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_an_import_cannot_swallow_it(root, tmp_path, name):
+    """Modules that Cython made begin like this."""
+    module = f"import os, signal\ntry:\n    os.kill(os.getpid(), signal.{name})\nexcept BaseException:\n    pass\n"
+    (tmp_path / "swallows.py").write_text(module)
+    main = "def main():\n    import swallows\n    time.sleep(60)\n"
+    code = f"import sys, time\nfrom piano import cli\n{main}sys.exit(cli.run(main))"
+    environment = os.environ | {"PYTHONPATH": f"{root}:{tmp_path}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 128 + getattr(signal, name)
+    assert done.stderr == (MESSAGE if name == "SIGINT" else "")
 
 
 def test_where_it_is_ignored_it_stays_so(root):

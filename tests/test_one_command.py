@@ -1,6 +1,7 @@
 """A sound and nothing else: the suite's own basis, learnt once; folders as inputs; where each input's results go."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -74,16 +75,20 @@ def test_words_are_told_apart(words, inputs, n_iter, named):
 # --- The suite's own basis ---
 
 
-def test_it_is_what_make_init_h_learns_from_the_suites_templates(folder, root):
-    said = []
-    path = learn.suite_basis(said.append)
-    assert said == ["learning the 60 notes of basis_wav_piano; only the first run does that ..."]
+def test_it_is_what_make_init_h_learns_from_the_suites_templates(folder, root, caplog):
+    caplog.set_level("INFO")
+    logging.getLogger("piano").propagate = True  # a command before may have turned it to the terminal
+    logging.getLogger("piano").setLevel("INFO")
+    path = learn.suite_basis()
+    said = "learning the 60 notes of basis_wav_piano; only the first run does that ..."
+    assert said in caplog.messages
     make_init_H.main(f"{root / 'basis_wav_piano'} --states 2 --n-fft 8192 --keys A0 C8 -o out --quiet".split())
     for name in ("fixed_basis.npy", "fixed_basis_rotation.npy", "fixed_basis_patterns.npy", "fixed_basis.json"):
         assert (path.parent / name).read_bytes() == (folder / "out" / name).read_bytes()
     assert list(basis.load(path).notes) == list(range(21, 109))
-    assert learn.suite_basis(said.append) == path
-    assert len(said) == 1
+    caplog.clear()
+    assert learn.suite_basis() == path
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize("script", [NMF, CNMF])
@@ -102,24 +107,24 @@ def test_a_sound_is_all_that_is_needed(folder, few_templates, capsys, script):
 
 
 def test_it_is_learnt_anew_where_templates_or_options_differ(folder, few_templates, monkeypatch):
-    paths = [learn.suite_basis(print)]
+    paths = [learn.suite_basis()]
     (few_templates / "060_C4.wav").unlink()
-    paths.append(learn.suite_basis(print))
+    paths.append(learn.suite_basis())
     monkeypatch.setitem(learn.OPTIONS, "states", 2)
-    paths.append(learn.suite_basis(print))
-    monkeypatch.setattr(learn.outputs, "VERSION", "99")
-    paths.append(learn.suite_basis(print))
+    paths.append(learn.suite_basis())
+    monkeypatch.setattr(learn.results, "VERSION", "99")
+    paths.append(learn.suite_basis())
     assert len(set(paths)) == 4
     assert [basis.load(path).H.shape[1] for path in paths] == [4, 4, 8, 8]
 
 
 def test_a_spoilt_one_is_made_again(folder, few_templates):
-    path = learn.suite_basis(print)
+    path = learn.suite_basis()
     whole = {file.name: file.read_bytes() for file in path.parent.iterdir()}
     for name in whole:
         for spoil in (Path.unlink, lambda file: file.write_bytes(b"")):
             spoil(path.parent / name)
-            assert learn.suite_basis(print) == path
+            assert learn.suite_basis() == path
             assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == whole
 
 
@@ -128,7 +133,7 @@ def test_two_first_runs_at_once_both_end_well(folder, root):
     code = (
         "import sys; from pathlib import Path; from piano import learn\n"
         "learn.OPTIONS = {'n_fft': 2048, 'keys': (57, 60)}\n"
-        "print(learn.suite_basis(lambda line: None))\n"
+        "print(learn.suite_basis())\n"
     )
     environment = os.environ | {"PYTHONPATH": str(root)}
     runs = [subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=-1, text=True) for _ in range(2)]

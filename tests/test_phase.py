@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import utils
-from piano import phase, recording, stems
+from piano import phase, recording, separate
 from piano.basis import Basis
 
 SR, N_FFT, HOP = 22050, 2048, 512
@@ -339,7 +339,7 @@ def test_the_sound_follows_the_sweeps_and_the_penalty(rng):
     heard = []
     for n_iter, options in ((1, {}), (30, {}), (30, {"sparsity": 1.0}), (30, {"thr": 0.9})):
         parts, U, F, P = decomposed(Y, piano, n_iter, **options)
-        notes = [stems.component_notes(Y[:, p.frames], piano, p, piano.notes) for p in parts]
+        notes = [separate.component_notes(Y[:, p.frames], piano, p, piano.notes) for p in parts]
         X = np.concatenate([np.stack(part) for part in notes], axis=-1)
         HU = piano.H.T[:, :, None] * U[:, None]
         expected = HU * P + HU / HU.sum(axis=0) * (Y - F)

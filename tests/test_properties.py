@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import utils
-from piano import adapt, phase, stems
+from piano import adapt, phase, separate
 from piano.basis import Basis
 
 BOUNDED = settings(max_examples=40, deadline=None, derandomize=True)
@@ -73,7 +73,7 @@ def test_complex_nmf(phase_init, problem, n_iter):
     assert falls(cost, max(2 * utils.cost_scale(Y), model), np.float64 if in_double else Y.dtype)
     for part in parts:
         frames = part.frames
-        total = sum(stems.component_notes(Y[:, frames], Basis(H), part, range(H.shape[1])))
+        total = sum(separate.component_notes(Y[:, frames], Basis(H), part, range(H.shape[1])))
         S = H.astype(float) @ part.U
         sounding = S > 1e-30  # where the model is silent, no note has a share
         size = max(S.max(), np.abs(Y[:, frames]).max())

@@ -14,7 +14,7 @@ import soundfile
 import CNMF
 import make_init_H
 import NMF
-from piano import outputs, recording
+from piano import recording, results
 
 K, L, M = 513, 20, 600  # enough for BLAS to share out
 
@@ -80,7 +80,7 @@ def test_version_is_that_of_the_suite(capsys, script):
     with pytest.raises(SystemExit) as end:
         script.main(["--version"])
     assert end.value.code == 0
-    assert capsys.readouterr().out == f"{script.__name__}.py {outputs.VERSION}\n"
+    assert capsys.readouterr().out == f"{script.__name__}.py {results.VERSION}\n"
 
 
 def test_the_record_traces_a_result_to_its_inputs(files, tmp_path, monkeypatch):

@@ -127,8 +127,6 @@ def test_silent_frames_do_not_go_through_the_updates(padded, loss, solver, monke
         return update(V, *rest, **options)
 
     monkeypatch.setitem(utils.UPDATES, (loss, solver), watched)
-    if solver == "cd":
-        monkeypatch.setitem(utils.DESCENTS, watched, utils.DESCENTS[update])
     U, _ = utils.nmf(Y, basis(), 5, loss=loss, solver=solver)
     assert sum(widths) == len(sounding)
     assert np.flatnonzero(U.any(axis=0)).tolist() == sounding.tolist()

@@ -147,7 +147,7 @@ def test_no_place_to_keep_compiled_code_is_no_error(tmp_path, root, problem):
     Y, H = problem
     np.savez(tmp_path / "problem.npz", Y=Y, H=H)
     (tmp_path / "piano").mkdir()
-    for name in ("utils.py", "piano/__init__.py", "piano/blocks.py"):
+    for name in ("utils.py", "piano/__init__.py", "piano/blocks.py", "piano/kernels.py"):
         (tmp_path / name).write_bytes((root / name).read_bytes())
     (tmp_path / "__pycache__").write_text("a file where the folder would be")
     code = (
@@ -169,8 +169,8 @@ def test_compiled_code_is_read_from_a_folder_of_ones_own_alone(tmp_path, root, m
         pytest.skip("only root can give a folder away")
     cache = tmp_path / "cache"
     code = (
-        "import utils; from piano import blocks; types = utils.SWEEP_TYPES.format(complex='complex64', real='float32');"
-        "f = blocks.compiled(utils._sweep_frames, types); print(type(f._cache).__name__, f.stats.cache_path)"
+        "from piano import kernels; f = kernels.compiled(kernels.sweep_frames, 'float32');"
+        "print(type(f._cache).__name__, f.stats.cache_path)"
     )
     environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
 

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_info
 
 import oracle
 import utils
-from piano import blocks
+from piano import blocks, kernels
 
 
 @pytest.fixture
@@ -396,7 +396,7 @@ def descend(V, H, U, rate, quiet, state):
     """Model and activations after one sweep of the kernel, which is ordinary Python; ``state`` is changed."""
     V, H, U, rate = (np.array(array.T, order="C") for array in (V, H, U, rate))
     S, floor = np.zeros_like(V), V.dtype.type(utils.floor_of(V.dtype))
-    utils._descend_bins(V, H, H.sum(axis=1), rate, V.dtype.type(quiet), S, U, state, floor, utils.AT_REST)
+    kernels.descend_bins(V, H, H.sum(axis=1), rate, V.dtype.type(quiet), S, U, state, floor, utils.AT_REST)
     return S.T, U.T
 
 

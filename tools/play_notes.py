@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import utils  # noqa: E402  after the path to it
-from piano import notes, outputs, pitch, recording  # noqa: E402
+from piano import notes, pitch, recording, results  # noqa: E402
 
 SR = 22050  # Hz
 RELEASE_S = 0.15  # time constant of a damped string, s
@@ -37,8 +37,8 @@ def main(argv=None):
     try:
         played = notes.read_score(args.list)
         sounds = play(played, read_layers(args.folder))
-        names = ["mixture.flac", outputs.STEMS]
-        with outputs.reserved_folder(args.out_dir, names) as workspace, outputs.output_folder(workspace) as folder:
+        names = ["mixture.flac", results.STEMS]
+        with results.reserved_folder(args.out_dir, names) as workspace, results.output_folder(workspace) as folder:
             write(folder, sounds)
     except utils.InputError as error:
         parser.error(str(error))
@@ -101,10 +101,10 @@ def play(played, layers):
 def write(folder, sounds):
     """Write the stems and their sum at a common gain."""
     gain = PEAK / np.abs(sum(sounds.values())).max()
-    (folder / outputs.STEMS).mkdir()
+    (folder / results.STEMS).mkdir()
     total = 0.0
     for midi, y in sounds.items():
-        path = folder / outputs.STEMS / f"{midi:03d}_{pitch.note_name(midi).replace('#', 's')}.flac"
+        path = folder / results.STEMS / f"{midi:03d}_{pitch.note_name(midi).replace('#', 's')}.flac"
         soundfile.write(path, gain * y, SR, subtype="PCM_24")
         total = total + soundfile.read(path)[0]
     soundfile.write(folder / "mixture.flac", total, SR, subtype="PCM_24")

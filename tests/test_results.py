@@ -14,19 +14,19 @@ import numpy as np
 import pytest
 
 import utils
-from piano import outputs
+from piano import results
 
 pytestmark = pytest.mark.same_everywhere("compares names and bytes of files")
 
 
 def write(path, contents, script="A.py", **options):
     """Hand ``contents``, a dict from names to texts, over to ``path``, with a record."""
-    reserved = outputs.reserved_folder(path, script=script, **options)
-    with reserved as workspace, outputs.output_folder(workspace) as folder:
+    reserved = results.reserved_folder(path, script=script, **options)
+    with reserved as workspace, results.output_folder(workspace) as folder:
         for name, text in contents.items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text)
-        outputs.write_record(folder, script, sorted(contents), [], seed=0, stft=None)
+        results.write_record(folder, script, sorted(contents), [], seed=0, stft=None)
 
 
 def texts(folder):
@@ -46,8 +46,8 @@ def record(folder):
 def test_outputs_appear_together_and_replace_what_was_there(tmp_path):
     (tmp_path / "a").write_text("old")
     (tmp_path / "other").write_text("kept")
-    reserved = outputs.reserved_folder(tmp_path, overwrite=True)
-    with reserved as workspace, outputs.output_folder(workspace) as folder:
+    reserved = results.reserved_folder(tmp_path, overwrite=True)
+    with reserved as workspace, results.output_folder(workspace) as folder:
         (folder / "a").write_text("new")
         (folder / "b").write_text("new")
         assert (tmp_path / "a").read_text() == "old"
@@ -65,7 +65,7 @@ def test_a_run_that_fails_leaves_nothing(tmp_path, error, existed):
         (target / "a").write_text("old")
 
     def fail():
-        with outputs.reserved_folder(target) as workspace, outputs.output_folder(workspace) as folder:
+        with results.reserved_folder(target) as workspace, results.output_folder(workspace) as folder:
             (folder / "a").write_text("half")
             raise error
 
@@ -81,8 +81,8 @@ def test_a_folder_in_the_place_of_an_output_stops_all_outputs(tmp_path):
     (tmp_path / "a").write_text("old")
 
     def attempt():
-        reserved = outputs.reserved_folder(tmp_path, overwrite=True)
-        with reserved as workspace, outputs.output_folder(workspace) as folder:
+        reserved = results.reserved_folder(tmp_path, overwrite=True)
+        with reserved as workspace, results.output_folder(workspace) as folder:
             (folder / "a").write_text("new")
             (folder / "b").write_text("new")
 
@@ -93,7 +93,7 @@ def test_a_folder_in_the_place_of_an_output_stops_all_outputs(tmp_path):
 
 
 def test_outputs_can_be_read_by_whom_the_umask_lets(tmp_path):
-    with outputs.reserved_folder(tmp_path / "new") as workspace, outputs.output_folder(workspace) as folder:
+    with results.reserved_folder(tmp_path / "new") as workspace, results.output_folder(workspace) as folder:
         np.save(folder / "a.npy", np.ones(3))
     (tmp_path / "plain").write_text("")
     mode = stat.S_IMODE((tmp_path / "plain").stat().st_mode)
@@ -112,14 +112,14 @@ def test_outputs_can_be_read_by_whom_the_umask_lets(tmp_path):
     ],
 )
 def test_results_that_the_disk_has_no_room_for_are_refused(tmp_path, monkeypatch, free, parts, message):
-    monkeypatch.setattr(outputs.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
-    outputs.check_space(tmp_path / "new" / "folder", {"a": free})
+    monkeypatch.setattr(results.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    results.check_space(tmp_path / "new" / "folder", {"a": free})
     with pytest.raises(utils.InputError, match=message):
-        outputs.check_space(tmp_path / "new" / "folder", parts)
+        results.check_space(tmp_path / "new" / "folder", parts)
 
 
 def test_folders_made_on_the_way_go_with_a_run_that_fails(tmp_path):
-    with pytest.raises(RuntimeError), outputs.reserved_folder(tmp_path / "a" / "b"):
+    with pytest.raises(RuntimeError), results.reserved_folder(tmp_path / "a" / "b"):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
@@ -128,11 +128,11 @@ def test_folders_made_on_the_way_go_with_a_run_that_fails(tmp_path):
 
 
 def test_a_folder_that_a_run_is_writing_to_is_refused_and_left_alone(tmp_path):
-    with outputs.reserved_folder(tmp_path) as workspace, outputs.output_folder(workspace) as folder:
+    with results.reserved_folder(tmp_path) as workspace, results.output_folder(workspace) as folder:
         (folder / "a").write_text("first")
         with pytest.raises(utils.InputError, match="another run is writing to"):
             write(tmp_path, {"a": "second"})
-        outputs.write_record(folder, "A.py", [], [], seed=0, stft=None)
+        results.write_record(folder, "A.py", [], [], seed=0, stft=None)
     assert texts(tmp_path)["a"] == "first"
     assert hidden(tmp_path) == []
     write(tmp_path, {"a": "second"})
@@ -142,13 +142,13 @@ def test_a_folder_that_a_run_is_writing_to_is_refused_and_left_alone(tmp_path):
 def test_what_a_killed_run_left_is_deleted_and_what_looks_like_it_is_not(tmp_path):
     code = (
         "import os, signal, sys\n"
-        "from piano import outputs\n"
-        "with outputs.reserved_folder(sys.argv[1]) as w, outputs.output_folder(w) as folder:\n"
+        "from piano import results\n"
+        "with results.reserved_folder(sys.argv[1]) as w, results.output_folder(w) as folder:\n"
         "    (folder / 'a').write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     (tmp_path / ".part-of my own").mkdir()
-    root = Path(outputs.__file__).parents[1]
+    root = Path(results.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=root, check=False)
     assert done.returncode == -signal.SIGKILL
     assert len(hidden(tmp_path)) == 2
@@ -189,7 +189,7 @@ def test_a_kill_at_any_step_leaves_one_runs_results_or_says_so(tmp_path):
     for step in range(100):
         folder = tmp_path / str(step)
         write(folder, OLD)
-        root = Path(outputs.__file__).parents[1]
+        root = Path(results.__file__).parents[1]
         status = subprocess.run([sys.executable, "-c", code, folder, str(step)], cwd=root, check=False).returncode
         assert status in (0, -signal.SIGKILL)
         left = texts(folder)
@@ -199,8 +199,8 @@ def test_a_kill_at_any_step_leaves_one_runs_results_or_says_so(tmp_path):
             assert "run.json" not in left
             assert half
             with pytest.raises(utils.InputError, match="half put in place"):
-                outputs.check_handed_over(folder / "a")
-        with outputs.reserved_folder(folder):  # what the next run does first
+                results.check_handed_over(folder / "a")
+        with results.reserved_folder(folder):  # what the next run does first
             assert texts(folder) == whole["new" if half or state == "new" else "old"]
         assert hidden(folder) == []
         seen.append(state)
@@ -287,7 +287,7 @@ def test_what_no_run_left_is_refused_before_the_work(tmp_path, prepare):
     (tmp_path / "other").write_text("mine")
     prepare(tmp_path)
     before = files(tmp_path)
-    with pytest.raises(utils.InputError, match=REFUSED), outputs.reserved_folder(tmp_path, TOPS, script="A.py"):
+    with pytest.raises(utils.InputError, match=REFUSED), results.reserved_folder(tmp_path, TOPS, script="A.py"):
         raise AssertionError("work began")
     assert files(tmp_path) == before
     with pytest.raises(utils.InputError, match=REFUSED):  # where the names were not told before
@@ -306,8 +306,8 @@ def test_a_file_that_appears_meanwhile_is_not_lost(tmp_path, overwrite):
     write(tmp_path, OLD)
 
     def attempt():
-        reserved = outputs.reserved_folder(tmp_path, TOPS, script="A.py", overwrite=overwrite)
-        with reserved as workspace, outputs.output_folder(workspace) as folder:
+        reserved = results.reserved_folder(tmp_path, TOPS, script="A.py", overwrite=overwrite)
+        with reserved as workspace, results.output_folder(workspace) as folder:
             (folder / "c").write_text("new")
             (tmp_path / "c").write_text("mine")
 
@@ -345,7 +345,7 @@ def test_an_input_never_goes(tmp_path, overwrite, name, lies):
 
 
 def test_names_that_some_file_system_takes_for_one_are_one():
-    assert outputs.folded("out/Caf\u00e9") == outputs.folded("out/cafe\u0301") != outputs.folded("out/cafe")
+    assert results.folded("out/Caf\u00e9") == results.folded("out/cafe\u0301") != results.folded("out/cafe")
 
 
 def test_another_hard_link_of_an_input_is_no_input(tmp_path):
@@ -382,7 +382,7 @@ def test_a_file_never_takes_the_place_of_a_folder_nor_a_folder_that_of_a_file(tm
     for name, got in (("a", "a: got a folder"), ("stems", "stems: got a file")):
         with (
             pytest.raises(utils.InputError, match=got),
-            outputs.reserved_folder(tmp_path, [name], overwrite=True),
+            results.reserved_folder(tmp_path, [name], overwrite=True),
         ):
             raise AssertionError("work began")
     assert files(tmp_path) == {"a": None, "stems": "mine"}
@@ -393,7 +393,7 @@ def half_made(tmp_path, monkeypatch):
     """What a run that writes ``NEW`` over ``OLD`` leaves when it is killed as soon as it has deleted run.json."""
     write(tmp_path, OLD)
     with monkeypatch.context() as patch:
-        patch.setattr(outputs, "_hand_over", lambda *_: None)
+        patch.setattr(results, "_hand_over", lambda *_: None)
         write(tmp_path, NEW)
     (tmp_path / "run.json").unlink()
     return tmp_path
@@ -404,11 +404,11 @@ def test_what_the_user_puts_into_a_half_made_folder_is_not_lost(half_made, name)
     (half_made / name).write_text("mine")
     before = files(half_made)
     if name != "phase_calc.npy":  # which no result takes the place of
-        with pytest.raises(utils.InputError, match=REFUSED), outputs.reserved_folder(half_made):
+        with pytest.raises(utils.InputError, match=REFUSED), results.reserved_folder(half_made):
             raise AssertionError("work began")
         assert files(half_made) == before
         (half_made / name).rename(half_made / "put away")
-    with outputs.reserved_folder(half_made):
+    with results.reserved_folder(half_made):
         left = texts(half_made)
     assert left.pop("put away" if name != "phase_calc.npy" else name) == "mine"
     assert set(left) == {"a", "b", "c", "stems/x", "run.json"}
@@ -420,7 +420,7 @@ def test_an_input_in_a_half_made_folder_is_not_lost(half_made, name):
     before = files(half_made)
     with (
         pytest.raises(utils.InputError, match=f"{name}: got an input where results go"),
-        outputs.reserved_folder(half_made, inputs=[half_made / name], overwrite=True),
+        results.reserved_folder(half_made, inputs=[half_made / name], overwrite=True),
     ):
         raise AssertionError("work began")
     assert files(half_made) == before
@@ -481,18 +481,18 @@ def test_a_strangers_record_removes_nothing(tmp_path, text):
 def test_a_record_holds_no_path_of_this_machine_and_the_inputs_digests(tmp_path):
     np.save(tmp_path / "spec.npy", np.ones(3))
     inputs = [tmp_path / "spec.npy"]
-    with outputs.reserved_folder(tmp_path / "out") as workspace, outputs.output_folder(workspace) as folder:
+    with results.reserved_folder(tmp_path / "out") as workspace, results.output_folder(workspace) as folder:
         (folder / "cost.npy").write_text("")
         stft = {"sr": 8000, "n_fft": 64, "hop": 16, "window": "hann"}
         command = [str(tmp_path / "spec.npy"), "3", "sub/basis.npy"]
-        outputs.write_record(folder, "A.py", command, inputs, seed=7, stft=stft, stopped_by="threshold")
+        results.write_record(folder, "A.py", command, inputs, seed=7, stft=stft, stopped_by="threshold")
     text = (tmp_path / "out" / "run.json").read_text()
     assert str(tmp_path) not in text
     got = json.loads(text)
     digest = hashlib.sha256((tmp_path / "spec.npy").read_bytes()).hexdigest()
     assert got["inputs"] == [{"file": "spec.npy", "sha256": digest}]
     assert got["command"] == ["A.py", "spec.npy", "3", "sub/basis.npy"]
-    assert (got["version"], got["seed"], got["stft"]) == (outputs.VERSION, 7, stft)
+    assert (got["version"], got["seed"], got["stft"]) == (results.VERSION, 7, stft)
     assert (got["stopped_by"], got["outputs"], got["earlier"]) == (
         "threshold",
         {"cost.npy": hashlib.sha256().hexdigest()},

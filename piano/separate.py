@@ -4,6 +4,7 @@ Everything here works block by block, so memory does not grow with the length of
 """
 
 import functools
+import logging
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from piano import blocks, pitch
 from piano.recording import FRAMES, SAMPLES, InverseSTFT
 from utils import finite
 
+log = logging.getLogger(__name__)
+
+EXACT_DB = -400.0  # what a difference is below that is none: rounding stays above
+INAUDIBLE_DB = -96.0  # what a difference is below that nobody hears: the steps of 16 bit
 COARSE_DB = -40.0  # of a sum, relative to the recording: more is heard
 UNHEARD_DB = 40.0  # a note this much softer than listed has no sound of its own: leakage of others is as loud
 
@@ -50,6 +55,17 @@ def doubt_unheard(notes, writer):
     least = [loudest * 10 ** ((note.level_db - UNHEARD_DB) / 20) for note in notes]
     unheard = {i for i, peak in peaks.items() if peak <= least[i] and loudest}  # of silence alone nothing is known
     return [note._replace(confidence=0.0) if i in unheard else note for i, note in enumerate(notes)]
+
+
+def possible_notes(basis, listed, stems):
+    """Keys of ``basis.notes`` that may get a stem, as far as is known without activations: the listed ones, or all."""
+    return sorted({note.midi for note in listed}) if listed is not None and stems != "all" else list(basis.notes)
+
+
+def wanted_notes(U, basis, listed, stems, top_db):
+    """Keys of ``basis.notes`` that get a stem: the listed pitches, or without a list, or for ``all``, what is loud."""
+    follow = listed is not None and stems != "all"
+    return possible_notes(basis, listed, stems) if follow else sounding_notes(U, basis, top_db)
 
 
 def sounding_notes(U, basis, top_db):
@@ -155,30 +171,33 @@ class StemWriter:
     ----------
     folder : Path
         Made for the stems.
-    names : dict
-        File name of each note; the ending tells the format.
-    residual : str
-        File name of what is left. Where the format cannot hold that, as samples exceed one or are far too soft for its
-        steps, it becomes ``residual.wav``, in floating point.
+    basis : Basis
+    notes : list
+        Keys of ``basis.notes`` that get a stem.
     recording : Recording
         Stems and residual add up to its sound, and have its sampling rate ``y_sr``.
-    subtype : str
-        Sample format, as soundfile names it.
+    kind, subtype : str
+        File format and sample format, as soundfile names them.
 
     Attributes
     ----------
+    names : dict
+        File name of each note.
+    residual : str
+        File name of what is left. Where the format cannot hold that, as samples exceed one or are far too soft for its
+        steps, it becomes ``residual.wav``, in floating point.
     clipped : dict
         Number of clipped samples of each file that has any. Only fixed-point formats clip.
     """
 
-    def __init__(self, folder, names, residual, recording, subtype):
-        self.folder, self.names, self.residual = Path(folder), names, residual
-        self.recording, self.subtype = recording, subtype
+    def __init__(self, folder, basis, notes, recording, kind="flac", subtype="PCM_24"):
+        self.folder, self.recording, self.subtype = Path(folder), recording, subtype
+        self.names, self.residual = {note: file_name(basis, note, kind) for note in notes}, f"residual.{kind}"
         self.clipped, self.n_written = {}, {}  # by file name; a FLAC file that is being written does not tell
-        self.sums = recording.folder / "sum.f64"  # of the stems as they were written
+        self.sums = Path(recording.folder) / "sum.f64"  # of the stems as they were written
         n_samples = -(-len(recording.y) * recording.sr // recording.y_sr)  # of the sound at the transform's rate
         size = {"n_fft": recording.n_fft, "hop": recording.hop}
-        self.inverse = {note: InverseSTFT(recording.Y.shape[1], n_samples, **size) for note in names}
+        self.inverse = {note: InverseSTFT(recording.Y.shape[1], n_samples, **size) for note in notes}
 
     def __enter__(self):
         import soxr
@@ -205,6 +224,26 @@ class StemWriter:
     def _in_threads(self, function, *arguments):
         with _disk_errors():
             blocks.in_threads(lambda job: function(*job), zip(self.names, *arguments, strict=True))
+
+    def finish(self, kept, listed, told=True):
+        """:meth:`add_residual`, say what comes of it where that is to be told, and return :func:`doubt_unheard`."""
+        null = self.add_residual(kept)
+        if told:
+            self._tell(null)
+        return listed if listed is None else doubt_unheard(listed, self)
+
+    def _tell(self, null):
+        for name, count in self.clipped.items():
+            rest = f"what they lack is in {self.residual} (--format wav --subtype FLOAT never clips)"
+            log.warning(f"{self.recording.path}: {count} samples of {name} clipped; {rest}")
+        if null is None:
+            added_up = "They are silent, as the recording is."
+        elif null < EXACT_DB:
+            added_up = "Added up, they are the recording."
+        else:
+            unheard = ", which nobody hears" if null < INAUDIBLE_DB else ""
+            added_up = f"Added up, they are the recording, but for a difference {-null:.0f} dB softer than it{unheard}."
+        log.info(f"{len(self.names)} stems and a residual. {added_up}")
 
     def add_residual(self, kept):
         """Delete all stems but those in ``kept``, write the residual, and check what they add up to.

@@ -20,7 +20,7 @@ import CNMF
 import make_init_H
 import NMF
 import utils
-from piano import listen, notes, outputs, pitch, recording, stems
+from piano import listen, notes, pitch, recording, results, separate
 from piano.basis import Basis
 
 SR = 22050
@@ -250,12 +250,12 @@ def test_notes_of_every_kind_sum_to_the_mixture(rng):
     columns = [{"note": note} for note in ("C4", "C4", "D4", "E4", "E4", "E4")]
     piano = Basis(H / H.sum(axis=0), columns=columns)
     components = (
-        stems.component_notes(Y[:, part.frames], piano, part, piano.notes)
+        separate.component_notes(Y[:, part.frames], piano, part, piano.notes)
         for part in utils.complex_nmf_blocks(Y, piano.H, 3, phase_init="random", block=70)
     )
     for pieces in (
-        stems.masked_notes(Y, piano, U, piano.notes, mask="ratio"),
-        stems.masked_notes(Y, piano, U, piano.notes, mask="wiener"),
+        separate.masked_notes(Y, piano, U, piano.notes, mask="ratio"),
+        separate.masked_notes(Y, piano, U, piano.notes, mask="wiener"),
         components,
     ):
         total = np.concatenate([sum(piece) for piece in pieces], axis=1)
@@ -293,7 +293,7 @@ def test_a_note_is_masked_where_it_sounds_and_silent_elsewhere(rng):
     H, U = rng.random((9, 3)), rng.random((3, 200))
     U[1, 50:] = 0
     Y = rng.standard_normal((9, 200)) + 1j * rng.standard_normal((9, 200))
-    blocks = list(stems.masked_notes(Y, Basis(H), U, [0, 1]))
+    blocks = list(separate.masked_notes(Y, Basis(H), U, [0, 1]))
     found = [np.concatenate(parts, axis=1) for parts in zip(*blocks, strict=True)]
     A = (H[:, :, None] * U) ** 2
     expected = A / A.sum(axis=1, keepdims=True) * Y[:, None]
@@ -309,7 +309,7 @@ def test_where_nothing_is_modelled_no_note_has_a_share(rng, mask, gains):
     H, U = rng.random((9, 3), np.float32) * level, rng.random((3, 20), np.float32) * gain
     H[6:], U[0] = 0, 0
     Y = ((rng.random((9, 20)) + 1) * gain).astype(np.complex64)
-    (found,) = stems.masked_notes(Y, Basis(H), U, [0, 1, 2], mask=mask)
+    (found,) = separate.masked_notes(Y, Basis(H), U, [0, 1, 2], mask=mask)
     assert np.isfinite(found).all()
     assert not np.any(found[0])
     total = np.sum(found, axis=0)
@@ -330,15 +330,15 @@ def test_a_basis_that_ends_early_leaves_the_rest_to_the_residual(folder, chord):
 def test_what_is_not_finite_is_never_written(tmp_path):
     bad = np.array([[0, np.nan]], np.float32)
     with pytest.raises(utils.InputError, match=r"a\.npy: got results that are not finite"):
-        outputs.save_arrays(tmp_path, a=bad)
+        results.save_arrays(tmp_path, a=bad)
     with (
         pytest.raises(utils.InputError, match=r"b\.npy: got results"),
         utils.frame_writer(tmp_path / "b.npy", (1, 2), "f4") as write,
     ):
         write(bad)
     sound = recording.Recording("a", np.ones((1025, 4), np.complex64), np.ones(1536), 22050, 22050, 2048, 512, tmp_path)
-    writer = stems.StemWriter(tmp_path / "stems", {0: "c.wav"}, "residual.flac", sound, "FLOAT")
-    with pytest.raises(utils.InputError, match=r"c\.wav: got results"), writer:
+    writer = separate.StemWriter(tmp_path / "stems", Basis(np.ones((1025, 1))), [0], sound, "wav", "FLOAT")
+    with pytest.raises(utils.InputError, match=r"component_000\.wav: got results"), writer:
         writer.write([np.full((1025, 4), np.nan, np.complex64)])
     with pytest.raises(utils.InputError, match="got results"):
         notes.write_sound(tmp_path / "d.wav", [notes.Note("C4", 60, 262.0, 0, 1, np.nan)], 9, 8000, 1.0)
@@ -354,7 +354,7 @@ def test_every_writer_of_the_suite_asks_whether_its_numbers_are_finite(root):
 
 def test_files_are_named_after_notes_only():
     piano = Basis(np.ones((3, 3)), columns=[{"note": "C#4"}, {"note": "C#4"}, {"note": "Db5"}])
-    names = {stems.file_name(piano, note): columns for note, columns in piano.notes.items()}
+    names = {separate.file_name(piano, note): columns for note, columns in piano.notes.items()}
     assert names == {"061_Cs4.flac": [0, 1], "073_Cs5.flac": [2]}
 
 
@@ -496,7 +496,7 @@ def test_a_page_that_is_too_long_costs_nothing_else(with_patterns, capsys, monke
 @pytest.mark.parametrize(("script", "options"), [(NMF, ["--stems"]), (NMF, ["--stems", "all"]), (CNMF, ["--listen"])])
 def test_room_for_the_stems_is_looked_for_before_the_work(with_patterns, capsys, monkeypatch, script, options):
     """Enough for arrays, but not for the sounds."""
-    monkeypatch.setattr(outputs.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_700_000))
+    monkeypatch.setattr(results.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_700_000))
     monkeypatch.setattr(utils, "nmf", None)
     with pytest.raises(SystemExit) as end:
         script.main(["chord.wav", "3", "fixed_basis.npy", "--format", "wav", *options])
@@ -538,7 +538,7 @@ def test_a_note_that_is_not_heard_in_its_stem_is_doubtful(tmp_path):
         for first, level in places:
             stem[first + 100 : first + 200] = level
         soundfile.write(tmp_path / f"{midi}.wav", stem, 8000, subtype="FLOAT")
-    doubted = stems.doubt_unheard(listed, writer)
+    doubted = separate.doubt_unheard(listed, writer)
     assert [note.confidence for note in doubted] == [1, 1, 0, 0, 1]
     assert [note[:-1] for note in doubted] == [note[:-1] for note in listed]
 
@@ -644,11 +644,12 @@ def test_bad_scores_and_pages(with_patterns, chord, capsys, arguments, message):
 def test_a_run_at_the_recordings_rate_ends_without_a_word_of_soxr(root, tmp_path):
     code = (
         "import gc, numpy as np\n"
-        "from piano import recording, stems\n"
+        "from piano import recording, separate\n"
+        "from piano.basis import Basis\n"
         "from pathlib import Path\n"
         "Y, y = np.ones((5, 4), np.complex64), np.ones(48, np.float32)\n"
         "sound = recording.Recording('a', Y, y, 16000, 8000, 8, 8, Path())\n"
-        "with stems.StemWriter(Path('stems'), {60: 'c.wav'}, 'residual.wav', sound, 'FLOAT') as writer:\n"
+        "with separate.StemWriter(Path('stems'), Basis(np.ones((5, 1))), [0], sound, 'wav', 'FLOAT') as writer:\n"
         "    writer.write([Y])\n"
         "writer.itself = writer\n"  # a cycle that nobody collects
         "del writer\n"
