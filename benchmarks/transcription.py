@@ -68,6 +68,12 @@ def truth_of(path):
     return next((file for file in (*beside, path.parent.parent / "notes.csv") if file.is_file()), None)
 
 
+def recordings_in(folder):
+    """Recordings in a folder that have a truth."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix in (".wav", ".flac")]
+    return [path for path in paths if path.parent.name != "stems" and truth_of(path)]
+
+
 def learn(folder, keys):
     """Basis of the single notes in a folder."""
     with tempfile.TemporaryDirectory() as out:
@@ -120,8 +126,7 @@ def main(argv=None):
     parser.add_argument("--keys", nargs=2, default=("A0", "C8"), metavar=("LOW", "HIGH"), help="default: A0 C8")
     parser.add_argument("--each", action="store_true", help="a row for each recording as well")
     args = parser.parse_args(argv)
-    recordings = [path for path in sorted(args.folder.rglob("*")) if path.suffix in (".wav", ".flac")]
-    recordings = [path for path in recordings if path.parent.name != "stems" and truth_of(path)]
+    recordings = recordings_in(args.folder)
     if not recordings:
         parser.error(f"{args.folder}: got no recording beside its notes, expected .wav or .flac and .txt, .csv or .mid")
     piano = learn(args.basis, args.keys)

@@ -32,28 +32,19 @@ import numpy as np
 import utils
 from piano import blocks, pitch
 
-N_STARTED = 12  # of coordinate descent, with the templates as they are
+# Set by hand on the pieces of benchmarks/separation.py, where no other reason stands beside it.
 N_TUNED = 10  # sweeps after each tuning
-N_SWEEPS = 40  # with the basis free at last; more are no better, see benchmarks/README.md
 N_ROUNDS, N_BETWEEN = 16, 4  # steps towards the factors, and sweeps after each
-FRAMES = 512  # at most, spread over the recording: a piano is known after so many
-AUDIBLE = 1e-3  # of the loudest frame; what is softer says nothing
-BLOCK = 32  # frames that share the columns that sound there
-PART = 128  # frames of one core
-REVIVED = 0.01  # of what is quiet: the least activation of what may sound
+N_FREE = 40  # sweeps with the basis free at last; more are no better, see benchmarks/README.md
+ADAPTED_FRAMES = 512  # at most, spread over the recording: a piano is known after so many
+SAME_COLUMNS, CORE_FRAMES = 32, 128  # frames with one set of columns that sound, and frames of one core
 FIRMEST = 1e12  # the largest strength: the templates then stay as they are, to rounding
 UNLISTED = 1.0  # gamma where a note is not listed
 QUIET = 0.02  # of the mean frame that is heard: what is as loud as that is held back half as much
-BEFORE_S, AFTER_S = 0.1, 0.5  # of a listed note that may sound too: half a window, and strings that die away
-CENTS = np.arange(-24.0, 25, 2)
-TUNED_WITH = 1.0  # semitones that a key's tuning is shared over
+KEY_CENTS = np.arange(-24.0, 25, 2)  # by which a key may be out of tune with its template
 N_PARTIALS = 40  # of a note; what lies above is taken for the last
-COMMON, SHARED, OWN = 0.5, 0.5, 0.5  # standard deviations of the three parts of g, in nepers
-OCTAVES, KEYS = 0.2, 4.0  # that the common gain, and a partial's factors, are smooth over
-LEVEL = 2.0  # standard deviation of a gain of the whole note, which U takes up
-OBSERVED = 300.0  # counts that the average note is worth to g
-HEARD = 3e-3  # of the most counts of a note: what has less says nothing of g
-LEAST_COUNT = 0.5  # of a partial; what has less says nothing of g
+COMMON, SHARED = 0.5, 0.5  # standard deviations of the first two parts of g, in nepers
+TELLING = 3e-3  # of the most counts of a note: what has less says nothing of c and g
 
 
 def listed_rate(notes, basis, n_frames):
@@ -70,14 +61,14 @@ def listed_rate(notes, basis, n_frames):
     rate = np.full((basis.H.shape[1], n_frames), UNLISTED, np.float32)
     t = np.arange(n_frames) * basis.hop / basis.sr
     for note in notes:
-        frames = (note.onset - BEFORE_S <= t) & (t <= note.offset + AFTER_S)
+        frames = (note.onset - 0.1 <= t) & (t <= note.offset + 0.5)  # s: half a window, and strings that die away
         for l in basis.notes.get(note.midi, ()):
             rate[l, frames] = np.minimum(rate[l, frames], UNLISTED * (1 - note.confidence))
     return rate
 
 
 def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None):
-    """Fit a basis to a recording, or to ``FRAMES`` frames that are spread over it.
+    """Fit a basis to a recording, or to ``ADAPTED_FRAMES`` frames that are spread over it.
 
     ``auto`` lets the recording choose: S = 1 / D, where D is the Kullback-Leibler divergence of ``N / sum_k N`` from
     T, averaged over the columns by how much they sound. Dirichlet's prior
@@ -120,16 +111,16 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
     utils.check_bins(Y, basis.H)
     H, level = basis.H, basis.H.sum(axis=0)
     described = basis.columns and basis.sr
-    n_sweeps = 1 + N_SWEEPS + (2 * N_TUNED + N_ROUNDS * N_BETWEEN if described else 0)
+    n_sweeps = 1 + N_FREE + (2 * N_TUNED + N_ROUNDS * N_BETWEEN if described else 0)
     strength = strength if strength == "auto" else float(min(strength, FIRMEST))
-    heard = np.flatnonzero(Y.loudness > AUDIBLE * Y.loudness.max())
+    heard = np.flatnonzero(Y.loudness > 1e-3 * Y.loudness.max())
     quiet = QUIET * float(Y.loudness[heard].sum()) / max(len(heard), 1)
     rate = listed_rate(notes, basis, Y.shape[1]) if notes else None
     prior = None if rate is None else (rate, quiet * Y.unit)
     if not len(heard):
         return basis, FIRMEST if strength == "auto" else strength, None
 
-    frames = heard[blocks.spread(len(heard), FRAMES)]
+    frames = heard[blocks.spread(len(heard), ADAPTED_FRAMES)]
     T = H.astype(np.float64) / level
     fit = _started(Y, T, frames, rate, quiet, seed)
     fit.count = functools.partial(progress, len(frames), n_sweeps * len(frames)) if progress else lambda: None
@@ -142,8 +133,8 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
         strength = 1 / max(divergence(N, T), 1 / FIRMEST)
     pseudo_counts = strength * N.sum() / (10 * H.shape[1]) * T
     adapted = T
-    for _ in range(N_SWEEPS):
-        adapted = normalised(fit.sweep(adapted) + pseudo_counts)
+    for _ in range(N_FREE):
+        adapted = summing_to_one(fit.sweep(adapted) + pseudo_counts)
     return replace(basis, H=(adapted * level).astype(H.dtype)), strength, prior
 
 
@@ -183,11 +174,11 @@ class _Fit:
 
         def part(frames):
             N = np.zeros_like(rows)
-            for first in range(frames.start, frames.stop, BLOCK):
-                block(slice(first, min(first + BLOCK, frames.stop)), N)
+            for first in range(frames.start, frames.stop, SAME_COLUMNS):
+                block(slice(first, min(first + SAME_COLUMNS, frames.stop)), N)
             return N
 
-        parts = blocks.in_threads(part, blocks.frame_slices(self.V.shape[1], PART))
+        parts = blocks.in_threads(part, blocks.frame_slices(self.V.shape[1], CORE_FRAMES))
         N = sum(parts, np.zeros(rows.shape)) * rows
         for _ in range(n):
             self.count()
@@ -198,11 +189,11 @@ def _started(Y, T, frames, rate, quiet, seed):
     """The :class:`_Fit` of some frames; NMF of them tells what sounds."""
     V = np.abs(Y.at(frames).read())
     V = utils.zero_below(V.astype(np.result_type(V, np.float32), order="C"))
-    U, _ = utils.nmf(V, T.astype(V.dtype), N_STARTED, loss="kullback-leibler", solver="cd", seed=seed)
+    U, _ = utils.nmf(V, T.astype(V.dtype), 12, loss="kullback-leibler", solver="cd", seed=seed)
     if rate is not None:
         rate = rate[:, frames]
     may_sound = 1 if rate is None else rate < UNLISTED
-    U = np.maximum(U, U.dtype.type(REVIVED * quiet) * may_sound)  # what is zero would stay so
+    U = np.maximum(U, U.dtype.type(0.01 * quiet) * may_sound)  # what is zero would stay so
     return _Fit(V, U.astype(V.dtype), rate, quiet)
 
 
@@ -211,7 +202,7 @@ def eased(rate, U, quiet):
     return rate / (1 + U / np.float32(quiet))
 
 
-def normalised(H):
+def summing_to_one(H):
     """Columns that sum to 1."""
     return H / H.sum(axis=0)
 
@@ -232,26 +223,25 @@ def tuning(N, H0, basis):
     """Cents that each note is above its template [shape=(notes,)].
 
     Maximises ``sum_k N_kl log H0_l(k / 2^(c / 1200))`` on a grid, and by a parabola between, for each note together
-    with its neighbours, weighted by ``exp(-(d / TUNED_WITH)^2 / 2)`` at d semitones.
+    with its neighbours, weighted by ``exp(-d^2 / 2)`` at d semitones.
     """
     notes, total = list(basis.notes.values()), N.sum(axis=0)
-    l = np.flatnonzero(total > HEARD * total.max())  # columns that say something
-    of_columns, likelihood = np.zeros(H0.shape[1]), np.empty((len(notes), len(CENTS)))
-    for j, cents in enumerate(CENTS):
-        T = normalised(np.maximum(_stretched(H0[:, l], cents), np.finfo(np.float32).tiny))
+    l = np.flatnonzero(total > TELLING * total.max())  # columns that say something
+    of_columns, likelihood = np.zeros(H0.shape[1]), np.empty((len(notes), len(KEY_CENTS)))
+    for j, cents in enumerate(KEY_CENTS):
+        T = summing_to_one(np.maximum(_stretched(H0[:, l], cents), np.finfo(np.float32).tiny))
         of_columns[l] = np.sum(N[:, l] * np.log(T), axis=0)
         likelihood[:, j] = [of_columns[l].sum() for l in notes]
     distance = np.subtract.outer(list(basis.notes), list(basis.notes))
-    likelihood = np.exp(-((distance / TUNED_WITH) ** 2) / 2) @ likelihood
-    best = np.clip(likelihood.argmax(axis=1), 1, len(CENTS) - 2)
+    likelihood = np.exp(-(distance**2) / 2) @ likelihood
+    best = np.clip(likelihood.argmax(axis=1), 1, len(KEY_CENTS) - 2)
     before, at, after = (likelihood[np.arange(len(notes)), best + step] for step in (-1, 0, 1))
-    bend = np.minimum(before - 2 * at + after, -np.finfo(np.float64).tiny)
-    return CENTS[best] + (CENTS[1] - CENTS[0]) * np.clip((before - after) / (2 * bend), -1, 1)
+    return KEY_CENTS[best] + (KEY_CENTS[1] - KEY_CENTS[0]) * pitch.parabola_peak(before, at, after)
 
 
 def warped(H0, cents, basis):
     """Templates, each ``H0_l(k / 2^(c_l / 1200))``, linear between bins, and normalised."""
-    return normalised(np.maximum(_moved(H0, cents, basis), np.finfo(np.float32).tiny))
+    return summing_to_one(np.maximum(_moved(H0, cents, basis), np.finfo(np.float32).tiny))
 
 
 def turned(basis, cents):
@@ -287,7 +277,7 @@ def _with_factors(fit, T0, N, basis):
     """Templates with the factors of their partials, and N after sweeps with those."""
     partial_of = partials(basis)
     heard = by_partial(N, partial_of, basis).sum(axis=1)
-    heard = heard > HEARD * heard.max()
+    heard = heard > TELLING * heard.max()
     if fit.rate is not None:
         heard &= [fit.rate[l].min() < UNLISTED for l in basis.notes.values()]
     C = covariance(basis, heard)
@@ -298,7 +288,7 @@ def _with_factors(fit, T0, N, basis):
         T = T0.copy()
         for j, l in enumerate(basis.notes.values()):
             T[:, l] *= np.exp(g[j, partial_of[:, j]])[:, None]
-        T = normalised(T)
+        T = summing_to_one(T)
         N = fit.sweep(T, N_BETWEEN)
     return T, N
 
@@ -334,8 +324,9 @@ def covariance(basis, heard):
         return np.exp(-((np.subtract.outer(x, x[told]) / width) ** 2) / 2)
 
     same_note, same_partial = (np.equal.outer(x, x[told]) for x in (note, n))
-    C = COMMON**2 * likeness(octave, OCTAVES) + SHARED**2 * same_partial * likeness(key, KEYS)
-    return C + OWN**2 * (same_note & same_partial) + LEVEL**2 * same_note
+    C = COMMON**2 * likeness(octave, 0.2) + SHARED**2 * same_partial * likeness(key, 4)  # octaves, semitones
+    own, level = 0.5, 2.0  # nepers, of each partial, and of the whole note, which U takes up
+    return C + own**2 * (same_note & same_partial) + level**2 * same_note
 
 
 def factors(N, D, basis, heard, C, start):
@@ -357,9 +348,9 @@ def factors(N, D, basis, heard, C, start):
     """
     exists = partial_frequencies(basis) < basis.sr / 2
     told = heard[np.nonzero(exists)[0]]
-    unit = OBSERVED * heard.sum() / N.sum()
+    unit = 300 * heard.sum() / N.sum()  # counts that the average note is worth
     N, D = unit * N[exists][told], unit * D[exists][told]
-    counted = np.maximum(N, D) > LEAST_COUNT
+    counted = np.maximum(N, D) > 0.5  # what has less says nothing
     N, D, g, C = N[counted], D[counted], start[exists][told][counted], C[:, counted]
     K = C[np.flatnonzero(told)[counted]]
     mean = D * np.exp(g)

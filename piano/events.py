@@ -3,9 +3,10 @@
     S(m, k) = B(m) w(k) + sum_e c_e(t) P_l(e)(t, k),   t = m - m0_e
 
 k = frequency bin (K), m = frame (M), l = pattern (L), t = frame of a pattern (T), e = event, a note that is struck (E).
-V (M, K) are the features of the recording, P (L, T, K) those of the templates from shortly before their onset on, B a
-free background. The fit minimises the Kullback-Leibler divergence of V from S under one condition: c_e never grows, as
-no string grows louder unless it is struck. The M-step under that condition is an isotonic regression [1]_.
+V (M, K) are the features of the recording. P (L, T, K) are spectrotemporal templates, here called patterns: the
+features of one note from shortly before its onset on. B is a free background. The fit minimises the Kullback-Leibler
+divergence of V from S under one condition: c_e never grows, as no string grows louder unless it is struck. The M-step
+under that condition is an isotonic regression [1]_.
 
 All sounds are mono and sampled at ``SR``. A long recording is cut into segments that overlap; whatever holds for the
 whole recording (how its piano differs from the templates, how loud it is) is added up over segments in order.
@@ -24,58 +25,40 @@ from typing import NamedTuple
 import numpy as np
 
 import utils
-from piano import blocks
+from piano import blocks, pitch
 
+# Set by hand on the ten pieces of benchmarks/README.md, where no other reason stands beside it.
 SR = 16000  # Hz, of every sound here: what a piano has above 8 kHz tells no notes apart
 N_FFT, HOP = 4096, 256  # samples: a quarter of a second tells bass notes apart; a frame is 16 ms
 POWER = 0.8  # of the magnitudes: between loudness and amplitude, so that soft partials count
-LOWEST_HZ, HIGHEST_HZ = 25.0, 7900.0
-GROUP_HZ = 600.0  # a group holds a bin for each so many Hz of its frequency, at least one
-LEAD, LENGTH = 8, 108  # frames of a pattern before the onset (half a window), and altogether
-HEAD = 16  # frames at the start of an event with one factor: the windows that see the onset
+LEAD, LENGTH = 8, 108  # frames of a pattern: before the onset (half a window), and altogether
+HEAD = N_FFT // HOP  # frames at the start of an event with one factor: the windows that see the onset
+LOUD_AT = LEAD + 4  # frame of a pattern that its event is held against all that sounds at
 LONGEST = 360  # frames of an event, 5.8 s; the last frame of a pattern repeats
-FADE = 160  # samples, before the onset of a template
-SEGMENT_S, BEFORE_S, AFTER_S = 30.0, 2.0, 3.0  # s: of a segment, and what is fitted before and after it besides
-FRAMES, EVENTS = 256, 64  # that one core works on at a time
-TOGETHER = 8  # segments at most that are fitted at once: each holds about 60 MB
-ADAPTED_SEGMENTS = 8  # at most, spread over the recording: a piano is known after four minutes
-FLOOR = 1e-30  # of denominators
+SEGMENT_S = 30.0  # s, fitted at a time
+CORE_FRAMES, CORE_EVENTS = 256, 64  # that one core works on at a time: what is quickest
+FLOOR = 1e-30  # of denominators, in any unit
 TINY = 1e-7  # of the mean feature: the background is never less, so that no model is zero
-SAME_S = 0.048  # s; two segments' onsets of one note differ by less
-DELAY_S = 0.007  # s from the strike of a key until :func:`find_onset` sees it; median over ten pieces
-
-# Candidates and fit.
-CANDIDATE_ITERATIONS = 30  # of the KL-NMF that tells where notes rise
-CANDIDATE_LEVEL = 0.02  # of the robust maximum of all rises
-PRUNING = (3, 0.005), (3, 0.01), (5, 0.02)  # EM steps, and what is dropped then, relative to :func:`tenth`
-COUNTED_LEVEL, COUNT_PRUNING = 0.12, ((3, 0.01), (4, 0.03))  # both, where only the loud notes are wanted
-ADAPT_STEPS = 8  # EM steps, the patterns adapted after each
-SPECTRUM = slice(LEAD, LEAD + 32)  # frames whose mean is a pattern's spectrum
-LOUD_AT = LEAD + 4  # frame of an event at which it is held against all that sounds
-SMOOTHED = 17  # groups of bins that the gain of the room is smoothed over
 INAUDIBLE = 0.003  # of the mean frame; an event is zero where it is softer
-CUT = 0.01  # of an event's beginning; its tail ends below that
-MOVES = 2  # of every event, between steps
+
+# The list. The first three are what this prints, of the ten pieces and examples/, on both bases:
+# python tools/fit_list.py MAPS examples --basis MAPS_NOTES basis_wav_piano
+WEIGHTS = 3.35, 0.19, 0.30, -0.48, 0.22, -0.54, 5.29  # of :func:`evidence`
+DELAY_S = 0.007  # s from the strike of a key until :func:`find_onset` sees it, in the first folder
+LEAST_GAIN = 0.1  # nats for a unit of mass: a recording whose median listed note gains less is noise
+DOUBT = 0.4  # of a confidence, what is left where an event gains too little; below LISTED, so nothing is listed
+LISTED = 0.5  # confidence from which a note is listed, or heard: then it is right more often than wrong
+CANDIDATE_LEVEL = 0.02  # of the robust maximum of all onset strengths: a local maximum above it is a candidate
+MISTUNED_CENTS = np.arange(-40, 41, 10)  # by which a recording may be out of tune with the patterns
+SAME_S = 0.048  # s, three frames; two segments' onsets of one note differ by less
+
+# Notes of a score.
 MOVED_S = 0.05  # s, by which a given note may be moved: what mir_eval still counts as the same onset
 KEPT_S = 0.01  # s, by which it must be moved to be moved at all: a list that is right is hardly nearer than that
-ALONE_S = 0.2  # s, about a given note, within which its key has no other candidate
-OFFSET_SHARE, DAMPER_S = 0.5, 0.07  # of a note's own factor, that is reached so many s after the damper falls
-PARTIALS = 12, 19, 24, 28, 31, 34, 36  # semitones above a note that its partials lie at
-CHORD_S = 0.07  # s, within which onsets count as one chord
-NEAR_S = 1.0  # s, within which a soft note is held against a loud one
-WEIGHTS = 3.24, 1.52, 0.51, -1.64, 0.59, -0.37, 5.79  # of :func:`confidences`; fitted to ten pieces, two bases
 LEAST_GIVEN = 0.04  # of :func:`tenth`: level of a note of a score that is heard
-GIVEN_SAVED = 0.05  # of its mass, that a note of a score must explain better than the rest does
-UNSURE = 0.7  # confidence of a note of a score that explains more than that, but less than LEAST_SAVED, at most
-LEAST_SAVED = 0.1  # of their mass, that half of all notes must explain better than the rest does: noise .07, pianos .19
-LISTED = 0.5  # confidence from which a note is listed, or heard
-DOUBT = 0.4  # what is left of a confidence where an event explains next to nothing
+GIVEN_GAIN = 0.05  # nats for a unit of mass, that a note of a score must gain
+UNSURE = 0.7  # confidence of a note of a score that gains more than that, but less than LEAST_GAIN, at most
 SILENT_DB = 40 * math.log10(1 / 127)  # of a note that is not heard: MIDI's least velocity
-LEAST_SHARE = 0.03  # of all that sounds; the share of softer events tells no more
-CENTS = np.arange(-40, 41, 10)  # by which a recording may be out of tune with the patterns
-TUNED_FRAMES = 8  # one frame of so many is enough to hear that
-TUNED = 0.99  # of the divergence in tune: what another tuning must reach
-ROBUST_SHARE = 50  # the robust maximum is exceeded in one frame of so many
 
 
 class Event(NamedTuple):
@@ -112,9 +95,9 @@ class Patterns(NamedTuple):
 def bin_groups():
     """First bin of each group of bins that is summed, and one past the last bin: narrow in the bass, wider above."""
     width = SR / N_FFT
-    edges, stop = [math.ceil(LOWEST_HZ / width)], int(HIGHEST_HZ / width)
+    edges, stop = [math.ceil(25 / width)], int(7900 / width)  # Hz: below A0, and where resampling begins to cut
     while edges[-1] < stop:
-        edges.append(edges[-1] + max(1, round(edges[-1] * width / GROUP_HZ)))
+        edges.append(edges[-1] + max(1, round(edges[-1] * width / 600)))  # a bin for each 600 Hz of its frequency
     return np.array(edges[:-1]), edges[-1]
 
 
@@ -190,7 +173,7 @@ def learn_pattern(y):
         raise utils.InputError("template: got silence, expected one note")
     y = (np.asarray(y) / peak).astype(np.float32)
     onset = find_onset(y)
-    n_fade = min(FADE, onset)
+    n_fade = min(SR // 100, onset)
     fade = y[onset - n_fade : onset] * np.linspace(0, 1, n_fade, endpoint=False, dtype=np.float32)
     before = LEAD * HOP  # samples, in front of which only zeros would follow
     V = features(np.concatenate([np.zeros(before - n_fade, np.float32), fade, y[onset:]]))
@@ -216,8 +199,8 @@ def find_onset(y):
 # --- Where a note may have been struck -----------------------------------------------------------------
 
 
-def rises(V, P):
-    """How much each pattern's activation rises at each frame, from a KL-NMF with one spectrum per pattern.
+def onset_strengths(V, P):
+    """Onset strength of each pattern at each frame: how much it rises in a KL-NMF with one spectrum per pattern.
 
     Parameters
     ----------
@@ -231,13 +214,18 @@ def rises(V, P):
     np.ndarray [shape=(L, M), float32, >= 0]
         Mean activation over frames m + 1 to m + 6 minus that over m - 3 to m - 1, in units of the features.
     """
-    W = P[:, SPECTRUM].mean(axis=1)
+    W = spectra(P)
     n = V.shape[1] - V.shape[1] % 2
-    U, _ = activations(V[:, 0:n:2] + V[:, 1:n:2], W[:, 0:n:2] + W[:, 1:n:2], CANDIDATE_ITERATIONS)
+    U, _ = activations(V[:, 0:n:2] + V[:, 1:n:2], W[:, 0:n:2] + W[:, 1:n:2], 30)
     total = np.pad(np.cumsum(np.pad(U, ((3, 6), (0, 0))), axis=0, dtype=np.float64), ((1, 0), (0, 0)))
     m = np.arange(len(V)) + 3
     rise = (total[m + 7] - total[m + 1]) / 6 - (total[m] - total[m - 3]) / 3
     return np.maximum(rise, 0).T.astype(np.float32)
+
+
+def spectra(P):
+    """Mean spectrum of each pattern in its first half second, (L, K) float32."""
+    return P[:, LEAD : LEAD + 32].astype(np.float32).mean(axis=1)
 
 
 def activations(V, W, n_iter):
@@ -257,19 +245,19 @@ def activations(V, W, n_iter):
         S = u @ W + tiny
         return float((v * np.log((v + tiny) / S) - v + S).sum(dtype=np.float64))
 
-    return U, sum(shared(update, len(V), FRAMES))
+    return U, sum(shared(update, len(V), CORE_FRAMES))
 
 
 def candidates(d, level):
-    """Patterns and frames of the local maxima of rises d over +-2 frames that lie above ``level``."""
+    """Patterns and frames of the local maxima of onset strengths d over +-2 frames that lie above ``level``."""
     from scipy.ndimage import maximum_filter1d
 
     return np.nonzero((d == maximum_filter1d(d, 5, axis=1, mode="constant")) & (d > level))
 
 
 def robust_maximum(d):
-    """The rise that is exceeded in one frame of ``ROBUST_SHARE``."""
-    return float(np.sort(d.max(axis=0))[-max(1, d.shape[1] // ROBUST_SHARE)])
+    """The onset strength that is exceeded in one frame of fifty."""
+    return float(np.sort(d.max(axis=0))[-max(1, d.shape[1] // 50)])
 
 
 # --- The fit -------------------------------------------------------------------------------------------
@@ -317,7 +305,7 @@ def step(V, B, patterns, struck, N=None):
     patterns : Patterns
     struck : Struck
     N : np.ndarray [shape=(n, L, K), float32], optional
-        Where to count ``sum c P R`` of each pattern, over each ``FRAMES`` frames.
+        Where to count ``sum c P R`` of each pattern, over each ``CORE_FRAMES`` frames.
 
     Returns
     -------
@@ -326,28 +314,29 @@ def step(V, B, patterns, struck, N=None):
     """
     P, mass = patterns
     num, c, back, S = np.zeros_like(struck.c), struck.c.copy(), np.empty_like(B), np.empty((0, V.shape[1]), np.float32)
-    sweep, pool = blocks.compiled(_sweep, SWEEP_TYPES), blocks.compiled(_pool, POOL_TYPES)
+    sweep, pool = kernel(_expect), kernel(_pool)
 
     def expect(m):
-        sweep(V, B, shape(), P, *struck[:4], m.start, m.stop, S, num, back, S if N is None else N[m.start // FRAMES])
+        counts = S if N is None else N[m.start // CORE_FRAMES]
+        sweep(V, B, shape(), P, *struck[:4], m.start, m.stop, S, num, back, counts)
 
     def maximise(e):
         pool(c[e], num[e], mass, struck.note[e], struck.first[e], struck.length[e], len(V), INAUDIBLE * V.shape[1])
 
-    shared(expect, len(V), FRAMES)
-    shared(maximise, len(c), EVENTS)
+    shared(expect, len(V), CORE_FRAMES)
+    shared(maximise, len(c), CORE_EVENTS)
     return np.maximum(B * back, np.float32(TINY * V.mean())), struck._replace(c=c)
 
 
 def model(V, B, patterns, struck):
     """S of the equation above, (M, K) float32."""
     S, none = np.empty_like(V), np.empty((0, 0), np.float32)
-    sweep = blocks.compiled(_sweep, SWEEP_TYPES)
+    sweep = kernel(_expect)
 
     def expect(m):
         sweep(V, B, shape(), patterns.P, *struck[:4], m.start, m.stop, S, none, none.ravel(), none)
 
-    shared(expect, len(V), FRAMES)
+    shared(expect, len(V), CORE_FRAMES)
     return S
 
 
@@ -375,8 +364,8 @@ def under_fit(P):
 
 
 def cut(struck):
-    """Events without the tails that have fallen below ``CUT`` of their beginning."""
-    alive = struck.c > CUT * factor(struck)[:, None]
+    """Events without the tails that have fallen below a hundredth of their beginning."""
+    alive = struck.c > 0.01 * factor(struck)[:, None]
     end = LONGEST - np.argmax(alive[:, ::-1], axis=1)
     return struck._replace(length=np.minimum(struck.length, np.maximum(end, HEAD)))
 
@@ -399,7 +388,7 @@ def adaptation(h, N, D, n_patterns):
     mass = float(N.sum(dtype=np.float64))
     if not mass > 0:
         return np.ones_like(N)
-    window = np.hanning(SMOOTHED + 2)[1:-1]
+    window = np.hanning(19)[1:-1]  # groups of bins
     smooth = [np.convolve(counts.sum(axis=0, dtype=np.float64), window / window.sum(), "same") for counts in (N, D)]
     G = ((smooth[0] + 1e-3 * mass / len(smooth[0])) / (smooth[1] + 1e-3 * mass / len(smooth[1]))).astype(np.float32)
     h = h / np.maximum(h.sum(axis=1, keepdims=True), np.float32(FLOOR))
@@ -424,23 +413,21 @@ def move(V, B, patterns, struck, bounds, reach=3):
     """
     if len(struck.note) == 0:
         return struck, np.zeros(0)
-    gain = saved(V, model(V, B, patterns, struck), patterns, struck, reach)
+    gain = likelihood_gains(V, model(V, B, patterns, struck), patterns, struck, reach)
     best, e = np.argmax(gain, axis=1), np.arange(len(gain))
     i = np.clip(best, 1, 2 * reach - 1)
-    before, here, after = gain[e, i - 1], gain[e, i], gain[e, i + 1]
-    curve = np.minimum(before - 2 * here + after, -1e-30)
-    fraction = np.where(best == i, np.clip(0.5 * (before - after) / curve, -0.5, 0.5), 0.0)
+    fraction = np.where(best == i, pitch.parabola_peak(gain[e, i - 1], gain[e, i], gain[e, i + 1]), 0.0)
     first = np.clip(struck.first + best - reach, *(np.clip(bounds[struck.given], 0, len(V) - 1).T - LEAD))
     struck = struck._replace(first=first, length=np.minimum(struck.length, len(V) - first))
     order = np.lexsort((struck.note, struck.first))
     return select(struck, order), fraction[order]
 
 
-def saved(V, S, patterns, struck, reach=0):
-    """What each event's head saves in divergence, moved by ``-reach`` to ``reach`` frames, (E, 2 reach + 1)."""
+def likelihood_gains(V, S, patterns, struck, reach=0):
+    """Log-likelihood in nats that each head gains, moved by ``-reach`` to ``reach`` frames, (E, 2 reach + 1)."""
     gain = np.zeros((len(struck.note), 2 * reach + 1))
-    kernel = blocks.compiled(_saved, SAVED_TYPES)
-    shared(lambda e: kernel(V, S, patterns.P, *select(struck, e)[:4], reach, gain[e]), len(gain), EVENTS)
+    gains = kernel(_gains)
+    shared(lambda e: gains(V, S, patterns.P, *select(struck, e)[:4], reach, gain[e]), len(gain), CORE_EVENTS)
     return gain
 
 
@@ -454,23 +441,16 @@ def tenth(A, n_frames):
     return np.sort(A)[-min(len(A), max(1, round(n_frames / 190)))] if len(A) else 0.0
 
 
-# --- Compiled: one pass over all frames ----------------------------------------------------------------
-
-STRUCK_TYPES = "i8[::1], i8[::1], i8[::1], f4[:, ::1]"
-SWEEP_TYPES = (
-    f"void(f4[:, ::1], f4[::1], f4[::1], f4[:, :, ::1], {STRUCK_TYPES}, i8, i8, "
-    "f4[:, ::1], f4[:, ::1], f4[::1], f4[:, ::1])"
-)
-SAVED_TYPES = f"void(f4[:, ::1], f4[:, ::1], f4[:, :, ::1], {STRUCK_TYPES}, i8, f8[:, ::1])"
-POOL_TYPES = "void(f4[:, ::1], f4[:, ::1], f4[:, ::1], i8[::1], i8[::1], i8[::1], i8, f8)"
+# --- Compiled ---------------------------------------------------------------------------------------------
 
 
-def _sweep(V, B, w, P, note, first, length, c, begin, end, S, num, back, N):
+def _expect(V, B, w, P, note, first, length, c, begin, end, S, num, back, N):
     """E-step of the frames from begin to end; what has no room is left out: S, or all the others, or N.
 
     With R = V / S: num = sum_k R P for every event and frame, back = mean_k w R, and N += sum c P R for every pattern.
     Where patterns repeat their last frame, all events of one are a single row. Rows are read four at a time, so that S
-    and R are seldom loaded and stored.
+    and R are seldom loaded and stored. Three kernels, one for each job, would gather the same rows and take three times
+    as long to compile.
     """
     E, T, K = len(note), P.shape[1], P.shape[2]
     R = np.empty(K, np.float32)
@@ -565,7 +545,7 @@ def _pool(c, num, den, note, first, length, n_frames, inaudible):
             value[n], weight[n] = x, w
             n += 1
         start[n] = end
-        loud = den[note[e], LEAD + 4]
+        loud = den[note[e], LOUD_AT]
         for i in range(n):
             for t in range(start[i], start[i + 1]):
                 c[e, t] = value[i] if value[i] * loud > inaudible else 0.0  # nothing becomes subnormal
@@ -573,8 +553,8 @@ def _pool(c, num, den, note, first, length, n_frames, inaudible):
             c[e, t] = c[e, begin]
 
 
-def _saved(V, S, P, note, first, length, c, reach, saved):
-    """What the head of each event saves, sum V log(S / rest) - cP, moved by -reach to reach frames, the others held.
+def _gains(V, S, P, note, first, length, c, reach, gain):
+    """Log-likelihood that each head gains, sum V log(S / rest) - cP, moved by -reach to reach frames, the others held.
 
     The rest, S - cP where the event is now, is never less than a hundred-thousandth of S. The logarithm is that of the
     mantissa m, between 2^-1/2 and 2^1/2, as a series in (m - 1) / (m + 1), and of the exponent, from the bits of the
@@ -615,10 +595,20 @@ def _saved(V, S, P, note, first, length, c, reach, saved):
                     series = two * z * (one + y * (a3 + y * (a5 + y * (a7 + y * a9))))
                     frame += V[m, k] * (log2 * exponent[k] + series) - g * p[k]
                 total += frame
-            saved[e, shift] = total
+            gain[e, shift] = total
 
 
-KERNELS = {_sweep: SWEEP_TYPES, _pool: POOL_TYPES, _saved: SAVED_TYPES}
+KERNELS = {
+    _expect: "void(f4[:, ::1], f4[::1], f4[::1], f4[:, :, ::1], i8[::1], i8[::1], i8[::1], f4[:, ::1], i8, i8, "
+    "f4[:, ::1], f4[:, ::1], f4[::1], f4[:, ::1])",
+    _pool: "void(f4[:, ::1], f4[:, ::1], f4[:, ::1], i8[::1], i8[::1], i8[::1], i8, f8)",
+    _gains: "void(f4[:, ::1], f4[:, ::1], f4[:, :, ::1], i8[::1], i8[::1], i8[::1], f4[:, ::1], i8, f8[:, ::1])",
+}
+
+
+def kernel(function):
+    """One of ``KERNELS``, compiled."""
+    return blocks.compiled(function, KERNELS[function])
 
 
 # --- Segments ------------------------------------------------------------------------------------------
@@ -631,7 +621,7 @@ class Found(NamedTuple):
     onset: np.ndarray  # s
     offset: np.ndarray  # s
     level: np.ndarray  # loudness in units of the features
-    saved: np.ndarray  # divergence that the head saves for each unit of its mass
+    gain: np.ndarray  # log-likelihood that the head gains, nats for each unit of its mass
     share: np.ndarray  # of all that sounds at the onset
     given: np.ndarray  # int, number of the note that was given, -1 where none was
     n_frames: int  # of the sound that was searched
@@ -673,8 +663,8 @@ def segments(n):
     size = round(SEGMENT_S * SR) // HOP * HOP
     starts = list(range(0, max(1, n - size // 2), size))
     for first, last in zip(starts, [*starts[1:], n], strict=True):
-        start = max(0, first - round(BEFORE_S * SR) // HOP * HOP)
-        yield start, min(n, last + round(AFTER_S * SR) // HOP * HOP), first, last
+        start = max(0, first - 2 * SR // HOP * HOP)  # 2 s before, for what sounds on, and 3 s after, to hear it end
+        yield start, min(n, last + 3 * SR // HOP * HOP), first, last
 
 
 def parts(y, cuts):
@@ -690,7 +680,7 @@ def scaled(y, every=1):
     return (V / np.float32(mean), mean) if mean > 0 else (None, 0.0)
 
 
-def warped(P, cents):
+def transposed(P, cents):
     """Patterns [shape=(..., K)] that sound ``cents`` higher, by interpolation between groups of bins."""
     if cents == 0:
         return P
@@ -705,20 +695,21 @@ def warped(P, cents):
 
 
 def tune_segment(part, patterns):
-    """Divergence that is left of a segment at each tuning of ``CENTS``, from a KL-NMF of some of its frames."""
-    V, mean = scaled(part[0], TUNED_FRAMES)
+    """Divergence left of a segment at each tuning of ``MISTUNED_CENTS``, from a KL-NMF of one frame in eight."""
+    V, mean = scaled(part[0], 8)
     if V is None:
-        return np.zeros(len(CENTS))
-    spectra = patterns[:, SPECTRUM].astype(np.float32).mean(axis=1)
-    return mean * np.array([activations(V, warped(spectra, cents), CANDIDATE_ITERATIONS // 2)[1] for cents in CENTS])
+        return np.zeros(len(MISTUNED_CENTS))
+    W = spectra(patterns)
+    return mean * np.array([activations(V, transposed(W, cents), 15)[1] for cents in MISTUNED_CENTS])
 
 
-def first_fit(V, patterns, midi, given, start, share, pruning=PRUNING):
+def first_fit(V, patterns, midi, given, start, share, pruning):
     """Background and events from the given notes and all candidates above ``share`` of the robust maximum.
 
-    The weakest are dropped, but none that was given. ``start`` is the sample at which the segment begins.
+    The weakest are dropped, but none that was given. ``start`` is the sample at which the segment begins; ``pruning``
+    has pairs of EM steps and of the level, relative to :func:`tenth`, below which an event is dropped then.
     """
-    d = rises(V, patterns.P)
+    d = onset_strengths(V, patterns.P)
     least = share * robust_maximum(d)
     note, frame, told = with_given(*candidates(d, least), midi, given, frame_of(given.onset, start), len(V))
     loud = patterns.mass.max(axis=1)
@@ -734,14 +725,14 @@ def first_fit(V, patterns, midi, given, start, share, pruning=PRUNING):
 def with_given(note, frame, midi, given, at, n_frames):
     """Patterns and frames of candidates, and after them of the notes given at frames ``at``; and which note each is.
 
-    Near a given note its key has no other candidate. A note has as many events as its key has patterns.
+    Within .2 s of a given note its key has no other candidate. A note has as many events as its key has patterns.
     """
     from scipy.ndimage import maximum_filter1d
 
     row, told = np.nonzero((midi[:, None] == given.midi) & (at >= 0) & (at < n_frames))
     taken = np.zeros((len(midi), n_frames), bool)
     taken[row, at[told]] = True
-    taken = maximum_filter1d(taken, 2 * round(ALONE_S * SR / HOP) + 1, axis=1, mode="constant")
+    taken = maximum_filter1d(taken, 2 * round(0.2 * SR / HOP) + 1, axis=1, mode="constant")
     free = ~taken[note, frame]
     told = np.append(np.full(free.sum(), -1), told)
     return np.append(note[free], row), np.append(frame[free], at[told[told >= 0]]), told
@@ -765,16 +756,16 @@ def count_segment(part, patterns, midi, given):
     V, mean = scaled(y)
     if V is None:
         return np.zeros((2, len(P), P.shape[2]), np.float32)
-    B, struck = first_fit(V, under_fit(P), midi, given, start, COUNTED_LEVEL, COUNT_PRUNING)
+    B, struck = first_fit(V, under_fit(P), midi, given, start, 0.12, ((3, 0.01), (4, 0.03)))  # only the loud notes
     counts = np.zeros((2, len(P), P.shape[2]), np.float32)
     used, note = np.unique(struck.note, return_inverse=True)
     P, struck = P[used], struck._replace(note=note.reshape(-1))
     total = np.ones((len(P), P.shape[2]), np.float32)
     Q, h = np.empty_like(P), P.mean(axis=1)
-    for _ in range(ADAPT_STEPS):
+    for _ in range(8):
         np.multiply(P, total[:, None], out=Q)
         D_first = counted(struck, P, len(V))
-        N = np.zeros((-(-len(V) // FRAMES), *total.shape), np.float32)
+        N = np.zeros((-(-len(V) // CORE_FRAMES), *total.shape), np.float32)
         B, struck = step(V, B, under_fit(Q), struck, N)
         N = N.sum(axis=0)
         change = adaptation(h * total, N, D_first * total, counts.shape[1])
@@ -807,10 +798,10 @@ def fit_segment(part, patterns, gain, midi, given):
     if V is None:
         return nothing((last - first) // HOP)
     patterns = under_fit(patterns.astype(np.float32) * gain[:, None])
-    B, struck = first_fit(V, patterns, midi, given, start, CANDIDATE_LEVEL)
+    B, struck = first_fit(V, patterns, midi, given, start, CANDIDATE_LEVEL, ((3, 0.005), (3, 0.01), (5, 0.02)))
     free = start / SR - 1, stop / SR + 1  # anywhere
     bounds = frame_of(np.append(np.stack([given.earliest, given.latest], axis=1), [free], axis=0), start)
-    for _ in range(MOVES):
+    for _ in range(2):
         B, struck = steps(V, B, patterns, struck, 3)
         struck, fraction = move(V, B, patterns, struck, bounds)
     B, struck = steps(V, B, patterns, struck, 3)
@@ -832,15 +823,15 @@ def fit_segment(part, patterns, gain, midi, given):
 
 def describe(V, B, patterns, struck, fraction):
     """What is known of each event of a segment, as :class:`Found`; times are those of the segment."""
-    gain = saved(V, model(V, B, patterns, struck), patterns, struck)[:, 0]
+    gain = likelihood_gains(V, model(V, B, patterns, struck), patterns, struck)[:, 0]
     m = struck.first[:, None] + np.arange(HEAD)
     mass = (struck.c[:, :HEAD] * patterns.mass[struck.note, :HEAD]).sum(axis=1, where=(m >= 0) & (m < len(V)))
     A = level(struck, patterns).astype(np.float64)
     onset = (struck.first + LEAD + fraction) * HOP / SR - DELAY_S
-    dropped = struck.c < OFFSET_SHARE * factor(struck)[:, None]
+    dropped = struck.c < 0.5 * factor(struck)[:, None]
     dropped[:, :HEAD] = False
     t = np.where(dropped.any(axis=1), np.argmax(dropped, axis=1), LONGEST)
-    offset = (struck.first + np.minimum(t, struck.length)) * HOP / SR - DAMPER_S
+    offset = (struck.first + np.minimum(t, struck.length)) * HOP / SR - 0.07  # s that a damper takes to halve it
     whole = V.sum(axis=1, dtype=np.float64)[np.clip(struck.first + LOUD_AT, 0, len(V) - 1)]
     offset = np.maximum(offset, onset + HOP / SR)
     share = A / np.maximum(whole, FLOOR)
@@ -894,29 +885,32 @@ def find_events(y, patterns, midi, *, map=None, progress=None):
         In order of onset, then of pitch; empty for silence.
     """
     midi = np.asarray(midi)
-    cuts = list(segments(len(y)))
-    heard = fit(y, cuts, patterns, midi, given_notes(), map, progress)
-    heard = join(heard, midi)
+    heard = all_events(y, patterns, midi, map=map, progress=progress)
     confidence = confidences(heard, midi)
     listed = confidence >= LISTED
     return events(ended(pick(heard, listed), midi), confidence[listed], midi)
 
 
+def all_events(y, patterns, midi, *, map=None, progress=None):
+    """What is found in a recording before it is decided which events are notes, as :class:`Found`."""
+    return join(fit(y, list(segments(len(y))), patterns, midi, given_notes(), map, progress), midi)
+
+
 def each_segment(function, parts, map):
-    """:func:`blocks.each` part of a recording, as many at once as there are cores, ``TOGETHER`` at most."""
+    """:func:`blocks.each` part of a recording, as many at once as there are cores, eight at most: each holds 60 MB."""
     if map is None:
-        for kernel, types in KERNELS.items():
-            blocks.compiled(kernel, types)  # before threads need it
-    return blocks.each(function, parts, map, TOGETHER)
+        for each in KERNELS:
+            kernel(each)  # before threads need it
+    return blocks.each(function, parts, map, at_once=8)
 
 
 def fit(y, cuts, patterns, midi, given, map, progress):
     """Found events of all segments, after the patterns are adapted to the recording."""
-    chosen = [cuts[i] for i in np.unique(np.linspace(0, len(cuts) - 1, ADAPTED_SEGMENTS).round().astype(int))]
+    chosen = [cuts[i] for i in blocks.spread(len(cuts), 8)]  # a piano is known after four minutes
     left = sum(each_segment(functools.partial(tune_segment, patterns=patterns), parts(y, chosen), map))
     best = int(np.argmin(left))
-    if left[best] < TUNED * left[len(CENTS) // 2]:
-        patterns = warped(patterns.astype(np.float32), int(CENTS[best]))
+    if left[best] < 0.99 * left[len(MISTUNED_CENTS) // 2]:  # or else it is in tune
+        patterns = transposed(patterns.astype(np.float32), int(MISTUNED_CENTS[best]))
     count = functools.partial(count_segment, patterns=patterns, midi=midi, given=given)
     counts = np.zeros((2, len(patterns), patterns.shape[2]))
     total = sum(stop - start for start, stop, *_ in (*chosen, *cuts))
@@ -949,44 +943,54 @@ def join(heard, midi):
     return pick(heard, loudest[place])
 
 
-def confidences(heard, midi):
-    """How sure it is that each event is a note, 0 to 1, (E,).
+def confidences(heard, midi, weights=WEIGHTS):
+    """How sure it is that each event is a note, 0 to 1, (E,): a logistic function of its :func:`evidence`.
 
-    A logistic function of what tells notes from remains: the event's level against that of the recording's loud notes
-    and of the loudest within a second, what sounds below it at the same time with a partial there, its share of all
-    that sounds, what it explains better than the rest does, and its key. Where the median listed event explains less
-    than ``LEAST_SAVED``, as in noise, all are worth ``DOUBT`` of that.
+    Where the median listed event gains less than ``LEAST_GAIN``, as in noise, all are worth ``DOUBT`` of that.
+    """
+    sure = 1 / (1 + np.exp(-evidence(heard, midi) @ weights))
+    loud = heard.gain[sure >= LISTED]
+    if len(loud) and np.median(loud) < LEAST_GAIN:  # noise is taken apart into many events that each say little
+        sure *= DOUBT
+    return sure
+
+
+def evidence(heard, midi):
+    """What tells notes from remains, (E, 7), as logarithms but for the key.
+
+    It is each event's level against that of the recording's loud notes, and of the loudest within a second; what sounds
+    below it at the same time with a partial there; its share of all that sounds; its likelihood gain; its key; and one.
     """
     if not len(heard.level):
-        return np.zeros(0)
+        return np.zeros((0, len(WEIGHTS)))
     order = np.argsort(heard.onset, kind="stable")
     onset, A = heard.onset[order], heard.level[order]
-    first, last = np.searchsorted(onset, onset - NEAR_S), np.searchsorted(onset, onset + NEAR_S, side="right")
+    first, last = within(onset, 1.0)
     near, below = np.empty(len(A)), np.empty(len(A))
     near[order] = [A[i:j].max() for i, j in zip(first, last, strict=True)]
-    first, last = np.searchsorted(onset, onset - CHORD_S), np.searchsorted(onset, onset + CHORD_S, side="right")
+    first, last = within(onset, 0.07)  # a chord
     keys, is_partial = midi[heard.pattern[order]], np.zeros(256, bool)  # the second, of differences modulo 256
-    is_partial[list(PARTIALS)] = True
+    is_partial[np.round(12 * np.log2(np.arange(2, 9))).astype(int)] = True
     below[order] = [
         A[i:j][is_partial[(key - keys[i:j]) % 256]].sum() for key, i, j in zip(keys, first, last, strict=True)
     ]
     A = heard.level
-    x = np.stack(
+    return np.column_stack(
         [
             np.log(A / max(tenth(A, heard.n_frames), FLOOR) + 1e-3),
             np.log(A / np.maximum(near, FLOOR) + 1e-3),
             np.log(A / np.maximum(A + below, FLOOR) + 0.02),
-            np.log(np.maximum(heard.share, LEAST_SHARE)),
-            np.log(np.maximum(heard.saved, 0) + 0.02),
+            np.log(np.maximum(heard.share, 0.03)),
+            np.log(np.maximum(heard.gain, 0) + 0.02),
             (midi[heard.pattern] - 60) / 20,
             np.ones(len(A)),
         ]
     )
-    sure = 1 / (1 + np.exp(-np.array(WEIGHTS) @ x))
-    loud = heard.saved[sure >= LISTED]
-    if len(loud) and np.median(loud) < LEAST_SAVED:  # noise is taken apart into many events that each say little
-        sure *= DOUBT
-    return sure
+
+
+def within(onset, seconds):
+    """First, and one past the last, of the onsets that lie within so many seconds of each, in order."""
+    return np.searchsorted(onset, onset - seconds), np.searchsorted(onset, onset + seconds, side="right")
 
 
 def events(heard, confidence, midi):
@@ -1030,11 +1034,11 @@ def find_given(y, patterns, midi, given, *, map=None, progress=None):
         for key, onset in zip(given.midi, given.onset, strict=True)
     ]
     for i, onset, offset, A, explained in zip(
-        heard.given, heard.onset, heard.offset, heard.level, heard.saved, strict=True
+        heard.given, heard.onset, heard.offset, heard.level, heard.gain, strict=True
     ):
         sure = A / (A + least + FLOOR)
-        if explained <= LEAST_SAVED:
-            sure *= UNSURE if explained > GIVEN_SAVED else DOUBT
+        if explained <= LEAST_GAIN:
+            sure *= UNSURE if explained > GIVEN_GAIN else DOUBT
         if sure < LISTED or abs(onset - given.onset[i]) <= KEPT_S:
             onset = given.onset[i]
         onset = float(np.clip(onset, max(0.0, given.earliest[i]), given.latest[i]))
@@ -1055,7 +1059,7 @@ def segment_onsets(part, patterns, midi):
     V, _ = scaled(y)
     if V is None:
         return np.zeros((3, 0))
-    d = rises(V, patterns.astype(np.float32))
+    d = onset_strengths(V, patterns.astype(np.float32))
     most = robust_maximum(d)
     note, frame = candidates(d, CANDIDATE_LEVEL * most)
     found = np.stack([(start + frame * HOP) / SR, midi[note], np.minimum(d[note, frame] / max(most, TINY), 1)])

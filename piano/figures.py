@@ -11,32 +11,20 @@ from piano.notes import DOUBTFUL, sum_states
 
 log = logging.getLogger(__name__)
 
+# By eye, all of them.
 DB_RANGE = 60  # dB below the loudest that a picture of spectra shows
-LOWEST_HZ = 27.5  # A0, where a log-frequency axis begins
-MOST_LABELS = 40  # notes that an axis has room to name
-SOME_NOTES = ((2, ("C", "D", "E", "G", "A")), (3, ("C", "E", "G")))  # named where not all are: semitones apart, which
-DIFFERENCE_DB = 20  # either way; ten times too much or a tenth is all that a picture of differences need tell
+A0_HZ = 27.5  # where a log-frequency axis begins
 SCREEN = 900  # pixels of a page that a window shows at a time
 PIXELS = 240, 700  # rows, and columns at most, of a panel of spectrograms, which has a few more: none gets lost
 
 # Piano roll.
-ROLL_DB_RANGE = 40  # below it lies what leaks between notes
-LOUD_DB = -12  # a row that gets there is shown although no note of it is listed; noise of hammers stays below
-BESIDE = 2  # semitones shown beside the lowest and the highest that matter
+ROLL_DB_RANGE = 40  # dB; below it lies what leaks between notes
 DARKEST = 0.5  # of the colour map: the loudest is still bright enough for a black outline
-LISTED = {"facecolor": "none", "edgecolor": "black", "linewidth": 0.9}
-DOUBTED = LISTED | {"linestyle": (0, (1.6, 1.6))}  # dashes and gaps, in line widths
-THINNEST = 0.4  # line width where rows are long and notes small
-BEYOND, OCTAVE = "0.88", "0.75"  # grey where there is no recording, and of the lines between octaves
+OUTLINE = {"facecolor": "none", "edgecolor": "black", "linewidth": 0.9}  # points
+DASHED = OUTLINE | {"linestyle": (0, (1.6, 1.6))}  # dashes and gaps, in line widths
 ROW_S, ROW_FRAMES = 40, 2000  # length of a row, see row_spans
 MOST_ROWS = 30  # of a page
-TICKS_S = 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600  # what may lie between two times on a page
-PICTURE_INCHES, PAGE_INCHES = 9, 13  # width with one row, and with several
-KEY_INCHES, PAGE_KEY_INCHES = 0.14, 0.07  # height of a semitone, the same
-ROW_INCHES = 2.0, 5.0  # least and largest height of a row
 TOP_INCHES, BELOW_INCHES = 0.45, 0.5  # above all rows, and below each
-ALIGNMENT_INCHES = 2.5  # height of what a score adds
-LABEL_INCHES = 0.13  # height of a note's name
 
 
 def decibels(magnitude, span=DB_RANGE, peak=None):
@@ -61,7 +49,7 @@ def colours(darkest=1.0):
     return ListedColormap(table)
 
 
-def note_ticks(names, most=MOST_LABELS):
+def note_ticks(names, most=40):
     """Positions and labels for an axis of notes: every note where there is room, else a few of each octave.
 
     A note of several states, side by side, is labelled once, in the middle.
@@ -82,7 +70,7 @@ def note_ticks(names, most=MOST_LABELS):
     for i, name in enumerate(names):
         columns.setdefault(name, []).append(i)
     if len(columns) > most:
-        letters = next((some for apart, some in SOME_NOTES if len(columns) <= apart * most), "C")
+        letters = "CDEGA" if len(columns) <= 2 * most else "CEG" if len(columns) <= 3 * most else "C"  # 2, 3, 12 apart
         columns = {name: places for name, places in columns.items() if name.rstrip("-0123456789") in letters}
     return [np.mean(places) for places in columns.values()], list(columns)
 
@@ -117,13 +105,14 @@ def plot_activation(path, U, basis, notes=(), alignment=None):
 def add_alignment(figure, alignment, span):
     """Draw below a figure, whose times begin and end at ``span``, when the notes of a score are played."""
     width, height = figure.get_size_inches()
-    grown = height + ALIGNMENT_INCHES
+    added = 2.5  # inches
+    grown = height + added
     for axes in figure.axes:
         x, y, w, h = axes.get_position().bounds
-        axes.set_position((x, (y * height + ALIGNMENT_INCHES) / grown, w, h * height / grown))
+        axes.set_position((x, (y * height + added) / grown, w, h * height / grown))
     figure.set_size_inches(width, grown)
     below = BELOW_INCHES / grown
-    axes = figure.add_axes((0.7 / width, below, 1 - 1.8 / width, (ALIGNMENT_INCHES - TOP_INCHES) / grown - below))
+    axes = figure.add_axes((0.7 / width, below, 1 - 1.8 / width, (added - TOP_INCHES) / grown - below))
     axes.plot(alignment.recording, alignment.score, "o", color="black", markersize=2)
     axes.set_title("Where the score is played", loc="left")
     axes.set(xlim=span, xlabel="Time (s)", ylabel="In the score (s)")
@@ -134,13 +123,13 @@ def draw_activation(figure, U, basis, notes=()):
     """Draw what :func:`plot_activation` saves; returns a list of the axes of its rows, to be drawn on further."""
     frame, longest = (basis.hop / basis.sr, ROW_S) if basis.columns else (1, ROW_FRAMES)
     spans = row_spans(U.shape[1], frame, longest)
-    width, key_height = (PAGE_INCHES, PAGE_KEY_INCHES) if len(spans) > 1 else (PICTURE_INCHES, KEY_INCHES)
+    width, key_height = (13, 0.07) if len(spans) > 1 else (9, 0.14)  # inches, of the page and of a semitone
     parts = [roll(U, basis, frame, span, width=int(80 * width)) for span in spans]
     loudest = np.max([image.max(axis=1) for image, _, _ in parts], axis=0)
     boxes, doubtful = outlines(notes, basis)
     keys = shown_keys(loudest, boxes) if basis.columns else slice(0, len(loudest))
 
-    height = np.clip((keys.stop - keys.start) * key_height, *ROW_INCHES)
+    height = np.clip((keys.stop - keys.start) * key_height, 2, 5)
     page = TOP_INCHES + len(spans) * (height + BELOW_INCHES)
     figure.set_size_inches(width, page)
     rows = []
@@ -157,13 +146,15 @@ def draw_activation(figure, U, basis, notes=()):
             interpolation="nearest",
             extent=(left, right, keys.start - 0.5, keys.stop - 0.5),
         )
-        axes.set(xlim=span, ylim=(keys.start - 0.5, keys.stop - 0.5), facecolor=BEYOND)
+        axes.set(
+            xlim=span, ylim=(keys.start - 0.5, keys.stop - 0.5), facecolor="0.88"
+        )  # grey where there is no recording
         within = (boxes[:, 2, 0] >= span[0]) & (boxes[:, 0, 0] <= span[1])
         draw_outlines(axes, boxes[within], doubtful[within])
         rows.append(axes)
     rows[0].set_title("Activations", loc="left")
     label_times(rows, described=bool(basis.columns))
-    label_keys(rows, basis, keys, most=height / LABEL_INCHES)
+    label_keys(rows, basis, keys, most=height / 0.13)  # inches of a name
     add_legend(rows[0], doubtful)
     bar = figure.add_axes((1 - 0.9 / width, 1 - (TOP_INCHES + height) / page, 0.18 / width, height / page))
     figure.colorbar(energy, cax=bar).set_label("Activation (dB below the loudest)", fontsize=8)
@@ -233,7 +224,7 @@ def outlines(notes, basis):
 
 
 def shown_keys(loudest, boxes):
-    """The part of the keyboard that matters: listed notes, what is as loud as one, and ``BESIDE`` more on either side.
+    """The part of the keyboard that matters: listed notes, what is as loud as one, and two more on either side.
 
     Where no note is listed, it is all that sounds, and all of the keyboard for silence.
 
@@ -248,12 +239,12 @@ def shown_keys(loudest, boxes):
     -------
     slice
     """
-    least_dB = LOUD_DB if len(boxes) else -ROLL_DB_RANGE
+    least_dB = -12 if len(boxes) else -ROLL_DB_RANGE  # noise of hammers stays below
     loud = np.flatnonzero((loudest > 0) & (loudest >= loudest.max() * 10 ** (least_dB / 20)))
     rows = np.concatenate([loud, boxes[:, :2, 1].mean(axis=1).astype(int)])
     if not len(rows):
         return slice(0, len(loudest))
-    return slice(max(0, rows.min() - BESIDE), min(len(loudest), rows.max() + BESIDE + 1))
+    return slice(max(0, rows.min() - 2), min(len(loudest), rows.max() + 3))
 
 
 def draw_outlines(axes, boxes, doubtful):
@@ -261,9 +252,9 @@ def draw_outlines(axes, boxes, doubtful):
     from matplotlib.collections import PolyCollection
 
     left, right = axes.get_xlim()
-    for which, style in ((~doubtful, LISTED), (doubtful, DOUBTED)):
+    for which, style in ((~doubtful, OUTLINE), (doubtful, DASHED)):
         width = style["linewidth"] * min(1.0, ROW_S / (right - left))
-        axes.add_collection(PolyCollection(boxes[which], **style | {"linewidth": max(THINNEST, width)}), autolim=False)
+        axes.add_collection(PolyCollection(boxes[which], **style | {"linewidth": max(0.4, width)}), autolim=False)
 
 
 def label_times(rows, described):
@@ -272,7 +263,8 @@ def label_times(rows, described):
 
     rows[-1].set_xlabel("Frame" if not described else "Time (s)" if len(rows) == 1 else "Time (min:s)")
     start, stop = rows[0].get_xlim()
-    apart = next((step for step in TICKS_S if (stop - start) / step <= 10), TICKS_S[-1])
+    steps = 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600  # s
+    apart = next((step for step in steps if (stop - start) / step <= 10), steps[-1])
     for axes in rows:
         if described and len(rows) > 1:
             axes.xaxis.set_major_locator(MultipleLocator(apart))
@@ -294,7 +286,7 @@ def label_keys(rows, basis, keys, most):
     for axes in rows:
         axes.set_ylabel("Note")
         axes.set_yticks(np.add(ticks, keys.start), labels, fontsize=8)
-        axes.hlines(octaves, *axes.get_xlim(), color=OCTAVE, linewidth=0.6, zorder=0.5)
+        axes.hlines(octaves, *axes.get_xlim(), color="0.75", linewidth=0.6, zorder=0.5)
 
 
 def minutes(seconds, _=None):
@@ -308,9 +300,9 @@ def add_legend(axes, doubtful):
 
     handles = []
     if not doubtful.all():
-        handles.append(Patch(**LISTED, label="listed note"))
+        handles.append(Patch(**OUTLINE, label="listed note"))
     if doubtful.any():
-        handles.append(Patch(**DOUBTED, label="doubtful note"))
+        handles.append(Patch(**DASHED, label="doubtful note"))
     if handles:
         place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
         axes.legend(handles=handles, ncols=2, frameon=False, fontsize=9, **place)
@@ -340,8 +332,8 @@ def _draw_basis(figure, basis):
     dB = np.column_stack([decibels(column) for column in H[1:].T])
     image = axes.pcolormesh(np.arange(H.shape[1] + 1) - 0.5, edges, dB, cmap=colours(), vmin=-DB_RANGE, vmax=0)
     axes.set_yscale("log")
-    axes.set_ylim(LOWEST_HZ, edges[-1])
-    octaves = LOWEST_HZ * 2.0 ** np.arange(1, np.log2(edges[-1] / LOWEST_HZ))
+    axes.set_ylim(A0_HZ, edges[-1])
+    octaves = A0_HZ * 2.0 ** np.arange(1, np.log2(edges[-1] / A0_HZ))
     axes.set_yticks(octaves, [f"{f:g}" for f in octaves])
     axes.minorticks_off()
     axes.set_xticks(*note_ticks([column["note"] for column in basis.columns]), fontsize=8, rotation=90)
@@ -374,7 +366,7 @@ def _draw_spectrogram(figure, Y, model, basis):
     n_bins, n_frames = Y.shape
     frame, bin_width, lowest = 1, 1, 0.5
     if basis.columns:
-        frame, bin_width, lowest = basis.hop / basis.sr, basis.sr / basis.n_fft, LOWEST_HZ
+        frame, bin_width, lowest = basis.hop / basis.sr, basis.sr / basis.n_fft, A0_HZ
     highest = (n_bins - 0.5) * bin_width
     edges = np.geomspace(min(lowest, highest / 2), highest, PIXELS[0] + 1)
     observed, modelled = loudest_on_pixels(Y, model, (edges[:-1] / bin_width + 0.5).astype(int))
@@ -382,7 +374,7 @@ def _draw_spectrogram(figure, Y, model, basis):
     observed, modelled = decibels(observed, peak=peak), decibels(modelled, peak=peak)
 
     magnitude = {"cmap": colours(), "vmin": -DB_RANGE, "vmax": 0}
-    difference = {"cmap": "cividis", "vmin": -DIFFERENCE_DB, "vmax": DIFFERENCE_DB}
+    difference = {"cmap": "cividis", "vmin": -20, "vmax": 20}  # ten times too much, a tenth
     octaves = lowest * 2.0 ** np.arange(1, np.log2(highest / lowest))
     panels = (
         ("Observed", observed, magnitude, 0.695),

@@ -13,17 +13,14 @@ import utils
 from piano import blocks, events, pitch
 from utils import InputError
 
-THRESHOLD_DB = -20.0  # relative to the loudest activation; below it, more notes are false than soft
+THRESHOLD_DB = -20.0  # of activations, relative to the loudest activation; below it, more notes are false than soft
 ATTACK_DB = 6.0  # a rise by this within one STFT window is a new note; partials that beat rise more slowly
 SHORTEST_S = 0.1  # of a note; the knock of a hammer, seen through an STFT window, is no longer
 PLACED = 0.99  # confidence at most of a note that this suite has placed: 1 is what a person says
 DOUBTFUL = 0.75  # confidence below which a listed note is shown as doubtful: up to four in ten are then wrong
-DRUMS = 9  # MIDI channel without pitches
 EVENT_SR = events.SR  # Hz
 HEARD = events.LISTED  # confidence from which a note of a score was heard
 LEAST_HEARD = 0.3  # of a score, for sure; of the score of another piece, up to 0.2 is by chance
-SEARCHED_S = 60  # of a sound, for keys without a template: that takes as long as the list of a minute
-SURE = 0.95  # confidence from which it is played: 15 of 23 such keys in ten pieces reach it, of others none (0.92)
 MOST_NOTES, LARGEST_BYTES = 100_000, 5_000_000  # of a score: six hours without rest, and its table
 DENSEST = 100  # notes of a score that begin within a second: two glissandi reach 60
 MIDI_BEAT_MS = 500  # length of a beat, 120 a minute, and its number of ticks: nothing is known of the metre
@@ -31,7 +28,6 @@ PARTIALS, TIMBRE = 4, 0.5  # of a note that is made audible: enough to tell it f
 ATTACK_S, RELEASE_S = 0.005, 0.05  # of the same, s: short, and without a click
 DECAY_S = 1.5  # time constant of middle C, s; it doubles every two octaves down, roughly as a piano's
 RENDERED = 2**16  # samples at a time
-TONE_STEP = 256  # samples, about the square root of a note's
 
 
 class Note(NamedTuple):
@@ -99,7 +95,7 @@ def listed(y, basis, score=None, *, progress=None, map=None):
 
 
 def played_beyond(y, basis, *, map=None):
-    """Keys that are surely played in a sound, its first ``SEARCHED_S``, and that the basis has no template of.
+    """Keys that are surely played in the first minute of a sound, and that the basis has no template of.
 
     Each is searched for by the nearest template's pattern, transposed; parameters are those of :func:`listed`.
 
@@ -114,11 +110,12 @@ def played_beyond(y, basis, *, map=None):
         return []
     patterns = basis.patterns.astype(np.float32)
     near = [int(np.argmin(np.abs(own - midi))) for midi in missing]
-    moved = [events.warped(patterns[i], 100 * (midi - own[i])) for i, midi in zip(near, missing, strict=True)]
+    moved = [events.transposed(patterns[i], 100 * (midi - own[i])) for i, midi in zip(near, missing, strict=True)]
     patterns = np.concatenate([patterns, moved]).astype(np.float16)
-    y = blocks.read_frames(y, slice(0, SEARCHED_S * EVENT_SR))
+    y = blocks.read_frames(y, slice(0, 60 * EVENT_SR))
     found = events.find_events(y, patterns, np.append(own, missing), map=map)
-    return sorted({int(event.midi) for event in found if event.confidence >= SURE} & set(missing))
+    sure = 0.95  # 15 of 23 such keys in the ten pieces of benchmarks/README.md reach it, of others none: 0.92
+    return sorted({int(event.midi) for event in found if event.confidence >= sure} & set(missing))
 
 
 def believed(y, patterns, midi, score, **options):
@@ -379,7 +376,7 @@ def _read_midi(path):
             now += message.time * tick
             if message.type == "set_tempo" and not is_smpte:
                 tick = message.tempo * 1e-6 / file.ticks_per_beat
-            if message.type not in ("note_on", "note_off") or message.channel == DRUMS:
+            if message.type not in ("note_on", "note_off") or message.channel == 9:  # the drums
                 continue
             key = message.channel, message.note
             if key in sounding:  # a key that is struck again while it is down ends its note
@@ -506,8 +503,9 @@ def _tone(note, begin, end, sr):
     n = np.arange(1, PARTIALS + 1)
     n = n[n * note.f0 < 0.45 * sr]
     z = 2j * np.pi * note.f0 * n - 1 / (DECAY_S * 2 ** ((60 - note.midi) / 24))
-    s = np.exp(np.multiply.outer(np.arange(begin, end, TONE_STEP) / sr - note.onset, z)) * TIMBRE ** (n - 1.0)
-    r = np.exp(np.multiply.outer(z, np.arange(TONE_STEP) / sr))
+    step = 256  # samples, about the square root of a note's
+    s = np.exp(np.multiply.outer(np.arange(begin, end, step) / sr - note.onset, z)) * TIMBRE ** (n - 1.0)
+    r = np.exp(np.multiply.outer(z, np.arange(step) / sr))
     tones = np.concatenate([s.real, s.imag], axis=1) @ np.concatenate([r.imag, r.real])
     tones = 10 ** (note.level_db / 20) * tones.ravel()[: end - begin]
     rising = np.arange(begin, min(end, math.ceil((note.onset + ATTACK_S) * sr))) / sr - note.onset

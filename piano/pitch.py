@@ -17,54 +17,28 @@ import re
 
 import numpy as np
 
+from piano import blocks
 from utils import C3_HZ, C3_MIDI, InputError, note_frequency
 
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-SEMITONE = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-ACCIDENTAL = {"": 0, "#": 1, "s": 1, "♯": 1, "b": -1, "♭": -1}
+ACCIDENTAL = {"": 0, "#": 1, "s": 1, "♯": 1, "b": -1, "♭": -1}  # semitones, as names of files have them
 NOTE = re.compile(r"(?<![A-Za-z0-9])([A-Ga-g])([#s♯b♭]?)(-1|\d)(?![A-Za-uw-z0-9]|v(?!\d))")  # C4v10: velocity 10
 WRITTEN = re.compile(r"([A-H])(##|x|#|♯|isis|is|s|bb|eses|b|♭|es|)(-1|\d)", re.IGNORECASE)
-ALTERED = ACCIDENTAL | {"##": 2, "x": 2, "isis": 2, "is": 1, "bb": -2, "eses": -2, "es": -1}
 MIDI_NUMBER = re.compile(r"^(\d{2,3})(?=[ _.-])|(?<=[ _.-])(\d{2,3})(?=[ _.-]|$)")
-NUMBER = re.compile(r"\d+")
-PIANO = range(21, 109)  # A0 to C8
+PIANO = range(21, 109)  # MIDI numbers, A0 to C8
 
+# What follows was set by hand; tests/test_pitch.py has the notes that must get their names.
 # The lines of a spectrum. Cells are 1 Hz wide up to the knee and a constant ratio above it, as are errors of a comb.
 LOWEST_HZ, KNEE_HZ, HIGHEST_HZ = 20.0, 400.0, 16000.0
 CELL = 1 / KNEE_HZ  # of the natural logarithm, 4.3 cents
 WINDOWS = ((0.0, 1.0), (500.0, 0.5), (2000.0, 0.2))  # from Hz, s: high notes die away soonest
-SHORTEST_S = 2 / 27.5  # two periods of A0
-ATTACK_SHARE = 0.1  # of the loudest 10 ms, in energy: where a note begins
 NEIGHBOURS = 41  # cells, less than two partials of A0, against whose lower third a line is measured
-LOWER_THIRD = 30  # per cent
-DEEPEST_DB = 80.0  # below the loudest, what is not looked at
-
-# Evidence for a partial, in nats.
 LINE_DB = 9.0  # above its neighbours, what noise reaches
 SHARP_DB = 22.0  # above its neighbours, what the modes of wood and felt do not reach
-FAINT_DB = 18.0  # below the strongest lines of the spectrum: what rings along, not the note's own
-TILT_DB = 3.0  # an octave, of the levels that count as equally strong
-DB_PER_NAT = 4.0
-MOST, LEAST = 5.0, -2.5  # a partial found for sure; one that is missing, as some are on every piano
-UNSURE = -0.5  # a sharp line that is faint
-BESIDE = 0.6  # less for a line in the next cell
-EVERY = 0.1  # what a partial costs: of two combs that explain the same, the one with fewer
-PITCHED = 3.0  # nats of a whole comb; noise and knocks reach 1.5, one sure line more than 4
-
-# Combs.
-LOW_CENTS, HIGH_CENTS, STEP_CENTS = -70, 8800 + 115, 4  # from A0: pianos are tuned up to a semitone sharp at C8
+MOST, LEAST = 5.0, -2.5  # nats: a partial found for sure; one that is missing, as some are on every piano
 LOG_B = np.linspace(-2.5, 1.7, 19)  # ln of B over Rigaud's mean
-LOG_B_SPREAD = 1.0
-FIRST_PARTIALS, ALL_PARTIALS = 32, 64
-CANDIDATES, APART = 10, 12  # combs looked at more closely; steps of the grid between them
-NEAR_HZ = 500.0  # a string sounds up to here at least: combs do not end below it
-REACH, REACH_HZ = 10, 2000.0  # nor above this multiple of the strongest line, or this
-
-# A folder.
-BY_EAR = 5  # files whose sound is held against the numbers in the names
-NEARLY_ALL = 0.8  # of a folder in even steps
-FEW = 5  # files, too few to speak for one another
-LARGEST_STEP, MOST_LAYERS = 12, 16
+FIRST_PARTIALS = 32  # of a comb in the grid, and of those that its f_1 is fitted to
+FEW = 5  # files, enough to be held against the numbers in their names, and too few to speak for one another
 
 
 # --- Names ------------------------------------------------------------------------------------------
@@ -77,7 +51,7 @@ def note_name(midi):
 
 def note_names_in(stem):
     """MIDI numbers of the note names in a file name, those that stand by themselves or before a velocity."""
-    return [12 * (int(octave) + 1) + SEMITONE[letter.upper()] + ACCIDENTAL[accidental]
+    return [12 * (int(octave) + 1) + NAMES.index(letter.upper()) + ACCIDENTAL[accidental]
             for letter, accidental, octave in NOTE.findall(stem)]  # fmt: skip
 
 
@@ -108,7 +82,8 @@ def midi_as_written(name, german=False):
     letter, accidental, octave = match[1].upper(), match[2].lower(), int(match[3])
     if (german and letter == "B" and not accidental) or (accidental == "s" and letter in "AEH"):
         return None
-    return 12 * (octave + 1) + (SEMITONE | {"H": 11})[letter] + ALTERED[accidental]
+    altered = ACCIDENTAL | {"##": 2, "x": 2, "isis": 2, "is": 1, "bb": -2, "eses": -2, "es": -1}
+    return 12 * (octave + 1) + NAMES.index("B" if letter == "H" else letter) + altered[accidental]
 
 
 def stretch(midi):
@@ -158,12 +133,12 @@ def measure_f0(y, sr):
         Sampling rate in Hz. Notes above Nyquist are not found.
     """
     y = np.asarray(y, dtype=np.float64)
-    if len(y) < SHORTEST_S * sr or not y.any():
+    if len(y) < 2 / 27.5 * sr or not y.any():
         return None
     spectra = note_spectra(y / np.abs(y).max(), sr)
     evidence = partial_evidence(*cell_lines(spectra, sr))
     likelihood, f1, log_b = max(refined(evidence, *comb) for comb in likely_combs(evidence))
-    return fitted(spectra, evidence, f1, log_b) if likelihood >= PITCHED else None
+    return fitted(spectra, evidence, f1, log_b) if likelihood >= 3 else None  # noise has 1.5, one sure line over 4
 
 
 def note_spectra(y, sr):
@@ -172,7 +147,7 @@ def note_spectra(y, sr):
 
     hop = max(1, round(0.01 * sr))
     energy = (y[: len(y) // hop * hop].reshape(-1, hop) ** 2).mean(axis=1)
-    start = min(int(np.argmax(energy > ATTACK_SHARE * energy.max())) * hop, max(0, len(y) - int(0.3 * sr)))
+    start = min(int(np.argmax(energy > 0.1 * energy.max())) * hop, max(0, len(y) - int(0.3 * sr)))
     y = y[start:] - y.mean()
     spectra = []
     for _, seconds in WINDOWS:
@@ -210,8 +185,8 @@ def cell_lines(spectra, sr):
         first = max(0, np.searchsorted(edges, low) - NEIGHBOURS // 2)
         bins = np.ceil(edges[first:] / width).astype(int)
         level = 20 * np.log10(np.maximum(np.maximum.reduceat(magnitude[: bins[-1]], bins[:-1]), 1e-12))
-        level = np.maximum(level, level.max() - DEEPEST_DB)
-        height = level - percentile_filter(level, LOWER_THIRD, NEIGHBOURS, mode="nearest")
+        level = np.maximum(level, level.max() - 80)
+        height = level - percentile_filter(level, 30, NEIGHBOURS, mode="nearest")
         inside = edges[first:-1] >= low
         lines[:, first:][:, inside] = level[inside], height[inside]
     return lines
@@ -225,16 +200,17 @@ def partial_evidence(level, height):
     """
     centres = cell_centres(len(level))
     sharp = level - np.maximum(SHARP_DB - height, 0)
-    tilt = TILT_DB * np.log2(centres)
+    tilt = 3 * np.log2(centres)  # dB an octave, of the levels that count as equally strong
     below = np.maximum.accumulate(sharp + tilt) - tilt
     above = np.maximum.accumulate((sharp - tilt)[::-1])[::-1] + tilt
     strength = sharp - np.maximum(below, above)  # dB, 0 for the strongest lines
-    least = LEAST + (UNSURE - LEAST) * np.clip((height - LINE_DB) / (SHARP_DB - LINE_DB), 0, 1)
-    nats = np.minimum(height - LINE_DB, strength + FAINT_DB) / DB_PER_NAT
+    least = LEAST + (-0.5 - LEAST) * np.clip((height - LINE_DB) / (SHARP_DB - LINE_DB), 0, 1)  # a sharp, faint line
+    nats = np.minimum(height - LINE_DB, strength + 18) / 4  # dB, 4 a nat; what is 18 dB softer rings along
     nats = np.clip(nats, least, MOST)
     padded = np.pad(nats, 1, constant_values=LEAST)
-    nats = np.maximum(nats, np.maximum(padded[:-2], padded[2:]) - BESIDE) - EVERY
-    end = np.searchsorted(centres, max(REACH_HZ, REACH * centres[np.argmax(sharp)]))
+    nats = np.maximum(nats, np.maximum(padded[:-2], padded[2:]) - 0.6)  # a line in the next cell is worth less
+    nats -= 0.1  # what a partial costs: of two combs that explain the same, the one with fewer
+    end = np.searchsorted(centres, max(2000, 10 * centres[np.argmax(sharp)]))  # Hz, where a comb ends
     return np.append(np.where(np.arange(len(nats)) < end, nats, 0), 0).astype(np.float32)
 
 
@@ -259,7 +235,7 @@ def partial(n, f1, log_b):
 @functools.cache
 def comb_grid():
     """First partials (F,) in Hz, and the cells of all partials, shape (FIRST_PARTIALS, B, F), of combs of the piano."""
-    f1 = 27.5 * 2 ** (np.arange(LOW_CENTS, HIGH_CENTS, STEP_CENTS) / 1200)
+    f1 = 27.5 * 2 ** (np.arange(-70, 8800 + 115, 4) / 1200)  # from A0: C8 is tuned up to a semitone sharp
     cells = [cell_of(partial(n, f1, LOG_B[:, None])) for n in range(1, FIRST_PARTIALS + 1)]
     return f1, np.array(cells)
 
@@ -268,29 +244,29 @@ def log_likelihood(evidence, cells, log_b):
     """That of combs whose partials lie in ``cells``, shape (n, B, F): the best of all numbers of partials."""
     total = np.zeros(cells.shape[1:], np.float32)
     best = np.full(cells.shape[1:], -np.inf, np.float32)
-    near = int(cell_of(NEAR_HZ))
+    near = int(cell_of(500))  # Hz; a string sounds up to there at least, so no comb ends below
     for of_partial, of_next in itertools.pairwise([*cells, np.array(len(evidence))]):
         total += evidence.take(of_partial, mode="clip")
         np.maximum(best, total, out=best, where=of_next > near)
-    return best - 0.5 * (log_b / LOG_B_SPREAD) ** 2
+    return best - 0.5 * log_b**2
 
 
 def likely_combs(evidence):
-    """The ``CANDIDATES`` most likely combs of the grid that are no neighbours, as pairs of f_1 and log_b."""
+    """The ten most likely combs of the grid that are no neighbours, as pairs of f_1 and log_b."""
     f1, cells = comb_grid()
     likelihood = log_likelihood(evidence, cells, LOG_B[:, None])
     best = likelihood.max(axis=0)
     found = []
-    for _ in range(CANDIDATES):
+    for _ in range(10):
         i = int(np.argmax(best))
         found.append((f1[i], LOG_B[np.argmax(likelihood[:, i])]))
-        best[max(0, i - APART) : i + APART + 1] = -np.inf
+        best[max(0, i - 12) : i + 13] = -np.inf  # 48 cents either way
     return found
 
 
 def refined(evidence, f1, log_b):
     """Log-likelihood, f_1 and log_b of the best comb near this one, all its partials counted."""
-    n = np.arange(1, ALL_PARTIALS + 1)[:, None, None]
+    n = np.arange(1, 2 * FIRST_PARTIALS + 1)[:, None, None]
     for cents, step in ((3, 0.12), (1, 0.04)):
         f1 = f1 * 2 ** (np.arange(-2, 3) * cents / 1200)
         log_b = log_b + np.arange(-3, 4)[:, None] * step
@@ -329,8 +305,13 @@ def line_near(spectra, f):
         return f
     k = low + int(np.argmax(magnitude[low : high + 1]))
     a, b, c = np.log(np.maximum(magnitude[k - 1 : k + 2], 1e-30))
-    bend = a - 2 * b + c
-    return (k + (0.5 * (a - c) / bend if b >= max(a, c) and bend < 0 else 0)) * width
+    return (k + (parabola_peak(a, b, c) if b >= max(a, c) else 0)) * width
+
+
+def parabola_peak(before, at, after):
+    """Where the parabola through three values one step apart is largest, in steps from the middle one, -1 to 1."""
+    bend = np.minimum(before - 2 * at + after, -np.finfo(np.float64).tiny)
+    return np.clip(0.5 * (before - after), bend, -bend) / bend  # clipped first: nothing overflows
 
 
 # --- The notes of a folder --------------------------------------------------------------------------
@@ -390,7 +371,7 @@ def midis_by_name(paths, load, sr, c3):
 
 def midis_by_number(paths, load, sr, c3):
     """MIDI number of each path, or an empty dict where no number of their names is one."""
-    numbers = [[int(digits) for digits in NUMBER.findall(path.stem)] for path in paths]
+    numbers = [[int(digits) for digits in re.findall(r"\d+", path.stem)] for path in paths]
     for column in zip(*numbers, strict=False):
         midis = dict(zip(paths, column, strict=True))
         in_range = all(midi in PIANO for midi in column)
@@ -405,7 +386,7 @@ def contradicted(midis, load, sr, c3):
     Of what has no pitch, only names that carry a number by itself are believed.
     """
     paths = list(midis)
-    few = [paths[i] for i in sorted({round(i) for i in np.linspace(0, len(paths) - 1, BY_EAR)})]
+    few = [paths[i] for i in blocks.spread(len(paths), FEW)]
     heard = {path: f0 for path in few if (f0 := hear(path, load, sr)) is not None}
     if not heard:
         return any(midi_of_name(path.stem) is None for path in few)
@@ -471,11 +452,14 @@ def in_steps(pitches):
 
 
 def even_steps(midis, known):
-    """Keys ``a + b (i // layers)`` that nearly all files have, or None. Shape of ``midis``."""
-    best, most = None, NEARLY_ALL * len(midis)
-    for layers in range(1, MOST_LAYERS + 1):
+    """Keys ``a + b (i // layers)`` that over 80 % of the files have, or None. Shape of ``midis``.
+
+    There are up to 16 layers, and steps of up to an octave.
+    """
+    best, most = None, 0.8 * len(midis)
+    for layers in range(1, 17):
         i = np.arange(len(midis)) // layers
-        for b in range(-LARGEST_STEP, LARGEST_STEP + 1):
+        for b in range(-12, 13):
             values, counts = np.unique((midis - b * i)[known], return_counts=True)
             if b and len(counts) and counts.max() > most:
                 line = values[np.argmax(counts)] + b * i

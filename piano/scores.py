@@ -27,7 +27,6 @@ COARSE_S, COARSE_DECAY_S = 0.19, 0.3  # of the rough path: its frame, and the ti
 FINE_S, FINE_DECAY_S = events.HOP / events.SR, 0.15  # of the fine one; fitted to ten pieces played with rubato
 MOST_CELLS = 10_000_000  # of the rough path's matrix, 200 MB: its frames are longer where both are long
 WINDOW_S, MARGIN_S = 10.0, 1.0  # of the fine path, and what it sees before and after it
-QUIET = 0.1  # of features, of one onset: below it nothing is struck
 ASIDE = 0.4  # cost of a frame that is in one of both only; keys that agree cost 0, others 1
 EARLY_S = 0.02  # s, by which onsets are seen too early; median over ten pieces
 CHORD_S, SNAP_S = 0.03, 0.2  # s: of the score, what is one chord; by which it is moved to where its keys are struck
@@ -272,4 +271,4 @@ def features(onsets, start, stop, frame, decay):
     decayed = np.arange(X.shape[1]) * frame / decay
     X = np.exp(np.maximum.accumulate(X + decayed, axis=1) - decayed)
     both = X, X.reshape(-1, 12, X.shape[1]).sum(axis=0)
-    return np.concatenate([part / np.maximum(np.linalg.norm(part, axis=0), QUIET) for part in both]) / math.sqrt(2)
+    return np.concatenate([part / np.maximum(np.linalg.norm(part, axis=0), 0.1) for part in both]) / math.sqrt(2)

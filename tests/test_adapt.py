@@ -76,9 +76,9 @@ def partial_levels(H):
 
 def started(V, H):
     """Frames that adaptation looks at, and the activations it starts from without a list of notes."""
-    heard = V[:, V.sum(axis=0) > adapt.AUDIBLE * V.sum(axis=0).max()]
-    U, _ = utils.nmf(heard, H, adapt.N_STARTED, loss="kullback-leibler", solver="cd")
-    return heard, np.maximum(U, adapt.REVIVED * adapt.QUIET * heard.sum() / heard.shape[1])
+    heard = V[:, V.sum(axis=0) > 1e-3 * V.sum(axis=0).max()]
+    U, _ = utils.nmf(heard, H, 12, loss="kullback-leibler", solver="cd")
+    return heard, np.maximum(U, 0.01 * adapt.QUIET * heard.sum() / heard.shape[1])
 
 
 def kl(V, S):
@@ -139,7 +139,7 @@ def test_every_sweep_lowers_the_objective(problem, monkeypatch):
     prior = S * V.sum() / (10 * H.shape[1]) * H
     costs = []
     for n in range(1, 8):
-        monkeypatch.setattr(adapt, "N_SWEEPS", n)
+        monkeypatch.setattr(adapt, "N_FREE", n)
         adapted, _ = adapted_to(V, H, S)
         best = utils.nmf(V, adapted, 2000, loss="kullback-leibler")[0]  # so that only the basis tells
         costs.append(kl(V, adapted @ best) - np.sum(prior * np.log(adapted)))
@@ -150,7 +150,7 @@ def test_blocks_change_nothing_but_rounding(problem, monkeypatch):
     H, other, U = problem
     V = other @ U
     whole = adapted_to(V, H, 1.0)[0]
-    monkeypatch.setattr(adapt, "BLOCK", 7)
+    monkeypatch.setattr(adapt, "SAME_COLUMNS", 7)
     assert adapted_to(V, H, 1.0)[0] == pytest.approx(whole, rel=1e-6)
 
 
@@ -168,7 +168,7 @@ def test_a_basis_is_adapted_by_sweeps_of_the_paper_whatever_its_columns_sum_to(p
     _, U_swept = oracle.adaptation_sweep(V_heard, H, U, 0 * H)
     N = H * ((V_heard / (H @ U)) @ U.T)
     expected, prior, U = H, strength * N.sum() / (10 * H.shape[1]) * H, U_swept
-    for _ in range(adapt.N_SWEEPS):
+    for _ in range(adapt.N_FREE):
         expected, U = oracle.adaptation_sweep(V_heard, expected, U, prior)
     adapted, _ = adapted_to(V, H * level, strength)
     np.testing.assert_allclose(adapted, expected * level, rtol=1e-6)
@@ -252,7 +252,9 @@ def test_a_note_that_the_list_misses_is_kept_out_of_the_others(played, missed):
 
 def test_a_long_recording_is_known_by_frames_spread_over_it(problem):
     H, other, U = problem
-    V = np.tile(other @ U, (1, 1 + adapt.FRAMES // U.shape[1]))  # over and over again, so fewer frames tell the same
+    V = np.tile(
+        other @ U, (1, 1 + adapt.ADAPTED_FRAMES // U.shape[1])
+    )  # over and over again, so fewer frames tell the same
     few, strength = adapted_to(other @ U, H, "auto")
     many, strength_of_many = adapted_to(V, H, "auto")
     assert strength_of_many == pytest.approx(strength, rel=0.1)
@@ -267,7 +269,7 @@ def test_no_more_frames_are_looked_at_than_asked_for_and_those_lie_evenly(proble
     V /= V.sum(axis=0)  # all frames are heard, and the mean one is as loud as each
     V[:, ::3] = 0
     heard = np.flatnonzero(V.any(axis=0))
-    monkeypatch.setattr(adapt, "FRAMES", 50)
+    monkeypatch.setattr(adapt, "ADAPTED_FRAMES", 50)
     seen = []
     found, *_ = adapt.adapt_basis(V, Basis(H), 1.0, progress=lambda n, of: seen.append((n, of)))
     assert set(seen) == {(50, 50 * len(seen))}
@@ -285,8 +287,8 @@ def test_the_rate_of_the_prior_is_as_the_list_is_sure():
     note = Note("C3", 48, 0.0, 2.0, 3.0, -6.0, 0.75)
     rate = adapt.listed_rate([note, note._replace(midi=49), note._replace(onset=2.5, confidence=1.0)], basis, 60)
     t = np.arange(60) * HOP / SR
-    sure = (t >= 2.5 - adapt.BEFORE_S) & (t <= 3 + adapt.AFTER_S)
-    less = (t >= 2 - adapt.BEFORE_S) & (t < 2.4)
+    sure = (t >= 2.5 - 0.1) & (t <= 3 + 0.5)
+    less = (t >= 2 - 0.1) & (t < 2.4)
     assert (rate[0, sure] == 0).all()
     assert rate[0, less] == pytest.approx(adapt.UNLISTED / 4)
     assert rate[0, t < 1.8] == pytest.approx(adapt.UNLISTED)
@@ -296,13 +298,13 @@ def test_the_rate_of_the_prior_is_as_the_list_is_sure():
 # --- Sweeps and factors ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", [7, adapt.PART])
+@pytest.mark.parametrize("part", [7, adapt.CORE_FRAMES])
 def test_a_sweep_leaves_out_what_does_not_sound_and_gives_both_m_steps(rng, monkeypatch, part):
     H, U, rate, quiet = rng.random((20, 6)), rng.random((6, 50)), rng.random((6, 50)), 0.25
     U[2], U[4, 20:], U[:, 30:35] = 0, 0, 0
     V = H @ rng.random((6, 50))
-    monkeypatch.setattr(adapt, "BLOCK", 5)
-    monkeypatch.setattr(adapt, "PART", part)
+    monkeypatch.setattr(adapt, "SAME_COLUMNS", 5)
+    monkeypatch.setattr(adapt, "CORE_FRAMES", part)
     fit = adapt._Fit(V, U.copy(), rate, quiet, lambda: None)
     N = fit.sweep(H)
     R = V / np.maximum(H @ U, utils.floor_of(V.dtype))
@@ -335,10 +337,10 @@ def test_blocks_change_nothing_but_rounding_of_a_described_basis(played, monkeyp
     U, notes = played
     V, basis = spectra(5.0, lambda n, f: 0.3 * np.sin(n)) @ U, described(spectra())
     monkeypatch.setattr(adapt, "N_ROUNDS", 3)
-    monkeypatch.setattr(adapt, "N_SWEEPS", 5)
+    monkeypatch.setattr(adapt, "N_FREE", 5)
     results = []
     for block in (7, 10**6):
-        monkeypatch.setattr(adapt, "BLOCK", block)
+        monkeypatch.setattr(adapt, "SAME_COLUMNS", block)
         results.append(adapt.adapt_basis(V, basis, "auto", notes))
     (few, strength, _), (whole, expected, _) = results
     np.testing.assert_allclose(few.H, whole.H, rtol=1e-5, atol=1e-12)
@@ -348,11 +350,11 @@ def test_blocks_change_nothing_but_rounding_of_a_described_basis(played, monkeyp
 def test_the_prior_is_of_the_list_and_of_the_mean_frame_that_is_heard(played, monkeypatch):
     U, notes = played
     monkeypatch.setattr(adapt, "N_ROUNDS", 1)
-    monkeypatch.setattr(adapt, "N_SWEEPS", 1)
+    monkeypatch.setattr(adapt, "N_FREE", 1)
     V, basis = np.pad(spectra() @ U, ((0, 0), (0, 40))), described(spectra())
     _, _, (rate, quiet) = adapt.adapt_basis(V, basis, 1.0, notes)
     loudness = V.sum(axis=0)
-    heard = loudness > adapt.AUDIBLE * loudness.max()
+    heard = loudness > 1e-3 * loudness.max()
     assert quiet == pytest.approx(adapt.QUIET * loudness[heard].mean(), rel=1e-9)
     np.testing.assert_array_equal(rate, adapt.listed_rate(notes, basis, V.shape[1]))
     assert adapt.adapt_basis(V, basis, 1.0)[2] is None
@@ -364,11 +366,11 @@ def covariance_of(basis, f, note, n):
     for i in range(len(f)):
         for j in range(len(f)):
             octaves, semitones = np.log2(f[i] / f[j]), keys[note[i]] - keys[note[j]]
-            K[i, j] = adapt.COMMON**2 * np.exp(-((octaves / adapt.OCTAVES) ** 2) / 2)
+            K[i, j] = adapt.COMMON**2 * np.exp(-((octaves / 0.2) ** 2) / 2)
             if n[i] == n[j]:
-                K[i, j] += adapt.SHARED**2 * np.exp(-((semitones / adapt.KEYS) ** 2) / 2)
+                K[i, j] += adapt.SHARED**2 * np.exp(-((semitones / 4) ** 2) / 2)
             if note[i] == note[j]:
-                K[i, j] += adapt.LEVEL**2 + adapt.OWN**2 * (n[i] == n[j])
+                K[i, j] += 2**2 + 0.5**2 * (n[i] == n[j])
     return K
 
 
@@ -388,10 +390,10 @@ def test_factors_end_at_the_maximum_of_their_probability(rng, one_is_not_heard):
         g = adapt.factors(N, D, basis, heard, C, g)
 
     told = heard[note]
-    unit = adapt.OBSERVED * heard.sum() / N.sum()
+    unit = 300 * heard.sum() / N.sum()
     K, counts, expected = covariance_of(basis, f[exists], note, n), unit * N[exists], unit * D[exists]
     np.testing.assert_allclose(C, K[:, told], rtol=1e-10)
-    assert min(np.maximum(counts, expected)[told]) > adapt.LEAST_COUNT  # none is left out
+    assert min(np.maximum(counts, expected)[told]) > 0.5  # none is left out
     inverse = np.linalg.inv(K[np.ix_(told, told)])
 
     def cost(x):

@@ -145,7 +145,7 @@ def model_of(B, P, struck):
 @pytest.mark.parametrize("frames", [256, 32, 7])
 def test_expectation_is_its_equation(rng, monkeypatch, frames):
     monkeypatch.setattr(events, "shape", lambda: np.linspace(0.5, 1.5, 30, dtype=np.float32))
-    monkeypatch.setattr(events, "FRAMES", frames)
+    monkeypatch.setattr(events, "CORE_FRAMES", frames)
     monkeypatch.setattr(events, "INAUDIBLE", 0)
     V, B, patterns, struck = some_events(rng)
     share, pattern = sounding(patterns.P, struck, len(V))
@@ -168,13 +168,13 @@ def test_expectation_is_its_equation(rng, monkeypatch, frames):
     np.testing.assert_allclose(after.c, c, rtol=1e-4)
 
 
-def test_what_an_event_saves_is_the_divergence_without_it(rng, monkeypatch):
+def test_what_an_event_gains_is_the_likelihood_less_that_without_it(rng, monkeypatch):
     monkeypatch.setattr(events, "shape", lambda: np.ones(30, np.float32))
     V, B, patterns, struck = some_events(rng)
     S = model_of(B, patterns.P, struck)
     share, _ = sounding(patterns.P, struck, len(V))
     reach = 3
-    saved = events.saved(V, S.astype(np.float32), patterns, struck, reach)
+    gain = events.likelihood_gains(V, S.astype(np.float32), patterns, struck, reach)
     for e, (l, first, _, c) in enumerate(zip(*struck[:4], strict=True)):
         rest = S - share[e]
         stop = min(len(V), first + events.HEAD + reach)
@@ -182,17 +182,17 @@ def test_what_an_event_saves_is_the_divergence_without_it(rng, monkeypatch):
             m = np.arange(max(0, first - reach, first + shift), stop)
             x = c[max(0, -first)] * patterns.P[l, m - first - shift]
             expected = (V[m] * np.log((rest[m] + x) / rest[m]) - x).sum()
-            assert saved[e, shift + reach] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+            assert gain[e, shift + reach] == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize("ratio", [1e-6, 1e-3, 0.4142, 0.4143, 1.0, 30.0, 1e4])
-def test_logarithm_of_what_is_saved(ratio):
+def test_logarithm_of_what_is_gained(ratio):
     """One event and one bin: V log(1 + x / rest) - x."""
     P = np.full((1, events.HEAD, 1), ratio, np.float32)
     struck = events.strike(np.zeros(1, int), np.array([events.LEAD]), np.ones(1), events.HEAD)
     V = np.ones((events.HEAD, 1), np.float32)
-    saved = events.saved(V, V + P[0], events.under_fit(P), struck)
-    assert saved[0, 0] / events.HEAD == pytest.approx(np.log1p(ratio) - ratio, rel=1e-3, abs=2e-7)
+    gain = events.likelihood_gains(V, V + P[0], events.under_fit(P), struck)
+    assert gain[0, 0] / events.HEAD == pytest.approx(np.log1p(ratio) - ratio, rel=1e-3, abs=2e-7)
 
 
 def test_steps_never_raise_the_divergence(rng, monkeypatch):

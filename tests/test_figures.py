@@ -32,7 +32,7 @@ def draw(folder, drawn, Y, model, basis=PLAIN):
 def bin_of_row(row, basis, n_bins=K):
     """Bin in the middle of a row of a panel."""
     width = basis.sr / basis.n_fft if basis.sr else 1
-    lowest, highest = (figures.LOWEST_HZ if basis.sr else 0.5), (n_bins - 0.5) * width
+    lowest, highest = (figures.A0_HZ if basis.sr else 0.5), (n_bins - 0.5) * width
     return lowest * (highest / lowest) ** ((row + 0.5) / figures.PIXELS[0]) / width
 
 
@@ -44,7 +44,7 @@ def test_three_panels_share_their_axes(tmp_path, drawn, rng):
     assert extents == [extents[0]] * 3
     hop = DESCRIBED.hop / DESCRIBED.sr
     assert extents[0][:2] == pytest.approx((-hop / 2, (M - 0.5) * hop))
-    assert 2 ** np.array(extents[0][2:]) == pytest.approx([figures.LOWEST_HZ, (K - 0.5) * 8000 / 256])
+    assert 2 ** np.array(extents[0][2:]) == pytest.approx([figures.A0_HZ, (K - 0.5) * 8000 / 256])
     for axes in panels:
         assert axes.get_ylabel() == "Frequency (Hz)"
         hertz = [float(label.get_text()) for label in axes.get_yticklabels()]
@@ -198,7 +198,7 @@ def test_listed_notes_are_outlined_where_their_energy_is():
     np.testing.assert_array_equal(loud, inside)
     sure, doubtful = outlines(axes)
     assert sure.get_linestyle() != doubtful.get_linestyle()
-    assert (sure.get_linewidth(), len(sure.get_facecolor())) == ([figures.LISTED["linewidth"]], 0)
+    assert (sure.get_linewidth(), len(sure.get_facecolor())) == ([figures.OUTLINE["linewidth"]], 0)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["listed note", "doubtful note"]
 
 
@@ -324,7 +324,7 @@ def test_colours_tell_loud_from_soft_without_their_hue(tmp_path, drawn, rng):
     assert roll[0] == pytest.approx(1)
     assert (np.diff(roll) <= 1e-3).all()
     assert (roll[-1] + 0.05) / (grey([0, 0, 0]) + 0.05) >= 3  # WCAG 2, of what is drawn
-    assert figures.LISTED["edgecolor"] == figures.DOUBTED["edgecolor"] == "black"
+    assert figures.OUTLINE["edgecolor"] == figures.DASHED["edgecolor"] == "black"
     Y = rng.random((K, M))
     panels, _ = draw(tmp_path, drawn, Y, lambda frames: Y[:, frames])
     assert (np.diff(grey(panels[2].images[0].get_cmap()(levels))) > 0).all()

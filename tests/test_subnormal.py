@@ -72,7 +72,7 @@ def test_complex_nmf(spectrogram, phase_init):
 
 
 def test_adaptation(spectrogram, monkeypatch):
-    monkeypatch.setattr(adapt, "N_SWEEPS", 250)
+    monkeypatch.setattr(adapt, "N_FREE", 250)
     adapted, *_ = adapt.adapt_basis(spectrogram, Basis(basis()), 1e-3)
     assert n_subnormal(adapted.H) == 0
     kept, sweep = [], adapt._Fit.sweep
