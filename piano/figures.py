@@ -116,7 +116,7 @@ def add_alignment(figure, alignment, span):
     axes.plot(alignment.recording, alignment.score, "o", color="black", markersize=2)
     axes.set_title("Where the score is played", loc="left")
     axes.set(xlim=span, xlabel="Time (s)", ylabel="In the score (s)")
-    axes.grid(color=OCTAVE, linewidth=0.5)
+    axes.grid(color="0.75", linewidth=0.5)
 
 
 def draw_activation(figure, U, basis, notes=()):
