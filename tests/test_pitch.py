@@ -336,3 +336,18 @@ def test_the_templates_are_known_without_their_names(templates):
     paths = {Path(f"pf{i}.wav"): path for i, path in enumerate(templates)}
     notes = pitch.notes_of_folder(list(paths), lambda path: soundfile.read(paths[path])[0], SR)
     assert [midi for midi, _ in notes] == [int(path.stem[:3]) for path in templates]
+
+
+def test_the_peak_of_a_parabola_lies_where_algebra_has_it():
+    x, at = np.array([-1.0, 0.0, 1.0]), np.array([-0.5, 0.0, 0.3, 0.5])
+    peak = pitch.parabola_peak(*(-3 * (x[:, None] - at) ** 2 + 7))
+    np.testing.assert_allclose(peak, at, atol=1e-12)
+
+
+def test_three_values_without_a_peak_between_them_overflow_nothing():
+    """A slope ends at its upper end, and what is flat stays in the middle."""
+    assert [pitch.parabola_peak(*values) for values in ((3.0, 2.0, 1.0), (1e300, 2e300, 3e300), (0.0, 0.0, 0.0))] == [
+        -1,
+        1,
+        0,
+    ]
