@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shlex
 import shutil
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import NMF
 import utils
 from piano import listen, notes, pitch
 from piano.notes import Note
@@ -1210,6 +1212,32 @@ def test_files_of_a_part_have_all_notes_in_the_time_of_the_recording(opened, exa
     expected = [*NOTES[:3], NOTES[3]._replace(onset=2.41), NOTES[4]]
     assert [(note.midi, note.onset, note.offset) for note in read] == [(n.midi, n.onset, n.offset) for n in expected]
     assert (tmp_path / "a_song_corrected_notes.csv").exists()
+
+
+def test_a_corrected_list_comes_back_by_the_command_that_the_page_shows(opened, learnt, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (*learnt.glob("fixed_basis*.npy"), learnt / "fixed_basis.json"):
+        shutil.copy(path, tmp_path)
+    shutil.copy(root / "examples" / "chorale" / "matched" / "mixture.flac", "chorale.flac")
+    NMF.main(["chorale.flac", "5", "fixed_basis.npy", "--listen", "--quiet", "-o", "first"])
+    listed = notes.read_score("first/notes.csv")
+    page = opened(tmp_path / "first" / "listen.html")
+    wrong, late = listed[0], listed[-1]
+    page.mouse.click(*at(page, (wrong.onset + wrong.offset) / 2, wrong.midi))
+    page.keyboard.press("Delete")
+    page.mouse.click(*at(page, (late.onset + late.offset) / 2, late.midi))
+    page.keyboard.press("Shift+ArrowDown")  # an octave
+    table = downloaded(page, "csv", tmp_path)
+    python, script, *words = shlex.split(page.locator("#command").input_value())
+    assert (python, script, words[-2:]) == ("python", "NMF.py", ["--score", table.name])
+    NMF.main([*words, "--quiet"])
+    came_back = notes.read_score("chorale_corrected/notes.csv")
+    assert [(note.note, note.offset) for note in came_back] == [
+        (note.note, note.offset) for note in notes.read_score(table)
+    ]
+    kept = [note for note in came_back if note.midi != late.midi - 12 or abs(note.onset - late.onset) > 0.06]
+    assert kept == listed[1:-1]  # to every digit of the table
+    assert wrong not in came_back
 
 
 def test_page_shows_the_command(opened, example, tmp_path):
