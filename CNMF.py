@@ -106,7 +106,8 @@ def decompose(path, out_dir, *, templates, missing, args, map):
             options = {"progress": stage(cli.PHASES), "map": map}
             piano, start = phase.start(recording.Y, piano, args.seed, strength, prior, **options)
         options = {"seed": args.seed, "sparsity": args.sparsity, "thr": args.thr, "tol": args.tol, "map": map}
-        options |= {"with_phase": args.phase or cli.sounds_wanted(args), "progress": stage(cli.APART)}
+        options |= {"with_phase": args.phase or cli.sounds_wanted(args), "folder": workspace}
+        options["progress"] = stage(cli.APART)
         parts = utils.complex_nmf_blocks(recording.Y, piano.H, args.n_iter, phase_init=start, **options)
         with results.output_folder(workspace) as folder:
             U, error, cost, writer = write_parts(folder, parts, recording, piano, wanted, args)

@@ -590,6 +590,7 @@ def complex_nmf_blocks(
     tol=None,
     block=None,
     with_phase=True,
+    folder=None,
     progress=None,
     map=None,
 ):
@@ -629,6 +630,8 @@ def complex_nmf_blocks(
         Frames worked on at a time where phases move; the numbers do not depend on it.
     with_phase : bool
         Whether parts have P.
+    folder : str or Path, optional
+        For the temporary file: K M 8 bytes for each phase that sounds, in single precision.
     progress : callable, optional
         Called with the number of frames just done and the number of all frames to do, both passes counted.
     map : callable, optional
@@ -676,7 +679,7 @@ def complex_nmf_blocks(
 
     def parts():
         jobs, begin, n_done = ((Y.at(frames), start.job(frames)) for frames in slices), start.begin, n_iter
-        with tempfile.TemporaryFile() as file:
+        with tempfile.TemporaryFile(dir=folder) as file:
             if passes == 2:
                 for begun, part in run(n_iter, begin, jobs, "start"):  # noqa: B007  the last part has the file's curves
                     pickle.dump(begun, file)

@@ -360,6 +360,8 @@ def check_length(out_dir, recording, wanted, n_columns, args):
     if hasattr(args, "phase"):
         parts["reconst.npy"] = n_bytes
         parts["phase_calc.npy, which --no-phase leaves out"] = args.phase * n_columns * n_bytes
+        if args.phase_init == "sinusoidal" and (args.thr is not None or args.tol is not None):
+            parts["the phases, which are kept while -thr or --tol look at all"] = len(wanted) * n_bytes
     if recording.y is not None:
         parts["notes.wav and the copy that notes are found in"] = 6 * len(recording.y)
     if sounds_wanted(args):
