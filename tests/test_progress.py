@@ -53,7 +53,7 @@ def _read(terminal):
             ["--listen"],
             [
                 *("Reading the recording", "Finding the notes", "Adapting to the piano"),
-                *("Taking it apart", "Writing the results"),
+                *("Following the notes", "Taking it apart", "Writing the results"),
             ],
         ),
     ],
