@@ -242,7 +242,8 @@ def test_a_command_is_timed_by_stage(stages, root, learnt, tmp_path):
     assert min(seconds.values()) >= 0
     for name in ("imports", "reading", "NMF", "sound", "pictures", "rest"):
         assert seconds[name] > 0, name
-    assert seconds["phases"] == seconds["adaptation"] == 0
+    assert seconds["phases"] == 0
+    assert seconds["adaptation"] < seconds["NMF"]  # it is asked, and has nothing to do
 
 
 def test_a_function_that_is_not_there_cannot_be_timed(stages):

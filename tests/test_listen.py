@@ -1327,7 +1327,7 @@ def test_a_listed_note_without_sound_in_its_stem_is_doubtful(opened, example, tm
 
 
 def test_page_says_what_sound_is_inside(opened, written, tmp_path):
-    text = written.read_text(encoding="utf-8").replace('"title":', '"inside":"mono at 22.05 kHz, of 44.1","title":', 1)
+    text = written.read_text(encoding="utf-8").replace('"inside":""', '"inside":"mono at 22.05 kHz, of 44.1"', 1)
     (tmp_path / "listen.html").write_text(text, encoding="utf-8")
     page = opened(tmp_path / "listen.html")
     assert page.locator("#summary").text_content().endswith("FLAC inside \u00b7 mono at 22.05 kHz, of 44.1")

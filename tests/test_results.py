@@ -164,7 +164,7 @@ NEW = {"a": "new", "c": "new", "stems/x": "new"}
 KILLED_AT_STEP = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
-import test_outputs
+import test_results
 steps = int(sys.argv[2])
 def count(event, arguments):
     global steps
@@ -173,7 +173,7 @@ def count(event, arguments):
         if steps < 0:
             os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(count)
-test_outputs.write(test_outputs.Path(sys.argv[1]), test_outputs.NEW)
+test_results.write(test_results.Path(sys.argv[1]), test_results.NEW)
 """
 
 
