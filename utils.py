@@ -57,6 +57,7 @@ EUCLIDEAN_BLOCK = 512  # frames of one core: smaller products take BLAS longer a
 DIVERGENCE_BLOCK = 64  # frames of one core where S is needed as a whole, for the same reasons
 PHASE_BLOCK_BYTES = 2**26  # of one block of frames; the peak memory is a few times this where phases are wanted
 SILENT = 1e-4  # of the loudest activation in a frame, 80 dB below it: where phases are held, what is less is zero
+HELD_FRAMES = 16  # of one core where phases are held: a product for all of them at once
 PHASE_FRAMES = 8  # of one core, at most: few, so that all cores end at about the same time
 MOST_MARKED = 40  # iterations whose points have room beside each other on a learning curve
 
@@ -767,7 +768,7 @@ def held_sweeps(Y, begun, H, G, n_iter, weight, p):
     active = [np.flatnonzero(u > SILENT * u.max()) for u in U.T]
     n = max(map(len, active))
     u, A = np.zeros((2, len(active), n))
-    B, C = np.zeros((2, len(active), n, n))
+    BC = np.zeros((len(active), 2, n, n))  # B, and G between the active components
     refined, F, tiny = np.zeros_like(U), np.zeros_like(Y), np.finfo(np.float64).tiny
 
     def model(m):
@@ -777,25 +778,37 @@ def held_sweeps(Y, begun, H, G, n_iter, weight, p):
 
     def gather(m):
         l, D, y = slice(len(active[m])), model(m), np.concatenate([Y[:, m].real, Y[:, m].imag])
-        u[m, l], A[m, l], B[m, l, l], C[m, l, l] = U[active[m], m], D.T @ y, D.T @ D, G[np.ix_(active[m], active[m])]
+        u[m, l], A[m, l] = U[active[m], m], D.T @ y
+        BC[m, :, l, l] = D.T @ D, G[np.ix_(active[m], active[m])]
 
     def scatter(m):
         refined[active[m], m] = u[m, : len(active[m])]
         re, im = np.split(model(m) @ refined[active[m], m], 2)
         F[:, m] = re + 1j * im
 
-    blocks.in_threads(gather, range(len(active)))
     error, penalty = np.zeros((2, n_iter, len(active)))
-    energy, Bu = np.sum(np.abs(Y) ** 2, axis=0, dtype=np.float64), np.einsum("mlj,mj->ml", B, u)
-    for i in range(n_iter):
-        S = np.matmul(C, u[..., None])[..., 0]
-        u *= np.maximum(S + A - Bu, 0) / (S + weight * p * np.maximum(u, tiny) ** (p - 1) + tiny)
-        zero_below(u)
-        Bu = np.matmul(B, u[..., None])[..., 0]
-        error[i] = np.maximum(energy - np.sum(u * (2 * A - Bu), axis=1), 0)
-        penalty[i] = np.sum(u**p, axis=1)
+    energy = np.sum(np.abs(Y) ** 2, axis=0, dtype=np.float64)
+
+    def sweep(m):
+        """All sweeps of some frames; x is their part of u."""
+        x, a = u[m], A[m]
+        slope, (Bx, S) = np.maximum(x, tiny) ** (p - 1), _times(BC[m], x)
+        for i in range(n_iter):
+            x *= np.maximum(S + a - Bx, 0) / (S + weight * p * slope + tiny)
+            zero_below(x)
+            slope, (Bx, S) = np.maximum(x, tiny) ** (p - 1), _times(BC[m], x)
+            error[i, m] = np.maximum(energy[m] - np.sum(x * (2 * a - Bx), axis=1), 0)
+            penalty[i, m] = np.sum(x * slope, axis=1)
+
+    blocks.in_threads(gather, range(len(active)))
+    blocks.in_threads(sweep, blocks.frame_slices(len(active), HELD_FRAMES))
     blocks.in_threads(scatter, range(len(active)))
     return Swept(error, penalty, zero_below(refined), P, row, F)
+
+
+def _times(BC, x):
+    """B x and C x of each frame, (2, frames, n), from BC (frames, 2, n, n) and x (frames, n)."""
+    return np.matmul(BC, x[:, None, :, None])[..., 0].transpose(1, 0, 2)
 
 
 def gram(H):

@@ -213,9 +213,9 @@ def cut(stem, clips, n_samples, first=0):
     np.ndarray [shape=(samples of all clips,), float32]
     """
     fade = np.sin(np.linspace(0, np.pi / 2, BLOCK, dtype=np.float32)) ** 2
-    pieces = [np.zeros(0, np.float32)]
+    y, pieces = np.concatenate(list(_blocks(stem, first, first + n_samples))), [np.zeros(0, np.float32)]
     for start, stop in clips:
-        piece = _read(stem, first + start, first + stop)
+        piece = y[start:stop].copy()
         if start > 0:
             piece[:BLOCK] *= fade[: len(piece)]
         if stop < n_samples:
@@ -226,21 +226,18 @@ def cut(stem, clips, n_samples, first=0):
 
 def _peaks(stem, first, last):
     """Largest magnitude of each block of a stem, [shape=(blocks,)]; the last block may be short."""
-    peaks = [np.zeros(0, np.float32)]
-    step = BLOCK * READ_BLOCKS
-    for start in range(first, last, step):
-        block = np.abs(_read(stem, start, min(start + step, last)))
-        peaks.append(np.maximum.reduceat(block, np.arange(0, len(block), BLOCK)))
-    return np.concatenate(peaks)
+    blocks = (np.abs(block) for block in _blocks(stem, first, last) if len(block))
+    peaks = [np.maximum.reduceat(block, np.arange(0, len(block), BLOCK)) for block in blocks]
+    return np.concatenate([np.zeros(0, np.float32), *peaks])
 
 
-def _read(stem, start, stop):
-    """Samples of a stem, as a new array of float32."""
+def _blocks(stem, first, last):
+    """Samples of a stem in order, block by block [shape=(n,), float32]; a FLAC file takes long to find a place."""
     if isinstance(stem, np.ndarray):
-        return stem[start:stop].astype(np.float32)
+        return [stem[first:last].astype(np.float32)]
     import soundfile
 
-    return soundfile.read(stem, start=start, stop=stop, dtype="float32")[0]
+    return soundfile.blocks(stem, BLOCK * READ_BLOCKS, start=first, stop=last, dtype="float32")
 
 
 # --- Sounds -----------------------------------------------------------------------------------------

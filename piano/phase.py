@@ -231,15 +231,10 @@ def _with_context(Y, U, frames):
 def _smoothed_block(job, *, H, rotation, note_of):
     """U, P and the rows of P of one block, see :class:`utils.Part`; silent notes have none."""
     frames, U, limits = job
-    notes, X = smoothed_notes(frames.read(), H, U, rotation, note_of, limits)
-    blocks.in_threads(_to_unit, X)
+    notes, P = smoothed_notes(frames.read(), H, U, rotation, note_of, limits, to_unit=True)
     row = np.full(len(H.T), -1)  # of a silent note any phase will do
     row[np.isin(note_of, notes)] = np.searchsorted(notes, note_of[np.isin(note_of, notes)])
-    return U[:, slice(*limits)], X, row
-
-
-def _to_unit(x):
-    x[:] = utils.unit_phase(x)
+    return U[:, slice(*limits)], P, row
 
 
 def _told_block(job, *, H, rotation, note_of):
@@ -284,7 +279,7 @@ def note_of_columns(basis):
     return note_of
 
 
-def smoothed_notes(Y, H, U, rotation, note_of, limits=None):
+def smoothed_notes(Y, H, U, rotation, note_of, limits=None, to_unit=False):
     """Mean of every note that sounds given the whole mixture, see the top of this module.
 
     Parameters
@@ -299,6 +294,8 @@ def smoothed_notes(Y, H, U, rotation, note_of, limits=None):
         Note that each column belongs to, from 0 to N - 1.
     limits : tuple, optional
         First frame that is wanted, and the one after the last.
+    to_unit : bool
+        Whether only the phase is wanted: X / |X|, and 1 where X is zero.
 
     Returns
     -------
@@ -319,7 +316,7 @@ def smoothed_notes(Y, H, U, rotation, note_of, limits=None):
     kernel, n_tracked = blocks.compiled(_smooth_bins, SMOOTH_TYPES), N_TRACKED if rotation.any() else 0
 
     def smooth(bins):
-        kernel(Y[bins], H[bins], U, rotation[bins], of, n_tracked, first, X[:, bins])
+        kernel(Y[bins], H[bins], U, rotation[bins], of, n_tracked, first, to_unit, X[:, bins])
 
     blocks.in_threads(smooth, blocks.frame_slices(len(Y), 32))
     return notes, X
@@ -327,11 +324,11 @@ def smoothed_notes(Y, H, U, rotation, note_of, limits=None):
 
 SMOOTH_TYPES = (
     "void(complex128[:, ::1], float64[:, ::1], float64[:, ::1], complex128[:, ::1], int64[::1], int64, int64, "
-    "complex64[:, :, :])"
+    "boolean, complex64[:, :, :])"
 )
 
 
-def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, first, X):
+def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, first, to_unit, X):
     """Smooth all notes in some bins; numba compiles this. X is written in place.
 
     x is the state, the strongest notes, and V its covariance. An innovation e of variance s moves x by g e with
@@ -346,6 +343,7 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, first, X):
     variance, energy = np.empty((n_notes, n_frames)), np.empty(n_notes)
     tile = np.zeros((n_notes, n_bins, last - first), np.complex64)  # of X, whose frames lie far apart
     tracked, s_before = np.empty(n, np.int64), 0.0
+    least_size, one = np.finfo(np.float32).tiny, np.complex64(1)
     for k in range(n_bins):
         sounds = False
         for m in range(n_frames):
@@ -444,4 +442,8 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, first, X):
     for i in range(n_notes):
         for m in range(last - first):
             for k in range(n_bins):
-                X[i, k, m] = tile[i, k, m]
+                x_i = tile[i, k, m]
+                if to_unit:
+                    size = np.sqrt(x_i.real * x_i.real + x_i.imag * x_i.imag)
+                    x_i = x_i / size if size > least_size else one
+                X[i, k, m] = x_i

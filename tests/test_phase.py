@@ -292,7 +292,7 @@ def test_stops_are_global_and_nothing_is_smoothed_for_them_again(rng, monkeypatc
     Y, piano = slow_problem(rng, 5 * phase.BLOCK // 2)
     cost = decomposed(Y, piano, 20)[0][-1].cost
     calls, smooth = [], phase.smoothed_notes
-    monkeypatch.setattr(phase, "smoothed_notes", lambda *args: calls.append(args) or smooth(*args))
+    monkeypatch.setattr(phase, "smoothed_notes", lambda *args, **to: calls.append(args) or smooth(*args, **to))
     tol = (cost[9] - cost[10]) / cost[9] * 1.000001
     stopped = decomposed(Y, piano, 20, tol=tol)[0][-1].cost
     assert len(calls) == 3  # as many as there are blocks
