@@ -232,13 +232,17 @@ def place(told, heard):
         fine = path(told, heard, span, within, FINE_S, FINE_DECAY_S)
         notes = (window == i) & (told.time >= fine[0][0]) & (told.time <= fine[0][-1])
         at[notes] = np.interp(told.time[notes], *fine)
+    tempo = np.ptp(rough[1]) / max(np.ptp(rough[0]), frame)
+    for i, beyond in ((0, told.time < rough[0][0] - frame), (-1, told.time > rough[0][-1] + frame)):
+        at[beyond] = rough[1][i] + tempo * (told.time[beyond] - rough[0][i])
+    outside = (at < -frame) | (at > ends[1] + frame)  # what the path left out, and what there was no time for
     later = nearest(at, told, heard)
     chord = np.cumsum(np.diff(told.time, prepend=told.time[0]) > CHORD_S)
     for notes in (chord == i for i in range(chord[-1] + 1)):
         if len(struck := later[notes][np.abs(later[notes]) <= SNAP_S]):
             at[notes] += np.median(struck)
     at = np.maximum.accumulate(np.maximum(at, 0))
-    at[(told.time < rough[0][0] - frame) | (told.time > rough[0][-1] + frame)] = np.nan
+    at[outside] = np.nan
     return at
 
 

@@ -9,6 +9,8 @@ import soundfile
 import NMF
 from piano import basis, notes, recording
 
+pytestmark = pytest.mark.same_everywhere("names of keys; the list is in test_events")
+
 
 @pytest.fixture(scope="module")
 def octave(learnt):

@@ -15,6 +15,8 @@ import utils
 from piano import figures, notes, pitch
 from piano.basis import Basis
 
+pytestmark = pytest.mark.same_everywhere("pictures of given numbers")
+
 K, M = 129, 50
 DESCRIBED = Basis(np.ones((K, 1)), sr=8000, n_fft=256, hop=64, columns=[{"note": "C4"}])
 PLAIN = Basis(np.ones((K, 1)))

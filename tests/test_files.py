@@ -16,6 +16,8 @@ import NMF
 from piano import files, recording
 from utils import InputError
 
+pytestmark = pytest.mark.same_everywhere("reads and refuses files; no numbers")
+
 SR = 22050
 FFMPEG = shutil.which("ffmpeg")
 needs_ffmpeg = pytest.mark.skipif(FFMPEG is None, reason="there is no ffmpeg here")

@@ -12,6 +12,8 @@ import make_init_H
 import utils
 from piano import basis, cli, learn, recording
 
+pytestmark = pytest.mark.same_everywhere("commands; what they compute is in test_utils_basis")
+
 SR, N_FFT = 22050, 2048
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 NOTES = [f"{name}{octave}" for octave in range(2, 7) for name in NAMES]  # C2 to B6

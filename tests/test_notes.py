@@ -11,6 +11,8 @@ import soundfile
 import utils
 from piano import basis, notes, pitch, recording
 
+pytestmark = pytest.mark.same_everywhere("tables and MIDI")
+
 # --- The notes in activations -----------------------------------------------------------------------
 
 FRAME, WINDOW = 0.025, 4  # s, frames

@@ -16,6 +16,8 @@ import make_init_H
 import NMF
 from piano import basis, blocks, cli, learn
 
+pytestmark = pytest.mark.same_everywhere("the command line, and a folder of caches")
+
 SR = 22050
 
 

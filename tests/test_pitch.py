@@ -10,6 +10,8 @@ import soundfile
 import utils
 from piano import pitch
 
+pytestmark = pytest.mark.same_everywhere("Fourier transforms, which take no BLAS")
+
 SR = 22050
 KEYS = list(range(21, 109))
 

@@ -23,6 +23,8 @@ import utils
 from piano import listen, notes, pitch, recording, results, separate
 from piano.basis import Basis
 
+pytestmark = pytest.mark.same_everywhere("commands and files; what they compute is in test_phase and test_utils_nmf")
+
 SR = 22050
 
 
