@@ -34,11 +34,6 @@ def pytest_collection_modifyitems(items):
                 raise pytest.UsageError(f"{item.nodeid}: got same_everywhere without a reason, expected one")
 
 
-def pytest_xdist_auto_num_workers(config):
-    """One more than there are cores: many tests wait, for a process, a browser, or for time to go by."""
-    return (os.cpu_count() or 1) + 1
-
-
 @pytest.fixture
 def rng():
     return np.random.default_rng(20090419)
