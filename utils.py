@@ -38,7 +38,7 @@ import math
 import pickle
 import tempfile
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -680,7 +680,7 @@ def complex_nmf_blocks(
 
     def parts():
         jobs, begin, n_done = ((Y.at(frames), start.job(frames)) for frames in slices), start.begin, n_iter
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with tempfile.TemporaryFile(dir=folder) if passes == 2 else nullcontext() as file:
             if passes == 2:
                 for begun, part in run(n_iter, begin, jobs, "start"):  # noqa: B007  the last part has the file's curves
                     pickle.dump(begun, file)
