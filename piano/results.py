@@ -1,9 +1,9 @@
 """Where results go: all of them or none, from one run at a time, beside a record of what made them.
 
-A run works in a hidden folder, ``.part-...``, inside the folder that its results are for. When all are complete, they
-are moved together into ``.done-...``, and from there to their places one by one: the old ``run.json`` goes first,
-the new one comes last. A run that is killed while it moves them leaves ``.done-...`` and no ``run.json``; the next run
-into this folder moves the rest. A run that is killed earlier leaves ``.part-...``, which the next run deletes.
+A run works in a hidden folder, ``.part-...``, inside the folder that its results are for. When all are complete, what
+they replace goes, ``run.json`` first, and then they are moved to their places, ``run.json`` last. So a run that is
+killed in that millisecond leaves some results of one run and no ``run.json``, and never a mix of two runs. What a killed
+run leaves of ``.part-...`` the next one deletes.
 
 Nothing of the user's goes. A run takes the place of a file, or deletes it, only where ``run.json`` lists it and it is
 byte for byte as that run left it; anything else is refused, unless the user says ``--overwrite``. An input of the run
@@ -32,8 +32,6 @@ RECORD = "run.json"
 NOTES = "notes.csv", "notes.mid", "notes.wav"
 PAGE = "listen.html"
 STEMS = "stems"  # the only output that is a folder
-GOES = ".goes.json"  # what :func:`_going` found when these results were complete
-HEX = "[0-9a-f]" * 16
 # What a run writes or not, as it is told; where it does not, that of the same script's run before it goes.
 OPTIONAL = {"phase_calc.npy", *NOTES, "spectrogram.png", PAGE, STEMS}
 NOBODYS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # that looking at a folder leaves in it
@@ -71,9 +69,10 @@ def reserved_folder(path, names=(), *, script=None, inputs=(), overwrite=False):
             made = [folder for folder in (path, *path.parents) if not folder.exists()]
             path.mkdir(parents=True, exist_ok=True)
             lock = _lock(path)
-            places = {_place(file) for file in inputs if os.path.exists(file)}
             if lock is not None:
-                _tidy(path, places, overwrite)
+                for left in path.glob(f".part-{'[0-9a-f]' * 16}"):
+                    shutil.rmtree(left)
+            places = {_place(file) for file in inputs if os.path.exists(file)}
             _going(path, names, script, places, overwrite)
             part.mkdir()
         except BlockingIOError:
@@ -83,14 +82,12 @@ def reserved_folder(path, names=(), *, script=None, inputs=(), overwrite=False):
         yield part
         complete = part / "complete"
         if complete.exists():
-            replaced, outdated = _going(path, _results(complete), script, places, overwrite)
-            (complete / GOES).write_text(json.dumps([replaced, outdated]))
-            done = path / part.name.replace(".part-", ".done-")
-            complete.rename(done)
+            names = [entry.name for entry in complete.iterdir()]
+            going = _going(path, names, script, places, overwrite)
             try:
-                _hand_over(done, path, outdated)
-            except BaseException:  # half way, a signal must not end it; its files are those of two runs
-                _hand_over(done, path, outdated)
+                _hand_over(complete, path, going)
+            except BaseException:  # a signal must not end it half way
+                _hand_over(complete, path, going)
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -111,12 +108,6 @@ def output_folder(workspace):
     folder.mkdir()
     yield folder
     folder.rename(workspace / "complete")
-
-
-def check_handed_over(path):
-    """Raise :class:`InputError` where the file ``path`` may not fit those beside it: a run was killed half way."""
-    if any(Path(path).parent.glob(f".done-{HEX}")):
-        raise InputError(f"{path}: got results that a run half put in place, expected whole ones (make them again)")
 
 
 def _lock(path):
@@ -142,42 +133,18 @@ def _lock(path):
     return descriptor
 
 
-def _tidy(path, places, overwrite):
-    """End what killed runs began in ``path``, and delete what they did not complete."""
-    for done in sorted(path.glob(f".done-{HEX}")):
-        replaced, outdated = json.loads((done / GOES).read_text()) if (done / GOES).exists() else ({}, {})
-        _replaced(path, _results(done), replaced, places, overwrite)
-        _hand_over(done, path, _unchanged(path, outdated, outdated, places))
-    for part in path.glob(f".part-{HEX}"):
-        shutil.rmtree(part)
-
-
-def _results(folder):
-    """Names of the results in ``folder``, the record last."""
-    names = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
-    return sorted(names, key=lambda name: name == RECORD)
-
-
-def _hand_over(done, path, outdated):
-    """Move what is in ``done`` to its places in ``path``; may be stopped anywhere and done once more."""
-    if not done.exists():
-        return
-    aside = done / ".aside"  # a folder is never mixed with that of an earlier run
-    aside.mkdir(exist_ok=True)
-    names = _results(done)
-    if RECORD in names:
-        (path / RECORD).unlink(missing_ok=True)
-        for name in outdated:
-            (aside / name).parent.mkdir(exist_ok=True)
-            with suppress(FileNotFoundError):
-                (path / name).rename(aside / name)
-            with suppress(OSError):  # a folder goes where it is empty now
-                (path / name).parent.rmdir()
-    for name in names:
-        if (path / name).is_dir():
-            (path / name).rename(aside / name)
-        os.replace(done / name, path / name)
-    shutil.rmtree(done)
+def _hand_over(complete, path, going):
+    """Move what is in ``complete`` to its places in ``path``, once what goes is gone; where it is stopped it goes on."""
+    going.sort(key=lambda name: name == RECORD)
+    while going:
+        (path / going[-1]).unlink(missing_ok=True)
+        with suppress(OSError):  # a folder goes where it is empty now
+            (path / going[-1]).parent.rmdir()
+        going.pop()
+    for entry in sorted(complete.iterdir(), key=lambda entry: (entry.name == RECORD, entry.name)):
+        if entry.is_dir():  # what is left there is nobody's
+            shutil.rmtree(path / entry.name, ignore_errors=True)
+        entry.replace(path / entry.name)
 
 
 def save_arrays(folder, **arrays):
@@ -190,29 +157,22 @@ def save_arrays(folder, **arrays):
 
 
 def _going(path, names, script, places, overwrite):
-    """What goes from ``path`` when ``script`` has written ``names``: replaced by them, or outdated.
+    """Names of all files that go from ``path`` when ``script`` has written ``names``, relative to it.
 
-    Two dicts from names to digests, see :func:`_replaced` and :func:`_unchanged`; ``places`` are those of the inputs.
+    They are replaced; or they are an earlier run's of the same script that this one does not write, and outdated.
+    ``places`` are those of the inputs.
+
+    Raises
+    ------
+    InputError
+        If one is an input; or is not as a run left it, unless ``overwrite``; or a folder lies where a file is to go,
+        or the other way about.
     """
     runs = _earlier_runs(path / RECORD)
     left = {name: digest for run in runs for name, digest in run["outputs"].items()}
     if runs:
         left[RECORD] = _digest(path / RECORD)
-    own = next((run["outputs"] for run in runs if run["script"] == script), {})
-    outdated = _unchanged(path, OPTIONAL - set(names), own, places)
-    return _replaced(path, names, left, places, overwrite), outdated
-
-
-def _replaced(path, names, left, places, overwrite):
-    """Names of all files that results called ``names`` take the place of, relative to ``path``, with their digests.
-
-    Raises
-    ------
-    InputError
-        If one is an input; or is not as ``left`` has it, unless ``overwrite``; or a folder lies where a file is to go,
-        or the other way about.
-    """
-    found = {}
+    going = []
     for name in names:
         target = path / name
         if os.path.lexists(target) and target.is_dir() != (name == STEMS):
@@ -220,23 +180,19 @@ def _replaced(path, names, left, places, overwrite):
             raise InputError(f"{target}: got {got}, expected {expected} to write or to replace")
         for file in _files(target):
             _check_no_input(file, places)
-            key = file.relative_to(path).as_posix()
-            found[key] = _digest(file) if overwrite or key in left else None
-            if not overwrite and (found[key] is None or found[key] != left[key]):
+            going.append(file.relative_to(path).as_posix())
+            if not overwrite and (going[-1] not in left or _digest(file) != left[going[-1]]):
                 raise InputError(
                     f"{file}: got a file that no earlier run left here like this, expected only results to replace "
                     "(move it, choose another -o DIR, or --overwrite)"
                 )
-    return found
-
-
-def _unchanged(path, names, left, places):
-    """Names of those files at or in ``names`` that are as ``left`` has them, with their digests; none is an input."""
-    files = {file.relative_to(path).as_posix(): file for name in sorted(names) for file in _files(path / name)}
-    same = {name: left[name] for name, file in files.items() if name in left and _digest(file) == left[name]}
-    for name in same:
-        _check_no_input(files[name], places)
-    return same
+    own = next((run["outputs"] for run in runs if run["script"] == script), {})
+    for file in (file for name in OPTIONAL - set(names) for file in _files(path / name)):
+        name = file.relative_to(path).as_posix()
+        if name in own and _digest(file) == own[name]:
+            _check_no_input(file, places)
+            going.append(name)
+    return going
 
 
 def _files(path):

@@ -379,12 +379,6 @@ TABLE = {
         lambda folder, _: ((folder / "basis.json").unlink(), (folder / "basis.json").mkdir()),
         NO_DESCRIPTION,
     ),
-    "basis half put in place": (
-        BOTH,
-        RUN,
-        lambda folder, _: (folder / ".done-0123456789abcdef").mkdir(),
-        "basis.npy: got results that a run half put in place",
-    ),
     # numbers
     **{
         f"{text} iterations": (BOTH, ["spec.npy", text, "basis.npy"], None, f"N_ITER: got '{text}', expected a")
