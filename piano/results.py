@@ -2,7 +2,7 @@
 
 A run works in a hidden folder, ``.part-...``, inside the folder that its results are for. When all are complete, what
 they replace goes, ``run.json`` first, and then they are moved to their places, ``run.json`` last. So a run that is
-killed in that millisecond leaves some results of one run and no ``run.json``, and never a mix of two runs. What a killed
+killed in that millisecond leaves some results of one run and no ``run.json``, never a mix of two runs. What a killed
 run leaves of ``.part-...`` the next one deletes.
 
 Nothing of the user's goes. A run takes the place of a file, or deletes it, only where ``run.json`` lists it and it is
@@ -134,7 +134,7 @@ def _lock(path):
 
 
 def _hand_over(complete, path, going):
-    """Move what is in ``complete`` to its places in ``path``, once what goes is gone; where it is stopped it goes on."""
+    """Move what is in ``complete`` to its places in ``path``, once what goes is gone; stopped, it can go on."""
     going.sort(key=lambda name: name == RECORD)
     while going:
         (path / going[-1]).unlink(missing_ok=True)
