@@ -23,7 +23,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import numpy as np
 
 import utils
-from piano import adapt, basis, blocks, cli, figures, notes, phase, results, scores, separate
+from piano import adapt, basis, blocks, cli, figures, listen, notes, phase, results, scores, separate
 from piano.recording import open_recording
 
 log = logging.getLogger("piano")
@@ -130,7 +130,8 @@ def decompose(path, out_dir, *, templates, missing, args, map):
                 model = functools.partial(blocks.read_frames, F)
                 figures.plot_spectrogram(folder / "spectrogram.png", recording.Y, model, piano)
             if args.listen:
-                cli.write_page(folder, U, piano, listed, writer, args)
+                again = cli.command_again(args)
+                listen.write_page_of(folder, U, piano, listed, writer, span=args.listen_range, command=again)
             ending = {"iterations": len(cost), "stopped_by": reason, "normalised_error": float(error[-1])}
             start = args.phase_init if cli.sounds_wanted(args) else None  # otherwise the command tells
             cli.write_record(folder, recording, piano, args, adapted_with=strength, phase_init=start, **ending)

@@ -16,7 +16,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback; then cli.run has it
 
 import utils
-from piano import adapt, basis, cli, figures, notes, results, scores, separate
+from piano import adapt, basis, cli, figures, listen, notes, results, scores, separate
 from piano.recording import open_recording
 
 
@@ -99,7 +99,8 @@ def decompose(path, out_dir, *, templates, args, map):
                     folder / "spectrogram.png", recording.Y, lambda frames: piano.H @ U[:, frames], piano
                 )
             if args.listen:
-                cli.write_page(folder, U, piano, listed, writer, args)
+                again = cli.command_again(args)
+                listen.write_page_of(folder, U, piano, listed, writer, span=args.listen_range, command=again)
             ending = {"iterations": len(cost), "stopped_by": reason, "normalised_error": float(error[-1])}
             cli.write_record(folder, recording, piano, args, adapted_with=strength, **ending)
     cli.say_how_it_ended(out_dir, args, strength=strength, **ending)

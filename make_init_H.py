@@ -112,8 +112,6 @@ def main(argv=None):
     transposed = f", {filled} of them transposed from the nearest" if filled else ""
     cli.log.info(f"{len(names)} notes, {names[0]} to {names[-1]}, {n_columns} columns{transposed}")
     cli.say_where(args.out_dir, "fixed_basis_spectrogram.png")
-    if args.show:
-        figures.show([args.out_dir / "fixed_basis_spectrogram.png"])
 
 
 if __name__ == "__main__":

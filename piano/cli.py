@@ -14,7 +14,7 @@ import sys
 import threading
 from pathlib import Path
 
-from piano import blocks, figures, notes, results, separate
+from piano import blocks, results, separate
 from piano.basis import patterns_path, rotation_path
 from piano.files import ARRAY, FOREIGN, SOUND, check_kind, kind
 from piano.recording import inputs_in, is_sound, with_sound
@@ -23,8 +23,7 @@ from utils import InputError
 log = logging.getLogger(__name__)
 N_ITER = 200  # iterations, where the user names none
 STEMS = "listed", "all"
-SUBTYPES = {"flac": "PCM_24", "wav": "FLOAT"}  # of each format of stems, the one that loses least
-FLAC_BYTES = 0.5  # of a sample of a stem, 24 bit; .3 measured on piano
+STEM_BYTES = {"flac": 0.5, "wav": 4}  # of a sample of a stem; of FLAC, .3 were measured on piano
 PAGE_BYTES = 8  # of a sample of the recording; 5 to 7 measured
 LARGEST = 2**31 - 1  # of whole numbers; numpy refuses far larger ones with a traceback
 MOST_ITERATIONS = 10**6  # that a curve of costs has room for, in every part of a recording that is fitted at a time
@@ -143,7 +142,6 @@ def add_output(parser):
         action="store_true",
         help="let results take the place of files that no run left there, or that were changed since; never of inputs",
     )
-    parser.add_argument("--show", action="store_true", help="open the pictures in windows as well")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no remarks, only errors")
     return write
 
@@ -236,13 +234,10 @@ def add_results(write, listen):
         "is left in the residual (default: %(default)s)",
     )
     write.add_argument(
-        "--format", choices=tuple(SUBTYPES), default="flac", help="of the stems' files (default: %(default)s)"
-    )
-    write.add_argument(
-        "--subtype",
-        help="sample format of the stems, as soundfile names it (default: "
-        + ", ".join(f"{subtype} for {kind}" for kind, subtype in SUBTYPES.items())
-        + ")",
+        "--format",
+        choices=tuple(STEM_BYTES),
+        default="flac",
+        help="of the stems: 24 bit, or floating point (default: %(default)s)",
     )
     write.add_argument(
         "--native-sr",
@@ -332,13 +327,8 @@ def check_stems(args, basis):
         raise InputError("--listen: got a basis without notes, expected fixed_basis.json beside it")
     if not sounds_wanted(args):
         return
-    import soundfile  # only sounds need it
-
     if basis.sr is None:
         raise InputError("--stems: got no sampling rate, expected fixed_basis.json beside the basis or --sr")
-    if args.subtype and not soundfile.check_format(args.format.upper(), args.subtype):
-        known = ", ".join(sorted(set(soundfile.available_subtypes(args.format.upper()))))
-        raise InputError(f"--subtype: got {args.subtype!r}, expected one of {known}")
 
 
 def check_length(out_dir, recording, wanted, n_columns, args):
@@ -365,25 +355,22 @@ def check_length(out_dir, recording, wanted, n_columns, args):
     if recording.y is not None:
         parts["notes.wav and the copy that notes are found in"] = 6 * len(recording.y)
     if sounds_wanted(args):
-        kind, subtype = _format(args)
-        of_sample = FLAC_BYTES if kind == "flac" else {"PCM_16": 2, "PCM_24": 3, "DOUBLE": 8}.get(subtype, 4)
-        parts["stems"] = int(n * of_sample * len(wanted))
+        parts["stems"] = int(n * STEM_BYTES[stem_format(args)] * len(wanted))
         parts["the residual and working copies"] = 16 * n
         parts["listen.html"] = args.listen * PAGE_BYTES * n
     results.check_space(out_dir, parts)
 
 
-def _format(args):
-    """Kind and sample format of the stems; where only the page wants them, they lose nothing."""
-    kind = args.format if args.stems else "wav"
-    return kind, args.subtype if args.stems and args.subtype else SUBTYPES[kind]
+def stem_format(args):
+    """Format of the stems; where only the page wants them, they lose nothing."""
+    return args.format if args.stems else "wav"
 
 
 def stem_writer(folder, recording, basis, notes, args):
     """A :class:`separate.StemWriter`; where only the page wants stems, they are no results, but working files."""
     folder = folder if args.stems else recording.folder
     sounding = with_sound(recording, native=args.native_sr)
-    return separate.StemWriter(folder / results.STEMS, basis, notes, sounding, *_format(args))
+    return separate.StemWriter(folder / results.STEMS, basis, notes, sounding, stem_format(args))
 
 
 def sounds_wanted(args):
@@ -444,29 +431,7 @@ def reserved_folder(out_dir, path, basis, args, own):
     return results.reserved_folder(out_dir, names, script=args.script, inputs=inputs, overwrite=args.overwrite)
 
 
-def write_page(folder, U, basis, listed, writer, args):
-    """Write ``listen.html`` from the stems; say so where they are too much for a page, and leave it out."""
-    from piano import listen
-
-    recording = writer.recording
-    rows, _ = notes.sum_states(U, basis)
-    try:
-        page = listen.write_page(
-            folder / results.PAGE,
-            listen.Sound(Path(recording.path).name, recording.y, recording.y_sr, _inside(recording)),
-            listed,
-            {note: writer.folder / name for note, name in writer.names.items()},
-            listen.Roll(rows, list(basis.notes), basis.hop / basis.sr),
-            span=args.listen_range,
-            command=_command_again(args),
-        )
-    except InputError as error:  # only when all is coded is it known how much it is; the rest took long to make
-        log.warning(f"left out {error}")
-        return
-    log.info(listen.in_words(page))
-
-
-def _command_again(args):
+def command_again(args):
     """The command of this run with other results, to which ``--score`` can be added; None where it is of several."""
     if args.several:
         return None
@@ -477,17 +442,6 @@ def _command_again(args):
     return shlex.join(["python", args.script, *names, "-o", f"{Path(args.inputs[0]).stem}_corrected"])
 
 
-def _inside(recording):
-    """What the page's sound is, and what the recording is where that is something else."""
-    inside = f"mono, {recording.y_sr / 1000:g} kHz"
-    if recording.own_sr is None:
-        return f"The sound of this page is the spectrogram's: {inside}."
-    if (recording.channels, recording.own_sr) == (1, recording.y_sr):
-        return f"The sound of this page is the recording's: {inside}."
-    channels = "1 channel" if recording.channels == 1 else f"{recording.channels} channels, which are mixed"
-    return f"The sound of this page is {inside}; the recording has {recording.own_sr / 1000:g} kHz and {channels}."
-
-
 def write_record(folder, recording, basis, args, **ending):
     """Write ``run.json`` for a recording, see :func:`results.write_record`."""
     ending = {name: value for name, value in ending.items() if value is not None}
@@ -496,7 +450,7 @@ def write_record(folder, recording, basis, args, **ending):
 
 
 def say_how_it_ended(out_dir, args, *, strength, iterations, stopped_by, normalised_error):
-    """Say how a decomposition ended and where its results are, and show its pictures if that is asked for."""
+    """Say how a decomposition ended and where its results are."""
     if strength is not None:
         log.info(f"The basis was adapted to this piano (--adapt {strength:.3g}; more stays closer to BASIS).")
     loss = getattr(args, "loss", "frobenius")
@@ -507,8 +461,6 @@ def say_how_it_ended(out_dir, args, *, strength, iterations, stopped_by, normali
     log.info(f"{iterations} rounds of fitting (iterations), {STOPS[stopped_by]}. {error}")
     page = args.listen and (Path(out_dir) / results.PAGE).exists()
     say_where(out_dir, results.PAGE if page else "activation.png")
-    if args.show:
-        figures.show(out_dir / name for name in (f"learning_curve_{Path(args.script).stem}.png", "activation.png"))
 
 
 def say_where(out_dir, first):

@@ -1,6 +1,5 @@
 """Pictures: the basis, the piano roll, and the spectrogram beside its model."""
 
-import logging
 import math
 
 import numpy as np
@@ -9,12 +8,9 @@ import utils
 from piano import blocks
 from piano.notes import DOUBTFUL, sum_states
 
-log = logging.getLogger(__name__)
-
 # By eye, all of them.
 DB_RANGE = 60  # dB below the loudest that a picture of spectra shows
 A0_HZ = 27.5  # where a log-frequency axis begins
-SCREEN = 900  # pixels of a page that a window shows at a time
 PIXELS = 240, 700  # rows, and columns at most, of a panel of spectrograms, which has a few more: none gets lost
 
 # Piano roll.
@@ -414,22 +410,3 @@ def loudest_on_pixels(Y, model, rows):
             S = np.maximum.reduceat(np.abs(S), rows, axis=0)
             kept.append(np.maximum.reduceat(S, np.arange(0, S.shape[1], step), axis=1))
     return [np.concatenate(kept, axis=1) for kept in columns]
-
-
-def show(paths):
-    """Open pictures in windows; if there is no display, say so on stderr."""
-    import matplotlib
-    import matplotlib.pyplot as plt
-
-    if matplotlib.get_backend().lower() == "agg":
-        log.warning("no display to show the pictures on; they are in the output folder")
-        return
-    for path in paths:
-        picture = plt.imread(path)
-        height, width, _ = picture.shape
-        window = min(height, SCREEN)
-        axes = plt.figure(figsize=(width / 100, window / 100), dpi=100).add_axes((0, 0, 1, 1))
-        axes.imshow(picture, aspect="auto")
-        axes.set(ylim=(window, 0))  # the rest of a long page can be dragged into view
-        axes.axis("off")
-    plt.show()

@@ -9,13 +9,17 @@ import base64
 import hashlib
 import io
 import json
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from piano import figures, notes, pitch
+from piano import blocks, figures, notes, pitch, results
+from piano.separate import PEAK_SAMPLES  # clips begin and end on whole ones, and fade within one
 from utils import InputError
+
+log = logging.getLogger(__name__)
 
 FLAC_LIMIT = 40e6  # bytes of a page; above it, sounds are MP3
 PAGE_LIMIT = 120e6  # bytes of any page; browsers take a while to read so much
@@ -25,8 +29,6 @@ MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz
 MP3_COMPRESSION = 0.1  # 0 is best, 1 smallest; variable bit rate
 MP3_PEAK = 0.9  # what is coded comes out a little louder or softer
 MP3_TAIL = 2304  # samples of silence at the end, two frames; Firefox drops some of the last
-BLOCK = 256  # samples; clips begin and end on whole blocks, and fade within one
-READ_BLOCKS = 2**10  # of a stem at a time
 FLOOR_DB = -60.0  # below the peak of the recording; a stem that is softer is not heard beside it
 GAP_S = 0.3  # clips that are nearer to one another are one
 MOST_COLUMNS = 2**14  # of the picture; browsers refuse larger ones
@@ -52,6 +54,13 @@ class Sound(NamedTuple):
     inside: str = ""  # what of the recording this is: rate and channels, in words
 
 
+class Stem(NamedTuple):
+    """The sound of one pitch in a file, mono, of the recording's rate and length."""
+
+    path: Path
+    peaks: np.ndarray  # (blocks,) largest magnitude of each ``PEAK_SAMPLES``
+
+
 class Roll(NamedTuple):
     """Activations, as the page draws them."""
 
@@ -69,6 +78,54 @@ class Page(NamedTuple):
     longest: float  # s; how much of a recording like this one page holds
 
 
+def write_page_of(folder, U, basis, listed, writer, *, span=None, command=None):
+    """Write ``listen.html`` of a decomposition; say so where it is too much for a page, and leave it out.
+
+    Parameters
+    ----------
+    folder : Path
+    U : np.ndarray [shape=(L, M), float, >= 0]
+        Activations.
+    basis : Basis
+    listed : list of Note
+    writer : separate.StemWriter
+        Whose stems are written.
+    span, command
+        See :func:`write_page`.
+    """
+    recording = writer.recording
+    rows, _ = notes.sum_states(U, basis)
+    try:
+        page = write_page(
+            folder / results.PAGE,
+            Sound(Path(recording.path).name, recording.y, recording.y_sr, _inside(recording)),
+            listed,
+            {note: Stem(writer.folder / name, writer.peaks[note]) for note, name in writer.names.items()},
+            Roll(rows, list(basis.notes), basis.hop / basis.sr),
+            span=span,
+            command=command,
+        )
+    except InputError as error:  # only when all is coded is it known how much it is; the rest took long to make
+        log.warning(f"left out {error}")
+        return
+    minutes, seconds = divmod(int(page.longest), 60)
+    log.info(
+        f"listen.html: {page.n_notes} notes, {page.code} inside, {page.n_bytes / 1e6:.1f} MB; "
+        f"such a page can hold {minutes}:{seconds:02d} min of this recording"
+    )
+
+
+def _inside(recording):
+    """What the page's sound is, and what the recording is where that is something else."""
+    inside = f"mono, {recording.y_sr / 1000:g} kHz"
+    if recording.own_sr is None:
+        return f"The sound of this page is the spectrogram's: {inside}."
+    if (recording.channels, recording.own_sr) == (1, recording.y_sr):
+        return f"The sound of this page is the recording's: {inside}."
+    channels = "1 channel" if recording.channels == 1 else f"{recording.channels} channels, which are mixed"
+    return f"The sound of this page is {inside}; the recording has {recording.own_sr / 1000:g} kHz and {channels}."
+
+
 def write_page(path, sound, notes, stems, roll, *, span=None, command=None):
     """Write the page to listen to; the same input gives the same bytes.
 
@@ -81,9 +138,8 @@ def write_page(path, sound, notes, stems, roll, *, span=None, command=None):
     notes : list of Note
         The notes that were heard, see :func:`notes.find_notes`; times from its start. One whose
         ``confidence`` is below ``notes.DOUBTFUL`` is drawn dashed.
-    stems : dict of int to (np.ndarray [shape=(n,), float] or str or Path)
-        The sound of each listed pitch, by its MIDI number: an array, or a mono file of its rate and length. Notes
-        without one are shown as doubtful.
+    stems : dict of int to (np.ndarray [shape=(n,), float] or Stem)
+        The sound of each listed pitch, by its MIDI number. Notes without one are shown as doubtful.
     roll : Roll
         Drawn behind the notes.
     span : (float, float), optional
@@ -107,7 +163,8 @@ def write_page(path, sound, notes, stems, roll, *, span=None, command=None):
     start, stop = first / sr, last / sr
     listed = [note for note in notes if note.offset > start and note.onset < stop]
     pitches = sorted({note.midi for note in listed} & set(stems))
-    _check_stems(stems, pitches, len(y), sr)
+    for midi in pitches:
+        _check_stem(midi, stems[midi], len(y), sr)
 
     rows = [_note(note) for note in notes]
     key, base = _digest(np.ascontiguousarray(y, np.float32)), _digest(json.dumps(rows).encode())
@@ -116,7 +173,8 @@ def write_page(path, sound, notes, stems, roll, *, span=None, command=None):
     clips = {}
     for midi in pitches:
         struck = [(note.onset - start, note.offset - start) for note in listed if note.midi == midi]
-        clips[midi] = find_clips(_peaks(stems[midi], first, last), floor, struck, len(y), sr)
+        peaks = _peaks(stems[midi])[first // PEAK_SAMPLES : -(-last // PEAK_SAMPLES)]
+        clips[midi] = find_clips(peaks, floor, struck, len(y), sr)
     decoded = 4 * (2 * len(y) + sum(stop - start for clip in clips.values() for start, stop in clip))
     _check_length(decoded, DECODED_LIMIT, len(y) / sr)
 
@@ -153,15 +211,6 @@ def write_page(path, sound, notes, stems, roll, *, span=None, command=None):
     return Page(code, len(html), len(listed), longest)
 
 
-def in_words(page):
-    """What a page holds and how long one can be, in one line."""
-    minutes, seconds = divmod(int(page.longest), 60)
-    return (
-        f"listen.html: {page.n_notes} notes, {page.code} inside, {page.n_bytes / 1e6:.1f} MB; "
-        f"such a page can hold {minutes}:{seconds:02d} min of this recording"
-    )
-
-
 # --- Clips ------------------------------------------------------------------------------------------
 
 
@@ -171,7 +220,7 @@ def find_clips(peaks, floor, struck, n_samples, sr):
     Parameters
     ----------
     peaks : np.ndarray [shape=(blocks,), float, >= 0]
-        Largest magnitude of each block of ``BLOCK`` samples.
+        Largest magnitude of each block of ``PEAK_SAMPLES`` samples.
     floor : float
         What a block of silence stays below.
     struck : list of (float, float)
@@ -186,15 +235,15 @@ def find_clips(peaks, floor, struck, n_samples, sr):
     """
     loud = peaks > floor
     for onset, offset in struck:
-        loud[max(int(onset * sr / BLOCK), 0) : int(offset * sr / BLOCK) + 1] = True
+        loud[max(int(onset * sr / PEAK_SAMPLES), 0) : int(offset * sr / PEAK_SAMPLES) + 1] = True
     bounds = np.flatnonzero(np.diff(loud, prepend=False, append=False)).reshape(-1, 2)
     clips = []
     for first, last in (bounds + np.array([-1, 1])).tolist():
-        if clips and first - clips[-1][1] < GAP_S * sr / BLOCK:
+        if clips and first - clips[-1][1] < GAP_S * sr / PEAK_SAMPLES:
             clips[-1][1] = last
         else:
             clips.append([first, last])
-    return [(max(first * BLOCK, 0), min(last * BLOCK, n_samples)) for first, last in clips]
+    return [(max(first * PEAK_SAMPLES, 0), min(last * PEAK_SAMPLES, n_samples)) for first, last in clips]
 
 
 def cut(stem, clips, n_samples, first=0):
@@ -202,7 +251,7 @@ def cut(stem, clips, n_samples, first=0):
 
     Parameters
     ----------
-    stem : np.ndarray [shape=(n,), float] or str or Path
+    stem : np.ndarray [shape=(n,), float] or Stem
     clips : list of (int, int)
         See :func:`find_clips`; samples from ``first``.
     n_samples : int
@@ -212,32 +261,29 @@ def cut(stem, clips, n_samples, first=0):
     -------
     np.ndarray [shape=(samples of all clips,), float32]
     """
-    fade = np.sin(np.linspace(0, np.pi / 2, BLOCK, dtype=np.float32)) ** 2
-    y, pieces = np.concatenate(list(_blocks(stem, first, first + n_samples))), [np.zeros(0, np.float32)]
+    fade = np.sin(np.linspace(0, np.pi / 2, PEAK_SAMPLES, dtype=np.float32)) ** 2
+    if isinstance(stem, Stem):
+        import soundfile
+
+        y, _ = soundfile.read(stem.path, n_samples, first, dtype="float32")
+    else:
+        y = stem[first : first + n_samples].astype(np.float32)
+    pieces = [np.zeros(0, np.float32)]
     for start, stop in clips:
         piece = y[start:stop].copy()
         if start > 0:
-            piece[:BLOCK] *= fade[: len(piece)]
+            piece[:PEAK_SAMPLES] *= fade[: len(piece)]
         if stop < n_samples:
-            piece[-BLOCK:] *= fade[::-1][-len(piece) :]
+            piece[-PEAK_SAMPLES:] *= fade[::-1][-len(piece) :]
         pieces.append(piece)
     return np.concatenate(pieces)
 
 
-def _peaks(stem, first, last):
-    """Largest magnitude of each block of a stem, [shape=(blocks,)]; the last block may be short."""
-    blocks = (np.abs(block) for block in _blocks(stem, first, last) if len(block))
-    peaks = [np.maximum.reduceat(block, np.arange(0, len(block), BLOCK)) for block in blocks]
-    return np.concatenate([np.zeros(0, np.float32), *peaks])
-
-
-def _blocks(stem, first, last):
-    """Samples of a stem in order, block by block [shape=(n,), float32]; a FLAC file takes long to find a place."""
-    if isinstance(stem, np.ndarray):
-        return [stem[first:last].astype(np.float32)]
-    import soundfile
-
-    return soundfile.blocks(stem, BLOCK * READ_BLOCKS, start=first, stop=last, dtype="float32")
+def _peaks(stem):
+    """Largest magnitude of each ``PEAK_SAMPLES`` of a stem, [shape=(blocks,)]; the last may be of fewer."""
+    if isinstance(stem, Stem):
+        return stem.peaks
+    return np.maximum.reduceat(np.abs(stem), np.arange(0, len(stem), PEAK_SAMPLES)) if len(stem) else np.abs(stem)
 
 
 # --- Sounds -----------------------------------------------------------------------------------------
@@ -245,12 +291,13 @@ def _blocks(stem, first, last):
 
 def _coded(y, sr, stems, clips, first, code):
     """The recording and the clips of each pitch, as the page reads them: a list of dicts."""
-    sounds = [_sound(y, sr, code)]
-    for midi, places in clips.items():
-        sound = _sound(cut(stems[midi], places, len(y), first), sr, code)
-        spans = [[start, stop - start] for start, stop in places]
-        sounds.append({"midi": midi, "name": pitch.note_name(midi), "clips": spans, **sound})
-    return sounds
+
+    def of_pitch(midi):
+        sound = _sound(cut(stems[midi], clips[midi], len(y), first), sr, code)
+        spans = [[start, stop - start] for start, stop in clips[midi]]
+        return {"midi": midi, "name": pitch.note_name(midi), "clips": spans, **sound}
+
+    return [_sound(y, sr, code), *blocks.in_threads(of_pitch, clips)]
 
 
 def _sound(x, sr, code):
@@ -364,7 +411,7 @@ def _digest(data):
 
 
 def check_span(span, n_samples, sr):
-    """First sample of the part to show, and the one after its last.
+    """First sample of the part to show, the first of ``PEAK_SAMPLES``, and the one after its last.
 
     Raises
     ------
@@ -376,23 +423,22 @@ def check_span(span, n_samples, sr):
     if span and not (0 <= start < min(stop, seconds) and round(start * sr) < round(stop * sr)):
         part = f"a part of the recording's 0 to {seconds:.1f} s"
         raise InputError(f"--listen-range: got {start:g} to {stop:g} s, expected {part}")
-    first, last = round(start * sr), min(round(stop * sr), n_samples)
+    first, last = round(start * sr) // PEAK_SAMPLES * PEAK_SAMPLES, min(round(stop * sr), n_samples)
     _check_length(8 * (last - first), DECODED_LIMIT, (last - first) / sr)
     return first, last
 
 
-def _check_stems(stems, pitches, n_samples, sr):
-    import soundfile
+def _check_stem(midi, stem, n_samples, sr):
+    got = (len(stem), 1, sr)
+    if isinstance(stem, Stem):
+        import soundfile
 
-    for midi in pitches:
-        shape = np.shape(stems[midi]) if isinstance(stems[midi], np.ndarray) else None
-        if shape is None:
-            info = soundfile.info(stems[midi])
-            shape = (info.frames,) if (info.channels, info.samplerate) == (1, sr) else (info.frames, info.channels)
-        if shape != (n_samples,):
-            raise ValueError(
-                f"stem of {pitch.note_name(midi)}: got {shape}, expected the recording's ({n_samples},) at {sr} Hz"
-            )
+        info = soundfile.info(stem.path)
+        got = info.frames, info.channels, info.samplerate
+    if got != (n_samples, 1, sr):
+        raise ValueError(
+            f"stem of {pitch.note_name(midi)}: got {got}, expected {n_samples} samples, 1 channel, {sr} Hz"
+        )
 
 
 def _check_length(got, limit, seconds):

@@ -3,7 +3,6 @@
 Everything here works block by block, so memory does not grow with the length of the recording.
 """
 
-import functools
 import logging
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,6 +20,9 @@ EXACT_DB = -400.0  # what a difference is below that is none: rounding stays abo
 INAUDIBLE_DB = -96.0  # what a difference is below that nobody hears: the steps of 16 bit
 COARSE_DB = -40.0  # of a sum, relative to the recording: more is heard
 UNHEARD_DB = 40.0  # a note this much softer than listed has no sound of its own: leakage of others is as loud
+STEPS = 2**23  # of a sample between 0 and 1 in 24 bit, which stems in FLAC have
+PEAK_SAMPLES = 256  # of a stem, of which the largest is kept, 12 ms: as near as a clip's end need be
+AT_ONCE = 8  # stems that are held as sound at a time
 
 
 def file_name(basis, note, kind="flac"):
@@ -42,15 +44,11 @@ def doubt_unheard(notes, writer):
     writer : StemWriter
         Whose stems are written.
     """
-    import soundfile
-
-    peaks, sr = {}, writer.recording.y_sr
-    for midi, name in writer.names.items():
-        with soundfile.SoundFile(writer.folder / name) as stem:
-            for i, note in enumerate(notes):
-                if note.midi == midi:
-                    stem.seek(min(int(note.onset * sr), stem.frames))
-                    peaks[i] = np.abs(stem.read(int((note.offset - note.onset) * sr))).max(initial=0)
+    peaks, rate = {}, writer.recording.y_sr / PEAK_SAMPLES
+    for i, note in enumerate(notes):
+        if note.midi in writer.names:
+            heard = writer.peaks[note.midi][int(note.onset * rate) : int(note.offset * rate) + 1]
+            peaks[i] = heard.max(initial=0)
     loudest = max(peaks.values(), default=0)
     least = [loudest * 10 ** ((note.level_db - UNHEARD_DB) / 20) for note in notes]
     unheard = {i for i, peak in peaks.items() if peak <= least[i] and loudest}  # of silence alone nothing is known
@@ -163,9 +161,9 @@ def component_notes(Y, basis, part, wanted):
 
 
 class StemWriter:
-    """Writes the sound of each note into a file of its own, block by block.
+    """Writes the sound of each note into a file of its own, block by block, and at last what is left.
 
-    Use it as a context: call :meth:`write` inside, and :meth:`add_residual` afterwards.
+    Use it as a context: call :meth:`write` inside, and :meth:`finish` afterwards.
 
     Parameters
     ----------
@@ -176,25 +174,27 @@ class StemWriter:
         Keys of ``basis.notes`` that get a stem.
     recording : Recording
         Stems and residual add up to its sound, and have its sampling rate ``y_sr``.
-    kind, subtype : str
-        File format and sample format, as soundfile names them.
+    kind : {"flac", "wav"}
+        24 bit, or floating point.
 
     Attributes
     ----------
     names : dict
         File name of each note.
+    peaks : dict
+        Largest magnitude of each ``PEAK_SAMPLES`` of each stem, once all is written.
     residual : str
-        File name of what is left. Where the format cannot hold that, as samples exceed one or are far too soft for its
-        steps, it becomes ``residual.wav``, in floating point.
+        File name of what is left. Where FLAC cannot hold that, as samples exceed one or are far too soft for its steps,
+        it becomes ``residual.wav``.
     clipped : dict
-        Number of clipped samples of each file that has any. Only fixed-point formats clip.
+        Number of clipped samples of each file that has any; floating point has none.
     """
 
-    def __init__(self, folder, basis, notes, recording, kind="flac", subtype="PCM_24"):
-        self.folder, self.recording, self.subtype = Path(folder), recording, subtype
+    def __init__(self, folder, basis, notes, recording, kind="flac"):
+        self.folder, self.recording = Path(folder), recording
         self.names, self.residual = {note: file_name(basis, note, kind) for note in notes}, f"residual.{kind}"
-        self.clipped, self.n_written = {}, {}  # by file name; a FLAC file that is being written does not tell
-        self.sums = Path(recording.folder) / "sum.f64"  # of the stems as they were written
+        self.peaks, self.clipped, self.n_written = {note: [] for note in notes}, {}, 0
+        self.sums = Path(recording.folder) / "sum.f64"  # of the stems as they are written
         n_samples = -(-len(recording.y) * recording.sr // recording.y_sr)  # of the sound at the transform's rate
         size = {"n_fft": recording.n_fft, "hop": recording.hop}
         self.inverse = {note: InverseSTFT(recording.Y.shape[1], n_samples, **size) for note in notes}
@@ -205,6 +205,7 @@ class StemWriter:
         self.folder.mkdir()
         with ExitStack() as stack, _disk_errors():
             self.files = {note: stack.enter_context(self._create(name)) for note, name in self.names.items()}
+            self.total = stack.enter_context(open(self.sums, "wb"))
             self.stack = stack.pop_all()
         rates = self.recording.sr, self.recording.y_sr
         resampled = rates[0] != rates[1]
@@ -213,17 +214,43 @@ class StemWriter:
 
     def write(self, spectra):
         """Write the next block of frames: np.ndarray [shape=(K, frames)], one for each name."""
-        self._in_threads(lambda note, X: self._write_samples(note, self.inverse[note].add(X)), spectra)
+        spectra = dict(zip(self.names, spectra, strict=True))
+        self._write(lambda note: self.inverse[note].add(spectra[note]))
 
     def __exit__(self, kind, *_):
         self.stack.callback(self.resamplers.clear)  # soxr complains, at length, of those that live to Python's end
-        with self.stack, _disk_errors():
+        with self.stack:
             if kind is None:
-                self._in_threads(lambda note: self._write_samples(note, self.inverse[note].finish(), last=True))
+                self._write(lambda note: self.inverse[note].finish(), last=True)
+                self.peaks = {note: np.concatenate(peaks) for note, peaks in self.peaks.items()}
 
-    def _in_threads(self, function, *arguments):
+    def _write(self, samples_of, last=False):
+        """Write the next samples of all stems, and their sum."""
+
+        def of_note(note):
+            samples = samples_of(note).astype(np.float32, copy=False)
+            if self.resamplers:
+                samples = self.resamplers[note].resample_chunk(samples, last)
+            written = self._put(self.files[note], samples[: len(self.recording.y) - self.n_written])
+            self._keep_peaks(self.peaks[note], np.abs(written))
+            return written
+
+        notes, total = list(self.names), 0.0
         with _disk_errors():
-            blocks.in_threads(lambda job: function(*job), zip(self.names, *arguments, strict=True))
+            for first in range(0, len(notes), AT_ONCE):
+                written = blocks.in_threads(of_note, notes[first : first + AT_ONCE])
+                total = sum(written, np.asarray(total, np.float64))  # in order: the same on any number of cores
+            total = np.atleast_1d(total)[: len(written[0]) if notes else 0]
+            self.total.write(total.tobytes())
+            self.n_written += len(total)
+
+    def _keep_peaks(self, kept, magnitudes):
+        if len(magnitudes):
+            begun = self.n_written % PEAK_SAMPLES  # of the last peak
+            peaks = np.maximum.reduceat(magnitudes, np.arange(-begun, len(magnitudes), PEAK_SAMPLES).clip(0))
+            if begun:
+                kept[-1][-1] = max(kept[-1][-1], peaks[0])
+            kept.append(peaks[bool(begun) :].astype(np.float32))
 
     def finish(self, kept, listed, told=True):
         """:meth:`add_residual`, say what comes of it where that is to be told, and return :func:`doubt_unheard`."""
@@ -234,7 +261,7 @@ class StemWriter:
 
     def _tell(self, null):
         for name, count in self.clipped.items():
-            rest = f"what they lack is in {self.residual} (--format wav --subtype FLOAT never clips)"
+            rest = f"what they lack is in {self.residual} (--format wav never clips)"
             log.warning(f"{self.recording.path}: {count} samples of {name} clipped; {rest}")
         if null is None:
             added_up = "They are silent, as the recording is."
@@ -246,7 +273,7 @@ class StemWriter:
         log.info(f"{len(self.names)} stems and a residual. {added_up}")
 
     def add_residual(self, kept):
-        """Delete all stems but those in ``kept``, write the residual, and check what they add up to.
+        """Delete all stems but those in ``kept``, and write the residual.
 
         Parameters
         ----------
@@ -258,68 +285,60 @@ class StemWriter:
         float or None
             Energy of ``y - residual - sum of stems``, in dB relative to that of y; None where y is silent or empty.
         """
-        for note in set(self.names) - set(kept):
-            self._drop(self.names.pop(note))
-        stems = [self.folder / name for name in self.names.values()]
+        dropped = [self.folder / self.names.pop(note) for note in set(self.names) - set(kept)]
         with _disk_errors():
-            null = self._write_residual(stems)
+            null = self._write_residual(dropped)
             if self.residual in self.clipped or (null is not None and null > COARSE_DB):
-                self._drop(self.residual)  # whatever the stems lack, the sum must be right
-                self.residual, self.subtype = "residual.wav", "FLOAT"
-                null = self._write_residual(stems)
+                (self.folder / self.residual).unlink()  # whatever the stems lack, the sum must be right
+                self.clipped.pop(self.residual, None)
+                self.residual = "residual.wav"
+                null = self._write_residual(dropped)
             self.sums.unlink()
-            for path in (*stems, self.folder / self.residual):
-                erase_time(path)
+            for path in dropped:
+                path.unlink()
+                self.clipped.pop(path.name, None)
+            for name in (*self.names.values(), self.residual):
+                erase_time(self.folder / name)
         return null
 
-    def _write_residual(self, stems):
+    def _write_residual(self, dropped):
         """Write what is left of the recording; see :meth:`add_residual` for what is returned."""
-        with self._create(self.residual) as residual, open(self.sums, "wb") as sums:
-            for block, total in _totals(self.recording.y, stems):
-                self._put(residual, (block - total).astype(np.float32))
-                sums.write(total.tobytes())
-        error = energy = 0.0
-        with open(self.sums, "rb") as sums:
-            for block, total in _totals(self.recording.y, [self.folder / self.residual]):
-                total += np.frombuffer(sums.read(total.nbytes))
-                error, energy = error + np.sum((block - total) ** 2), energy + np.sum(block**2)
-        return 10 * np.log10(max(error / energy, np.finfo(np.float64).tiny)) if energy else None
+        import soundfile
 
-    def _drop(self, name):
-        (self.folder / name).unlink()
-        self.clipped.pop(name, None)
-        self.n_written.pop(name, None)
+        error = energy = 0.0
+        with ExitStack() as stack:
+            residual, sums = (
+                stack.enter_context(self._create(self.residual)),
+                stack.enter_context(open(self.sums, "rb")),
+            )
+            sounds = [stack.enter_context(soundfile.SoundFile(path)) for path in dropped]
+            for samples in blocks.frame_slices(len(self.recording.y), SAMPLES):
+                y = blocks.read_frames(self.recording.y, samples).astype(np.float64)
+                total = np.frombuffer(sums.read(8 * len(y)))
+                left = y - np.pad(total, (0, len(y) - len(total)))
+                left += sum(sound.read(len(y), fill_value=0) for sound in sounds)
+                written = self._put(residual, left.astype(np.float32))
+                error, energy = error + np.sum((left - written) ** 2), energy + np.sum(y**2)
+        return 10 * np.log10(max(error / energy, np.finfo(np.float64).tiny)) if energy else None
 
     def _create(self, name):
         import soundfile
 
-        return soundfile.SoundFile(self.folder / name, "w", self.recording.y_sr, 1, self.subtype)
-
-    def _write_samples(self, note, samples, *, last=False):
-        samples = samples.astype(np.float32, copy=False)
-        if self.resamplers:
-            samples = self.resamplers[note].resample_chunk(samples, last)
-        self._put(self.files[note], samples)
+        subtype = "PCM_24" if name.endswith("flac") else "FLOAT"
+        return soundfile.SoundFile(self.folder / name, "w", self.recording.y_sr, 1, subtype)
 
     def _put(self, file, samples):
+        """Write samples; returns them as they are in the file."""
         name = Path(file.name).name
-        if self.subtype not in ("FLOAT", "DOUBLE") and (n := int((np.abs(samples) > 1).sum())):
+        if file.subtype == "FLOAT":
+            file.write(finite(samples, name))
+            return samples
+        steps = np.rint(finite(samples, name) * np.float64(STEPS))
+        if n := int((np.abs(samples) > 1).sum()):
             self.clipped[name] = self.clipped.get(name, 0) + n
-        samples = samples[: len(self.recording.y) - self.n_written.get(name, 0)]
-        self.n_written[name] = self.n_written.get(name, 0) + len(samples)
-        file.write(finite(samples, name))
-
-
-def _totals(y, paths):
-    """Yield each block of the recording, and the sum of the sounds in ``paths`` there."""
-    import soundfile
-
-    with ExitStack() as stack:
-        sounds = [stack.enter_context(soundfile.SoundFile(path)) for path in paths]
-        for start in range(0, len(y), SAMPLES):
-            block = blocks.read_frames(y, slice(start, start + SAMPLES)).astype(np.float64)
-            read = functools.partial(soundfile.SoundFile.read, frames=len(block), fill_value=0)
-            yield block, sum(blocks.in_threads(read, sounds), np.zeros(len(block)))
+        steps = np.clip(steps, -STEPS, STEPS - 1).astype(np.int32)
+        file.write(steps << 8)  # of 32 bits, of which it keeps the upper 24
+        return steps / STEPS
 
 
 @contextmanager

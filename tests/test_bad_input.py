@@ -395,12 +395,6 @@ TABLE = {
         lambda folder, _: np.save(folder / "bare.npy", np.ones((K, L))),
         "--stems: got no sampling rate",
     ),
-    "unknown subtype": (
-        BOTH,
-        [*RUN, "--stems", "--subtype", "PCM_17"],
-        None,
-        "--subtype: got 'PCM_17', expected",
-    ),
     "another rate": (BOTH, [*RUN, "--sr", "8000"], None, "--sr: got 8000 Hz, expected the 22050 Hz"),
     "rate of 2 GHz": (
         BOTH,

@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 import soundfile
@@ -201,13 +200,6 @@ def test_quiet_says_nothing(files, capsys, script):
     script.main(["spec.npy", "2", "fixed_basis.npy", "--quiet"])
     assert capsys.readouterr() == ("", "")
     assert (files / "activation_calc.npy").exists()
-
-
-@pytest.mark.parametrize("script", [NMF, CNMF])
-def test_show_without_a_display_says_so(files, capsys, monkeypatch, script):
-    monkeypatch.setattr(mpl, "get_backend", lambda: "agg")
-    script.main(["spec.npy", "2", "fixed_basis.npy", "--show"])
-    assert "no display" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("script", [make_init_H, NMF, CNMF])

@@ -332,21 +332,6 @@ def test_colours_tell_loud_from_soft_without_their_hue(tmp_path, drawn, rng):
     assert (np.diff(grey(panels[2].images[0].get_cmap()(levels))) > 0).all()
 
 
-def test_a_long_page_is_shown_from_its_top(tmp_path, monkeypatch, rng):
-    import matplotlib as mpl
-    import matplotlib.pyplot as plt
-
-    figures.plot_activation(tmp_path / "page.png", rng.random((len(KEYS), 30000), np.float32), PIANO)
-    monkeypatch.setattr(mpl, "get_backend", lambda: "a window")
-    monkeypatch.setattr(plt, "show", lambda: None)
-    figures.show([tmp_path / "page.png"])
-    figure = plt.gcf()
-    plt.close(figure)
-    (axes,) = figure.axes
-    assert figure.get_size_inches()[1] * 100 == figures.SCREEN < len(axes.images[0].get_array())
-    assert axes.get_ylim() == (figures.SCREEN, 0)
-
-
 def test_notes_are_named_as_far_apart_as_there_is_room():
     assert figures.note_ticks(KEYS, 61)[1] == KEYS
     for most, letters in ((60, "CDEGA"), (31, "CDEGA"), (30, "CEG"), (21, "CEG"), (20, "C"), (5, "C")):

@@ -140,16 +140,16 @@ def test_stems_may_be_files(example, written, tmp_path):
 def test_clips_are_where_a_stem_sounds():
     peaks = np.zeros(200)
     peaks[[50, 52, 100]] = 1  # the first two are nearer than GAP_S
-    clips = listen.find_clips(peaks, 0.5, [(1.5, 1.6)], 200 * listen.BLOCK, SR)
-    struck = int(1.5 * SR / listen.BLOCK), int(1.6 * SR / listen.BLOCK)
+    clips = listen.find_clips(peaks, 0.5, [(1.5, 1.6)], 200 * listen.PEAK_SAMPLES, SR)
+    struck = int(1.5 * SR / listen.PEAK_SAMPLES), int(1.6 * SR / listen.PEAK_SAMPLES)
     expected = [(49, 54), (99, 102), (struck[0] - 1, struck[1] + 2)]
-    assert clips == [(first * listen.BLOCK, last * listen.BLOCK) for first, last in expected]
+    assert clips == [(first * listen.PEAK_SAMPLES, last * listen.PEAK_SAMPLES) for first, last in expected]
 
 
-@pytest.mark.parametrize("n_samples", [3 * listen.BLOCK, 2 * listen.BLOCK + 7, 1])
+@pytest.mark.parametrize("n_samples", [3 * listen.PEAK_SAMPLES, 2 * listen.PEAK_SAMPLES + 7, 1])
 def test_what_sounds_from_end_to_end_is_one_clip_without_fades(n_samples, rng):
     stem = rng.standard_normal(n_samples).astype(np.float32)
-    clips = listen.find_clips(np.ones(-(-n_samples // listen.BLOCK)), 0.5, [], n_samples, SR)
+    clips = listen.find_clips(np.ones(-(-n_samples // listen.PEAK_SAMPLES)), 0.5, [], n_samples, SR)
     assert clips == [(0, n_samples)]
     np.testing.assert_array_equal(listen.cut(stem, clips, n_samples), stem)
 
@@ -159,7 +159,7 @@ def test_clips_fade_where_nothing_sounds(example):
     sounds = np.flatnonzero(np.abs(stem) > 1e-4)
     for sound in data_of_clips(example)[60]:
         inside = sounds[(sounds >= sound[0]) & (sounds < sound[1])]
-        assert sound[0] + listen.BLOCK <= inside[0] <= inside[-1] < sound[1] - listen.BLOCK
+        assert sound[0] + listen.PEAK_SAMPLES <= inside[0] <= inside[-1] < sound[1] - listen.PEAK_SAMPLES
 
 
 def data_of_clips(example):

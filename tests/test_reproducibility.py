@@ -86,7 +86,7 @@ def test_version_is_that_of_the_suite(capsys, script):
 def test_the_record_traces_a_result_to_its_inputs(files, tmp_path, monkeypatch):
     monkeypatch.chdir(files)
     arguments = [str(files / "spec.npy"), "9", "basis.npy", "--tol", "0.5", "--sr", "8000", "--seed", "5"]
-    CNMF.main([*arguments, "-o", str(tmp_path), "--show", "--quiet"])
+    CNMF.main([*arguments, "-o", str(tmp_path), "--quiet"])
     text = (tmp_path / "run.json").read_text()
     got = json.loads(text)
     assert got["command"] == ["CNMF.py", "spec.npy", *arguments[1:]]
