@@ -195,7 +195,8 @@ def test_span_shows_a_part(example, tmp_path):
     assert (page["offset"], page["length"]) == (first / SR, 3 * SR - first)
     assert [row[2] for row in page["list"]] == [note.onset for note in NOTES]  # all, in the recording's time
     np.testing.assert_allclose(decoded(page["recording"]), example.y[first : 3 * SR], atol=1e-5)
-    assert all(0 <= start <= start + length <= page["length"] for sound in page["pitches"] for start, length in sound["clips"])
+    spans = [span for sound in page["pitches"] for span in sound["clips"]]
+    assert all(0 <= start <= start + length <= page["length"] for start, length in spans)
 
 
 def test_what_no_page_can_be_made_of_is_refused(example, tmp_path):
