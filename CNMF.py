@@ -110,7 +110,7 @@ def decompose(path, out_dir, *, templates, missing, args, map):
         options["progress"] = stage(cli.APART)
         parts = utils.complex_nmf_blocks(recording.Y, piano.H, args.n_iter, phase_init=start, **options)
         with results.output_folder(workspace) as folder:
-            U, error, cost, writer = write_parts(folder, parts, recording, piano, wanted, args)
+            U, error, cost, writer = write_parts(folder, parts, recording, piano, wanted, listed, args)
             stage(cli.WRITING)
             if listed is None and piano.columns:
                 listed = notes.find_notes(U, piano)
@@ -138,7 +138,7 @@ def decompose(path, out_dir, *, templates, missing, args, map):
     cli.say_how_it_ended(out_dir, args, strength=strength, **ending)
 
 
-def write_parts(folder, parts, recording, piano, wanted, args):
+def write_parts(folder, parts, recording, piano, wanted, listed, args):
     """Write reconst.npy, phase_calc.npy and the sound of the wanted notes, as their blocks come.
 
     Returns U, the error and the cost after each iteration, and the writer of the stems, or None.
@@ -151,7 +151,7 @@ def write_parts(folder, parts, recording, piano, wanted, args):
         if args.phase:
             write_P = files.enter_context(utils.frame_writer(folder / "phase_calc.npy", (len(U), *Y.shape), dtype))
         if cli.sounds_wanted(args):
-            writer = files.enter_context(cli.stem_writer(folder, recording, piano, wanted, args))
+            writer = files.enter_context(cli.stem_writer(folder, recording, piano, wanted, listed, args))
         for part in parts:
             U[:, part.frames] = part.U
             write_F(part.F)

@@ -79,13 +79,14 @@ def decompose(path, out_dir, *, templates, args, map):
         U, cost = utils.nmf(recording.Y, piano.H, args.n_iter, **options)
         error = utils.normalised(cost, utils.cost_scale(recording.Y, args.loss))
         _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
+        stage(cli.WRITING)
+        struck = listed
         if listed is None and piano.columns:
             listed = notes.find_notes(U, piano)
-        stage(cli.WRITING)
         with results.output_folder(workspace) as folder:
             if cli.sounds_wanted(args):
                 wanted = separate.wanted_notes(U, piano, listed, args.stems, args.top_db)
-                with cli.stem_writer(folder, recording, piano, wanted, args) as writer:
+                with cli.stem_writer(folder, recording, piano, wanted, struck, args) as writer:
                     for spectra in separate.masked_notes(recording.Y, piano, U, wanted, mask=args.mask):
                         writer.write(spectra)
                 listed = writer.finish(wanted, listed, told=bool(args.stems))

@@ -366,11 +366,11 @@ def stem_format(args):
     return args.format if args.stems else "wav"
 
 
-def stem_writer(folder, recording, basis, notes, args):
+def stem_writer(folder, recording, basis, wanted, listed, args):
     """A :class:`separate.StemWriter`; where only the page wants stems, they are no results, but working files."""
     folder = folder if args.stems else recording.folder
     sounding = with_sound(recording, native=args.native_sr)
-    return separate.StemWriter(folder / results.STEMS, basis, notes, sounding, stem_format(args))
+    return separate.StemWriter(folder / results.STEMS, basis, wanted, sounding, stem_format(args), listed or ())
 
 
 def sounds_wanted(args):

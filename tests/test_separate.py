@@ -358,6 +358,62 @@ def test_files_are_named_after_notes_only():
     assert names == {"061_Cs4.flac": [0, 1], "073_Cs5.flac": [2]}
 
 
+# --- Before a key is struck ---
+
+
+def struck_stem(rng, echo):
+    """A stem of 8 kHz with what windows of 1024 smear before its strikes, and where those are."""
+    y, strikes = np.zeros(16000), [4000, 11000]
+    t = np.arange(2000) / 8000
+    for strike in strikes:
+        y[strike : strike + 2000] += np.sin(2 * np.pi * 440 * t) * np.exp(-t / 0.05)
+        y[strike - 512 : strike] += echo * np.sin(np.linspace(0, 30, 512)) * np.linspace(0, 1, 512)
+    return (y + 1e-4 * rng.standard_normal(len(y))).astype(np.float32), strikes
+
+
+def test_a_key_that_was_silent_is_silent_until_it_is_struck(rng):
+    y, strikes = struck_stem(rng, 0.2)
+    before = y.copy()
+    for strike, late in zip(strikes, (80, -200), strict=True):  # samples; a list is as wrong as that
+        separate.quiet_before(y, strike + late, 1024, 8000)
+    for strike in strikes:
+        assert np.abs(y[strike - 480 : strike - 60]).max() < 1e-6  # 24 fade, and the attack's window is 80 long
+        np.testing.assert_array_equal(y[strike : strike + 3000], before[strike : strike + 3000])
+        assert np.sum(before[strike - 480 : strike] ** 2) > 10 * np.sum(y[strike - 480 : strike] ** 2)
+
+
+def test_a_key_that_rings_is_left_alone(rng):
+    y, (strike, _) = struck_stem(rng, 0.2)
+    y[:strike] += 0.3 * np.sin(2 * np.pi * 440 * np.arange(strike) / 8000).astype(np.float32)
+    before = y.copy()
+    separate.quiet_before(y, strike, 1024, 8000)
+    np.testing.assert_array_equal(y, before)
+
+
+@pytest.mark.parametrize("size", [700, 5000, 16000])
+def test_strikes_are_the_same_in_blocks_of_any_size(rng, size):
+    y, strikes = struck_stem(rng, 0.2)
+    passed = separate.Strikes(strikes, 1024, 8000)
+    parts = [passed.add(y[i : i + size]) for i in range(0, len(y), size)] + [passed.add(y[:0], last=True)]
+    for strike in strikes:
+        separate.quiet_before(y, strike, 1024, 8000)
+    np.testing.assert_array_equal(np.concatenate(parts), y)
+
+
+def test_strikes_at_the_ends_and_in_silence_do_no_harm():
+    for y in (np.zeros(3000, np.float32), np.ones(3000, np.float32), np.ones(1, np.float32)):
+        for onset in (0, 5, len(y) - 1, len(y) + 900):
+            separate.quiet_before(y, onset, 1024, 8000)
+            assert np.isfinite(y).all()
+
+
+def test_a_key_is_fresh_where_it_is_not_listed_before():
+    note = notes.Note("C4", 60, 262.0, 0.0, 1.0, 0.0)
+    again, later = note._replace(onset=1.05, offset=1.2), note._replace(onset=1.5, offset=2.0)
+    other = note._replace(midi=62, onset=0.5)
+    assert separate.fresh_onsets([later, other, note, again], 100) == {60: [0, 150], 62: [50]}
+
+
 # --- The notes of the list ---
 
 
