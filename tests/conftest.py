@@ -1,6 +1,7 @@
 """What several test files share: random numbers, the recordings, and a basis that is learnt once."""
 
-import importlib
+import functools
+import importlib.metadata
 import os
 import signal
 import sys
@@ -16,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 if "PYTEST_XDIST_WORKER" in os.environ:  # beside the tests of another Python, or as on another processor
     version, processor = f"{sys.version_info[0]}.{sys.version_info[1]}", os.environ.get("NUMBA_CPU_NAME", "own")
     os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "numba" / version / processor)
+
+importlib.metadata.version = functools.cache(importlib.metadata.version)  # every record of a run asks for ten
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a job in the background; the runs it starts inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)

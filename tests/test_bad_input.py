@@ -21,6 +21,10 @@ pytestmark = pytest.mark.same_everywhere("compares messages")
 K, L, M = 9, 2, 6
 SR = 22050
 BOTH, BASIS = (NMF, CNMF), (make_init_H,)
+RUN = ["spec.npy", "3", "basis.npy"]
+NOT_OURS = "got a file that no earlier run left here like this"
+HELD = "got an input where results go, expected it elsewhere"
+NO_DESCRIPTION = "basis.json: got no description"
 
 
 def spectrogram(rng):
@@ -32,83 +36,69 @@ def changed(array, index, value):
     return array
 
 
-def cut(path, n_bytes):
-    path.write_bytes(path.read_bytes()[:-n_bytes])
-
-
-def save(name, make):
-    """A preparation that saves ``make(rng)`` as ``name``."""
-    return lambda folder, rng: np.save(folder / name, make(rng), allow_pickle=True)
-
-
-def sound(name, make, **options):
-    """A preparation that adds the template ``name`` with the samples ``make(rng)``."""
-    return lambda folder, rng: soundfile.write(folder / "notes" / name, make(rng), SR, **options)
-
-
 def noise(rng):
     return 0.1 * rng.standard_normal(2 * SR)
 
 
-def header(shape, descr="<c8", n_bytes=64):
-    """A preparation that writes a spec.npy of 100 bytes or so whose header claims ``shape``."""
-
-    def write(folder, _):
-        with open(folder / "spec.npy", "wb") as file:
-            np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
-            file.write(bytes(n_bytes))
-
-    return write
+# --- Preparations of the folder: functions of it and of random numbers ---
 
 
-def code(folder, _):
-    text = b"{'descr': '<f8', 'fortran_order': False, 'shape': (__import__('os').mkdir('run'), 1)}\n"
-    (folder / "spec.npy").write_bytes(b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text)
-
-
-def named(name, make):
-    """A preparation that saves ``make(rng)`` under a name that may be bytes."""
+def saved(name, make):
+    """Saves ``make(rng)`` as ``name``, which may be bytes."""
 
     def write(folder, rng):
         with open(os.path.join(os.fsencode(folder), os.fsencode(name)), "wb") as file:
-            np.save(file, make(rng))
+            np.save(file, make(rng), allow_pickle=True)
 
     return write
 
 
-def recording(name, make, sr=SR, **options):
-    """A preparation that writes the samples ``make(rng)`` as ``name``, beside the basis."""
-    return lambda folder, rng: soundfile.write(folder / name, make(rng), sr, **options)
-
-
-def cut_recording(name, n_bytes, **options):
-    """The same of two seconds of noise, cut to the first ``n_bytes``."""
+def sound(name, make=noise, sr=SR, n_bytes=None, **options):
+    """Writes the samples ``make(rng)`` as ``name``, cut to the first ``n_bytes``."""
 
     def write(folder, rng):
-        soundfile.write(folder / name, noise(rng), SR, **options)
+        soundfile.write(folder / name, make(rng), sr, **options)
         (folder / name).write_bytes((folder / name).read_bytes()[:n_bytes])
 
     return write
 
 
-def mine(name):
-    """A preparation that puts a file of the user's into a folder of his own."""
+def cut(name, n_bytes):
+    """Takes the last bytes of ``name`` away."""
+    return lambda folder, _: (folder / name).write_bytes((folder / name).read_bytes()[:-n_bytes])
+
+
+def file(name, content):
+    """Writes text or bytes as ``name``, into a folder of its own if it has one."""
 
     def write(folder, _):
-        (folder / name).parent.mkdir(parents=True)
-        (folder / name).write_text("mine")
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
     return write
 
 
+def mine(name):
+    return file(name, "mine")
+
+
+def emptied(name):
+    """Puts an empty folder where ``name`` is."""
+    return lambda folder, _: ((folder / name).unlink(missing_ok=True), (folder / name).mkdir(parents=True))
+
+
+def together(*preparations):
+    return lambda folder, rng: [prepare(folder, rng) for prepare in preparations]
+
+
 def earlier_stems(folder, _):
-    """A preparation that has an earlier run make stems of ``x.wav`` in ``own``."""
+    """Has an earlier run make stems of ``x.wav`` in ``own``."""
     soundfile.write(folder / "x.wav", 0.5 * np.sin(np.arange(4000)), SR)
     NMF.main(["x.wav", "3", "basis.npy", "--stems", "--quiet", "-o", "own"])
 
 
 def described(column=(), **changes):
-    """A preparation that changes the description of the basis; ``column`` changes its first column."""
+    """Changes the description of the basis; ``column`` changes its first column."""
 
     def write(folder, _):
         info = json.loads((folder / "basis.json").read_text())
@@ -118,472 +108,234 @@ def described(column=(), **changes):
     return write
 
 
-RUN = ["spec.npy", "3", "basis.npy"]
-NOT_OURS = "got a file that no earlier run left here like this"
-HELD = "got an input where results go, expected it elsewhere"
-NO_DESCRIPTION = "basis.json: got no description"
-# what is wrong: (scripts, arguments, preparation of the folder, what the line on stderr holds)
-TABLE = {
-    # the spectrogram
-    "missing": (BOTH, ["none.npy", "3", "basis.npy"], None, "none.npy: no such file"),
-    "empty folder": (
-        BOTH,
-        ["empty", "3", "basis.npy"],
-        lambda folder, _: ((folder / "empty").mkdir(), (folder / "empty" / "notes.txt").write_text("la")),
-        "empty: got a folder without sounds",
+bare = saved("bare.npy", lambda _: np.ones((K, L)))  # a basis without a description
+
+# --- What is wrong: scripts, arguments, preparation, and what the line on stderr holds ---
+
+# of a command line alone
+WORDS = [
+    *(
+        (BOTH, f"spec.npy {n} basis.npy", f"N_ITER: got '{n}', expected a")
+        for n in ["0", "-3", "2.5", "1e3", "many", "nan"]
     ),
-    "empty file": (BOTH, RUN, lambda folder, _: (folder / "spec.npy").write_bytes(b""), "spec.npy: got an empty file"),
-    "truncated": (
-        BOTH,
-        RUN,
-        lambda folder, _: cut(folder / "spec.npy", 8),
-        "spec.npy: got 424 bytes of data, expected",
-    ),
-    "header alone": (BOTH, RUN, lambda folder, _: cut(folder / "spec.npy", 432), "spec.npy: got 0 bytes of data"),
-    "pickled": (BOTH, RUN, save("spec.npy", lambda rng: np.array([[{}]])), "spec.npy: got an array of object"),
-    "1-D": (BOTH, RUN, save("spec.npy", lambda rng: np.ones(K) + 0j), "spec.npy: got an array of shape (9,)"),
-    "3-D": (
-        BOTH,
-        RUN,
-        save("spec.npy", lambda rng: np.ones((1, K, M)) + 0j),
-        "spec.npy: got an array of shape (1, 9, 6)",
-    ),
-    "no frames": (
-        BOTH,
-        RUN,
-        save("spec.npy", lambda rng: np.ones((K, 0)) + 0j),
-        "spec.npy: got an array of shape (9, 0)",
-    ),
-    "NaN": (
-        BOTH,
-        RUN,
-        save("spec.npy", lambda rng: changed(spectrogram(rng), (3, 5), np.nan)),
-        "spec.npy: got (nan+0j) in bin 3 of frame 5, expected finite values",
-    ),
-    "infinite": (
-        BOTH,
-        RUN,
-        save("spec.npy", lambda rng: changed(spectrogram(rng), (8, 0), np.inf)),
-        "spec.npy: got (inf+0j) in bin 8 of frame 0, expected finite values",
-    ),
-    "negative": (
-        (NMF,),
-        RUN,
-        save("spec.npy", lambda rng: -np.ones((K, M))),
-        "spec.npy: got values down to -1, expected magnitudes >= 0 (is it in dB?)",
-    ),
-    "real for complex NMF": (
-        (CNMF,),
-        RUN,
-        save("spec.npy", lambda rng: np.ones((K, M))),
-        "spec.npy: got real values (float64), expected a complex spectrogram",
-    ),
-    "structured": (
-        BOTH,
-        RUN,
-        save("spec.npy", lambda rng: np.ones((K, M), [("a", float)])),
-        "spec.npy: got an array of",
-    ),
-    "whole numbers": (BOTH, RUN, save("spec.npy", lambda rng: np.ones((K, M), int)), "spec.npy: got an array of int64"),
-    "truth values": (BOTH, RUN, save("spec.npy", lambda rng: np.ones((K, M), bool)), "spec.npy: got an array of bool"),
-    "0-D": (BOTH, RUN, save("spec.npy", lambda rng: np.array(1j)), "spec.npy: got an array of shape ()"),
-    "no bins": (
-        BOTH,
-        RUN,
-        save("spec.npy", lambda rng: np.ones((0, M)) + 0j),
-        "got an array of shape (0, 6)",
-    ),
-    "npz": (
-        BOTH,
-        ["spec.npz", "3", "basis.npy"],
-        lambda folder, rng: np.savez(folder / "spec.npz", Y=spectrogram(rng)),
-        "spec.npz: got a ZIP archive",
-    ),
-    "2^60 values claimed": (BOTH, RUN, header((2**30, 2**30)), f"got 64 bytes of data, expected {2**63}"),
-    "more than 2^64 claimed": (BOTH, RUN, header((2**62, 2**62)), "got 64 bytes of data, expected"),
-    "1 GB claimed": (BOTH, RUN, header((K, 10**9 // K)), "got 64 bytes of data, expected 7999999"),
-    "code in the header": (BOTH, RUN, code, "spec.npy: got no readable .npy header"),
-    "pipe": (
-        BOTH,
-        ["p.npy", "3", "basis.npy"],
-        lambda folder, _: os.mkfifo(folder / "p.npy"),
-        "p.npy: got a folder or",
-    ),
-    "audio pipe": (BOTH, ["p.wav", "3", "basis.npy"], lambda folder, _: os.mkfifo(folder / "p.wav"), "p.wav: got a f"),
-    "dangling link": (
-        BOTH,
-        ["l.npy", "3", "basis.npy"],
-        lambda folder, _: (folder / "l.npy").symlink_to("nowhere"),
-        "l.npy: no such file",
-    ),
-    "link to itself": (
-        BOTH,
-        ["l.npy", "3", "basis.npy"],
-        lambda folder, _: (folder / "l.npy").symlink_to("l.npy"),
-        "l.npy: no such file",
-    ),
-    "long name": (BOTH, ["x" * 300 + ".npy", "3", "basis.npy"], None, "xxx.npy: cannot be read (File name too long)"),
-    "name with NUL": (BOTH, ["a\0b.npy", "3", "basis.npy"], None, "b.npy: no such file"),
-    "name with a space": (
-        BOTH,
-        ["a b.npy", "3", "basis.npy"],
-        named("a b.npy", lambda rng: np.ones(3)),
-        "a b.npy: got an array of shape (3,)",
-    ),
-    "name with a newline": (
-        BOTH,
-        ["a\nb.npy", "3", "basis.npy"],
-        named("a\nb.npy", lambda rng: np.ones(3)),
-        "a b.npy: got an array of shape (3,)",
-    ),
-    # a recording
-    "missing recording": (BOTH, ["none.wav", "3", "basis.npy"], None, "none.wav: no such file"),
-    "folder as recording": (
-        BOTH,
-        ["x.wav", "3", "basis.npy"],
-        lambda folder, _: (folder / "x.wav").mkdir(),
-        "x.wav: got a folder without sounds",
-    ),
-    "recording cut in its header": (
-        BOTH,
-        ["x.wav", "3", "basis.npy"],
-        cut_recording("x.wav", 30),
-        "x.wav: got 30 bytes, expected the 88244 of its header",
-    ),
-    "recording cut in its data": (
-        BOTH,
-        ["x.wav", "3", "basis.npy"],
-        cut_recording("x.wav", 5000),
-        "x.wav: got 5000 bytes, expected the 88244 of its header (is the file cut short?)",
-    ),
-    "FLAC cut in its header": (
-        BOTH,
-        ["x.flac", "3", "basis.npy"],
-        cut_recording("x.flac", 30),
-        "cannot be read as audio",
-    ),
-    "FLAC cut in its data": (BOTH, ["x.flac", "3", "basis.npy"], cut_recording("x.flac", 20000), "x.flac: "),
-    "recording without samples": (
-        BOTH,
-        ["x.wav", "3", "basis.npy"],
-        recording("x.wav", lambda rng: np.zeros(0)),
-        "x.wav: got no samples",
-    ),
-    "shorter than a sample": (
-        BOTH,
-        ["x.wav", "3", "basis.npy"],
-        recording("x.wav", lambda rng: np.ones(1), sr=192000),
-        "x.wav: got a sound that is shorter than one sample at 22050 Hz",
-    ),
-    "NaN in a recording": (
-        BOTH,
-        ["x.wav", "3", "basis.npy"],
-        recording("x.wav", lambda rng: np.full(SR, np.nan), subtype="FLOAT"),
-        "x.wav: got samples that are not finite",
-    ),
-    "recording without a description": (
-        BOTH,
-        ["x.wav", "3", "bare.npy"],
-        lambda folder, rng: (recording("x.wav", noise)(folder, rng), np.save(folder / "bare.npy", np.ones((K, L)))),
-        "x.wav: got a sound, expected fixed_basis.json beside the basis",
-    ),
-    # the basis
-    "missing basis": (BOTH, ["spec.npy", "3", "none.npy"], None, "none.npy: no such file"),
-    "text as basis": (BOTH, ["spec.npy", "3", "basis.json"], None, "basis.json: got text, expected a basis, .npy"),
-    "empty basis file": (BOTH, RUN, lambda folder, _: (folder / "basis.npy").write_bytes(b""), "basis.npy: got an"),
-    "truncated basis": (BOTH, RUN, lambda folder, _: cut(folder / "basis.npy", 1), "basis.npy: got 71 bytes of data"),
-    "pickled basis": (
-        BOTH,
-        RUN,
-        save("basis.npy", lambda rng: np.array([[None]])),
-        "basis.npy: got an array of object",
-    ),
-    "1-D basis": (BOTH, RUN, save("basis.npy", lambda rng: np.ones(K)), "basis.npy: got an array of shape (9,)"),
-    "no columns": (
-        BOTH,
-        RUN,
-        save("basis.npy", lambda rng: np.ones((K, 0))),
-        "basis.npy: got an array of shape (9, 0)",
-    ),
-    "complex basis": (
-        BOTH,
-        RUN,
-        save("basis.npy", lambda rng: np.ones((K, L)) + 0j),
-        "basis.npy: got complex128 values",
-    ),
-    "NaN in basis": (
-        BOTH,
-        RUN,
-        save("basis.npy", lambda rng: changed(np.ones((K, L)), (4, 1), np.nan)),
-        "basis.npy: got nan in bin 4 of column 1, expected finite values",
-    ),
-    "basis in dB": (
-        BOTH,
-        RUN,
-        save("basis.npy", lambda rng: -60 * rng.random((K, L)) - 20 * np.eye(K, L)),
-        "expected values >= 0 (is it in dB?)",
-    ),
-    "zero column": (
-        BOTH,
-        RUN,
-        save("basis.npy", lambda rng: np.ones((K, L)) * [1, 0]),
-        "basis.npy: got only zeros in column 1",
-    ),
-    "other bins": (
-        BOTH,
-        RUN,
-        save("spec.npy", lambda rng: np.ones((1025, 4), complex)),
-        "spec.npy: got 1025 bins (n_fft 2048), expected the 9 bins (n_fft 16) of basis.npy",
-    ),
-    "other description": (
-        BOTH,
-        RUN,
-        lambda folder, _: (folder / "basis.json").write_text('{"sr": 1, "n_fft": 16, "hop": 1, "columns": []}'),
-        "basis.json: got a description of a basis of shape (9, 0), expected (9, 2)",
-    ),
-    "no description": (BOTH, RUN, lambda folder, _: (folder / "basis.json").write_text("{"), "basis.json: got no desc"),
-    **{
-        f"description {name}": (BOTH, RUN, described(**changes), NO_DESCRIPTION)
-        for name, changes in {
-            "without a rate": {"sr": None},
-            "of rate 0": {"sr": 0},
-            "of rate 2 GHz": {"sr": 2**31},
-            "of rate 1e999": {"sr": float("inf")},
-            "hop beyond n_fft": {"hop": 17},
-            "hop of text": {"hop": "4"},
-            "columns of text": {"columns": "C4"},
-            "note up the tree": {"column": {"note": "../../x"}},
-            "absolute note": {"column": {"note": "/etc/passwd"}},
-            "note with NUL": {"column": {"note": "C4\0"}},
-            "note with newline": {"column": {"note": "C4\n"}},
-            "note of a number": {"column": {"note": 60}},
-            "f0 negative": {"column": {"f0": -1}},
-            "f0 of 400 digits": {"column": {"f0": 10**400}},
-        }.items()
-    },
-    "description nested deeply": (
-        BOTH,
-        RUN,
-        lambda folder, _: (folder / "basis.json").write_text("[" * 10**5),
-        NO_DESCRIPTION,
-    ),
-    "description that is no UTF-8": (
-        BOTH,
-        RUN,
-        lambda folder, _: (folder / "basis.json").write_bytes(b"\xff"),
-        NO_DESCRIPTION,
-    ),
-    "description is a folder": (
-        BOTH,
-        RUN,
-        lambda folder, _: ((folder / "basis.json").unlink(), (folder / "basis.json").mkdir()),
-        NO_DESCRIPTION,
-    ),
-    # numbers
-    **{
-        f"{text} iterations": (BOTH, ["spec.npy", text, "basis.npy"], None, f"N_ITER: got '{text}', expected a")
-        for text in ("0", "-3", "2.5", "1e3", "many", "nan", "", "1000001", str(2**31), str(10**20))
-    },
-    **{
-        f"{option} {text}": (BOTH, [*RUN, f"{option}={text}"], None, f"got '{text}', expected a")
+    *((BOTH, f"spec.npy {n} basis.npy", f"N_ITER: got '{n}', expected a") for n in (1000001, 2**31, 10**20)),
+    *(
+        (BOTH, f"spec.npy 3 basis.npy {option}={text}", f"got '{text}', expected a")
         for option in ("-thr", "--tol", "--seed")
         for text in ("-1", "nan", "inf", "-inf", "small")
-    },
-    "stems without a rate": (
+    ),
+    *(
+        (BOTH, f"spec.npy 3 basis.npy --adapt {n}", f"--adapt: got '{n}', expected")
+        for n in ["0", "-1", "nan", "inf", "x"]
+    ),
+    (BOTH, "spec.npy 3 basis.npy -thr -1e-4", "-thr: "),
+    (BOTH, "spec.npy 3 basis.npy --seed 1.5", "--seed: got '1.5', expected a whole number"),
+    (BOTH, "spec.npy 3 basis.npy --top-db -1", "--top-db: got '-1', expected"),
+    (BOTH, "spec.npy 3 basis.npy --sr 8000", "--sr: got 8000 Hz, expected the 22050 Hz"),
+    (NMF, "spec.npy 3 basis.npy --loss l1", "--loss: invalid choice: 'l1'"),
+    (NMF, "spec.npy 3 basis.npy --mask hard", "--mask: invalid choice: 'hard'"),
+    (NMF, "spec.npy 3 basis.npy --solver cd --loss itakura-saito", "got cd with --loss itakura-saito, expected mu"),
+    (CNMF, "spec.npy 3 basis.npy --sparsity -1", "--sparsity: got '-1', expected"),
+    (CNMF, "spec.npy 3 basis.npy --phase-init zero", "--phase-init: invalid choice: 'zero'"),
+    (CNMF, "spec.npy 3 basis.npy --phase-init sinusoidal", "basis_rotation.npy: no such file, expected the rotations"),
+    (BOTH, "none.npy 3 basis.npy", "none.npy: no such file"),
+    (BOTH, "none.wav 3 basis.npy", "none.wav: no such file"),
+    (BOTH, "spec.npy 3 none.npy", "none.npy: no such file"),
+    (BOTH, "spec.npy 3 basis.json", "basis.json: got text, expected a basis, .npy"),
+    (BOTH, "spec.npy spec.npy 3 basis.npy", "SPEC: got two inputs called spec"),
+    (BOTH, "x/Spec.wav spec.npy 3 basis.npy", "SPEC: got two inputs called Spec"),  # alike but for case
+    (BOTH, "Caf\u00e9.wav cafe\u0301.npy 3 basis.npy", "SPEC: got two inputs called Caf\u00e9"),  # and for its form
+    (BOTH, "spec.npy 3 basis.npy x.npy", "N_ITER: got 'basis.npy', expected a whole number"),
+    (BOTH, "x.wav y.wav basis.npy", "N_ITER: got 'y.wav', expected a whole number"),
+    (BOTH, "spec.npy", "spec.npy: got a NumPy array (.npy), expected a sound (a spectrogram"),
+    (BOTH, "spec.npy 50", "spec.npy: got a NumPy array (.npy), expected a sound (a spectrogram"),
+    (BOTH, "spec.npy basis.npy", "spec.npy: got a NumPy array (.npy), expected a sound (a spectrogram"),
+    (BOTH, "x.m4a", "x.m4a: no such file, expected a sound"),
+    (BOTH, "x.m4a 0", "N_ITER: got '0', expected a number above 0"),
+    (BOTH, "spec.npy 3 basis.npy -o mine.txt", "mine.txt: cannot be written to"),
+    (BOTH, f"spec.npy 3 basis.npy -o {'x' * 300}", "xxx: cannot be written to (File name too long)"),
+    (BOTH, f"{'x' * 300}.npy 3 basis.npy", "xxx.npy: cannot be read (File name too long)"),
+    (BOTH, "a\0b.npy 3 basis.npy", "b.npy: no such file"),
+    (BASIS, f"notes -o {'x' * 300}", "xxx: cannot be written to (File name too long)"),
+    (BASIS, "templates x", "unrecognized arguments: x"),
+    (BASIS, "none", "none: no such folder, expected a folder of single-note audio files"),
+    (BASIS, "mine.txt", "mine.txt: no such folder"),
+    (BASIS, "notes --keys C8 A0", "--keys: got C8 A0, expected the lower key first: A0 C8"),
+    (BASIS, "notes --c3 6000", "notes/C4.wav: fundamental frequency: got 12000 Hz, expected between"),
+    *((BASIS, f"notes --sr {text}", "--sr: got") for text in ("0", "50", "2000000000")),
+    *((BASIS, f"notes --n-fft {text}", "--n-fft: got") for text in ("1000000000", "1023", "many")),
+    *((BASIS, f"notes --hop-length {text}", "--hop-length: got") for text in ("4096", "0.5")),
+    *((BASIS, f"notes --states {text}", "--states: got") for text in ("0", str(10**20))),
+    (BASIS, "notes --n-iter 0", "--n-iter: got"),
+    (BASIS, "notes --c3 -130", "--c3: got"),
+    (BASIS, "notes --n-peaks 0", "--n-peaks: got"),
+    (BASIS, "notes --damping nan", "--damping: got"),
+    (BASIS, "notes --variance inf", "--variance: got"),
+]
+
+# of what a file holds; kinds of files that are no array of numbers are in test_utils_io
+ARRAYS = [
+    ("spec.npy", BOTH, lambda rng: np.ones(K) + 0j, "got an array of shape (9,)"),
+    ("spec.npy", BOTH, lambda rng: changed(spectrogram(rng), (3, 5), np.nan), "got (nan+0j) in bin 3 of frame 5, exp"),
+    ("spec.npy", BOTH, lambda rng: changed(spectrogram(rng), (8, 0), np.inf), "got (inf+0j) in bin 8 of frame 0, exp"),
+    ("spec.npy", BOTH, lambda rng: np.ones((1025, 4), complex), "got 1025 bins (n_fft 2048), expected the 9 bins (n_"),
+    ("spec.npy", NMF, lambda rng: -np.ones((K, M)), "got values down to -1, expected magnitudes >= 0 (is it in dB?)"),
+    ("spec.npy", CNMF, lambda rng: np.ones((K, M)), "got real values (float64), expected a complex spectrogram"),
+    ("basis.npy", BOTH, lambda rng: np.array([[None]]), "got an array of object"),
+    ("basis.npy", BOTH, lambda rng: np.ones((K, L)) + 0j, "got complex128 values"),
+    (
+        "basis.npy",
         BOTH,
-        ["spec.npy", "3", "bare.npy", "--stems"],
-        lambda folder, _: np.save(folder / "bare.npy", np.ones((K, L))),
-        "--stems: got no sampling rate",
+        lambda rng: changed(np.ones((K, L)), (4, 1), np.nan),
+        "got nan in bin 4 of column 1, expected f",
     ),
-    "another rate": (BOTH, [*RUN, "--sr", "8000"], None, "--sr: got 8000 Hz, expected the 22050 Hz"),
-    "rate of 2 GHz": (
-        BOTH,
-        ["spec.npy", "3", "bare.npy", "--sr", "2000000000"],
-        lambda folder, _: np.save(folder / "bare.npy", np.ones((K, L))),
-        "--sr: got 2000000000 Hz, expected at most",
-    ),
-    "--top-db": (BOTH, [*RUN, "--top-db", "-1"], None, "--top-db: got '-1', expected"),
-    "unknown loss": ((NMF,), [*RUN, "--loss", "l1"], None, "--loss: invalid choice: 'l1'"),
-    "unknown mask": ((NMF,), [*RUN, "--mask", "hard"], None, "--mask: invalid choice: 'hard'"),
-    "two inputs of one name": (BOTH, ["spec.npy", *RUN], None, "SPEC: got two inputs called spec"),
-    "two inputs of one name but for case": (BOTH, ["x/Spec.wav", *RUN], None, "SPEC: got two inputs called Spec"),
-    "two inputs of one name but for its form": (
-        BOTH,
-        ["Caf\u00e9.wav", "cafe\u0301.npy", *RUN[1:]],
-        None,
-        "SPEC: got two inputs called Caf\u00e9",
-    ),
-    "-thr negative apart": (BOTH, [*RUN, "-thr", "-1e-4"], None, "-thr: "),
-    "seed 1.5": (BOTH, [*RUN, "--seed", "1.5"], None, "--seed: got '1.5', expected a whole number"),
-    "sparsity": ((CNMF,), [*RUN, "--sparsity", "-1"], None, "--sparsity: got '-1', expected"),
-    "phases": ((CNMF,), [*RUN, "--phase-init", "zero"], None, "--phase-init: invalid choice: 'zero'"),
-    "no rotations": (
-        (CNMF,),
-        [*RUN, "--phase-init", "sinusoidal"],
-        None,
-        "basis_rotation.npy: no such file, expected the rotations",
-    ),
-    **{
-        f"rotations {name}": (
-            (CNMF,),
+    ("basis.npy", BOTH, lambda rng: -60 * np.eye(K, L), "got values down to -60, expected values >= 0 (is it in dB?)"),
+    ("basis.npy", BOTH, lambda rng: np.ones((K, L)) * [1, 0], "got only zeros in column 1"),
+]
+ROTATIONS = [
+    (lambda r: r[:, 1:], f"rotations of shape ({K}, {L - 1}), expected ({K}, {L})"),
+    (lambda r: 2 * r, "rotations of up to 2, expected at most 1"),
+    (lambda r: np.abs(r), "real values"),
+    (lambda r: r * np.nan, "(nan"),
+]
+DESCRIPTIONS = {
+    "without a rate": described(sr=None),
+    "of rate 0": described(sr=0),
+    "of rate 2 GHz": described(sr=2**31),
+    "of rate 1e999": described(sr=float("inf")),
+    "hop beyond n_fft": described(hop=17),
+    "hop of text": described(hop="4"),
+    "columns of text": described(columns="C4"),
+    "note up the tree": described({"note": "../../x"}),
+    "absolute note": described({"note": "/etc/passwd"}),
+    "note with NUL": described({"note": "C4\0"}),
+    "note with newline": described({"note": "C4\n"}),
+    "note of a number": described({"note": 60}),
+    "f0 negative": described({"f0": -1}),
+    "f0 of 400 digits": described({"f0": 10**400}),
+    "half a file": file("basis.json", "{"),
+    "nested deeply": file("basis.json", "[" * 10**5),
+    "no UTF-8": file("basis.json", b"\xff"),
+    "a folder": emptied("basis.json"),
+}
+HEADER = "{'descr': '<f8', 'fortran_order': False, 'shape': (__import__('os').mkdir('run'), 1)}\n"
+OTHER = '{"sr": 1, "n_fft": 16, "hop": 1, "columns": []}'
+X, OWN = ["x.wav", "3", "basis.npy"], [*RUN, "-o", "own"]
+REST = [
+    *((scripts, RUN, saved(name, make), f"{name}: {message}") for name, scripts, make, message in ARRAYS),
+    *(
+        (
+            CNMF,
             [*RUN, "--phase-init", "sinusoidal"],
-            save("basis_rotation.npy", lambda rng, change=change: change(np.exp(1j * rng.random((K, L))))),
+            saved("basis_rotation.npy", lambda rng, change=change: change(np.exp(1j * rng.random((K, L))))),
             f"basis_rotation.npy: got {message}",
         )
-        for name, change, message in (
-            ("too few", lambda r: r[:, 1:], f"rotations of shape ({K}, {L - 1}), expected ({K}, {L})"),
-            ("too large", lambda r: 2 * r, "rotations of up to 2, expected at most 1"),
-            ("real", lambda r: np.abs(r), "real values"),
-            ("not finite", lambda r: r * np.nan, "(nan"),
-        )
-    },
-    **{
-        f"adapt {text}": (BOTH, [*RUN, "--adapt", text], None, f"--adapt: got '{text}', expected")
-        for text in ("0", "-1", "nan", "inf", "much")
-    },
-    "too much": ((make_init_H,), ["templates", "x"], None, "unrecognized arguments: x"),
-    "order": (BOTH, [*RUN, "x.npy"], None, "N_ITER: got 'basis.npy', expected a whole number"),
-    "keys": (BASIS, ["notes", "--keys", "C8", "A0"], None, "--keys: got C8 A0, expected the lower key first: A0 C8"),
-    **{
-        f"only {' '.join(words)}": (
-            BOTH,
-            words,
-            None,
-            f"{named}: got a NumPy array (.npy), expected a sound (a spectrogram",
-        )
-        for *words, named in (
-            ("spec.npy", "spec.npy"),
-            ("spec.npy", "50", "spec.npy"),
-            ("spec.npy", "basis.npy", "spec.npy"),
-        )
-    },
-    "one frame to be heard": (
+        for change, message in ROTATIONS
+    ),
+    *((BOTH, RUN, prepare, NO_DESCRIPTION) for prepare in DESCRIPTIONS.values()),
+    (BOTH, RUN, file("basis.json", OTHER), "basis.json: got a description of a basis of shape (9, 0), expected (9, 2)"),
+    (BOTH, RUN, file("spec.npy", b""), "spec.npy: got an empty file"),
+    (
+        BOTH,
+        RUN,
+        file("spec.npy", b"\x93NUMPY\1\0" + bytes([len(HEADER), 0]) + HEADER.encode()),
+        "got no readable .npy h",
+    ),
+    (BOTH, RUN, cut("spec.npy", 8), "spec.npy: got 424 bytes of data, expected"),
+    (BOTH, RUN, cut("basis.npy", 1), "basis.npy: got 71 bytes of data"),
+    (BOTH, ["p.npy", *RUN[1:]], lambda folder, _: os.mkfifo(folder / "p.npy"), "p.npy: got a folder or"),
+    (BOTH, ["p.wav", *RUN[1:]], lambda folder, _: os.mkfifo(folder / "p.wav"), "p.wav: got a folder or"),
+    (BOTH, ["l.npy", *RUN[1:]], lambda folder, _: (folder / "l.npy").symlink_to("nowhere"), "l.npy: no such file"),
+    (BOTH, ["l.npy", *RUN[1:]], lambda folder, _: (folder / "l.npy").symlink_to("l.npy"), "l.npy: no such file"),
+    (BOTH, ["a b.npy", *RUN[1:]], saved("a b.npy", lambda _: np.ones(3)), "a b.npy: got an array of shape (3,)"),
+    (BOTH, ["a\nb.npy", *RUN[1:]], saved("a\nb.npy", lambda _: np.ones(3)), "a b.npy: got an array of shape (3,)"),
+    (BOTH, ["spec.npy", "", "basis.npy"], None, "N_ITER: got '', expected a"),
+    (BOTH, ["empty", *RUN[1:]], file("empty/notes.txt", "la"), "empty: got a folder without sounds"),
+    (BOTH, ["empty"], emptied("empty"), "empty: got a folder without sounds"),
+    (BOTH, ["spec.npy", "3", "bare.npy", "--stems"], bare, "--stems: got no sampling rate, expected"),
+    (BOTH, ["spec.npy", "3", "bare.npy", "--sr", "2000000000"], bare, "--sr: got 2000000000 Hz, expected at most"),
+    (NMF, [*RUN, "--stems"], saved("spec.npy", lambda rng: np.ones((K, M))), "spec.npy: got real values"),
+    (
         BOTH,
         ["one.npy", *RUN[1:], "--stems"],
-        save("one.npy", lambda rng: np.ones((K, 1)) + 0j),
+        saved("one.npy", lambda _: np.ones((K, 1)) + 0j),
         "one.npy: got a single frame, expected more of them to make a sound",
     ),
-    "a folder and nothing else": (
+    # a recording
+    (BOTH, X, emptied("x.wav"), "x.wav: got a folder without sounds"),
+    (BOTH, X, sound("x.wav", n_bytes=30), "x.wav: got 30 bytes, expected the 88244 of its header"),
+    (
         BOTH,
-        ["empty"],
-        lambda folder, _: (folder / "empty").mkdir(),
-        "empty: got a folder wi",
+        X,
+        sound("x.wav", n_bytes=5000),
+        "got 5000 bytes, expected the 88244 of its header (is the file cut short?)",
     ),
-    "a missing sound and nothing else": (BOTH, ["x.m4a"], None, "x.m4a: no such file, expected a sound"),
-    "no iterations": (BOTH, ["x.m4a", "0"], None, "N_ITER: got '0', expected a number above 0"),
-    "N_ITER forgotten": (BOTH, ["x.wav", "y.wav", "basis.npy"], None, "N_ITER: got 'y.wav', expected a whole number"),
-    # the output folder
-    "file for folder": (BOTH, [*RUN, "-o", "mine.txt"], None, "mine.txt: cannot be written to"),
-    "folder for file": (
+    (BOTH, ["x.flac", *RUN[1:]], sound("x.flac", n_bytes=30), "cannot be read as audio"),
+    (BOTH, ["x.flac", *RUN[1:]], sound("x.flac", n_bytes=20000), "x.flac: "),
+    (BOTH, X, sound("x.wav", lambda rng: np.zeros(0)), "x.wav: got no samples"),
+    (
         BOTH,
-        [*RUN, "-o", "blocked"],
-        lambda folder, _: (folder / "blocked" / "cost.npy").mkdir(parents=True),
-        "blocked/cost.npy: got a folder, expected a file",
+        X,
+        sound("x.wav", lambda rng: np.ones(1), 192000),
+        "got a sound that is shorter than one sample at 22050 Hz",
     ),
-    "long output folder": (BOTH, [*RUN, "-o", "x" * 300], None, "xxx: cannot be written to (File name too long)"),
-    "long output folder for a basis": (
-        BASIS,
-        ["notes", "-o", "x" * 300],
-        None,
-        "xxx: cannot be written to (File name too long)",
+    (BOTH, X, sound("x.wav", lambda rng: np.full(SR, np.nan), subtype="FLOAT"), "x.wav: got samples that are not fin"),
+    (
+        BOTH,
+        [*X[:2], "bare.npy"],
+        together(sound("x.wav"), bare),
+        "x.wav: got a sound, expected fixed_basis.json beside",
     ),
-    # what is the user's
-    **{
-        f"own {name}": (BOTH, [*RUN, "-o", "own"], mine(f"own/{name}"), f"own/{name}: {NOT_OURS}")
+    # the output folder, and what is the user's in it
+    (BOTH, OWN, emptied("own/cost.npy"), "own/cost.npy: got a folder, expected a file"),
+    *(
+        (BOTH, OWN, mine(f"own/{name}"), f"own/{name}: {NOT_OURS}")
         for name in ("basis_calc.npy", "activation_calc.npy", "cost.npy", "activation.png", "run.json")
-    },
-    "own phases": ((CNMF,), [*RUN, "-o", "own"], mine("own/phase_calc.npy"), f"own/phase_calc.npy: {NOT_OURS}"),
-    "own stems": (BOTH, [*RUN, "--stems", "-o", "own"], mine("own/stems/vocals.wav"), f"stems/vocals.wav: {NOT_OURS}"),
-    "own list of notes": (
-        BOTH,
-        ["x.wav", *RUN[1:], "-o", "own"],
-        lambda folder, rng: (recording("x.wav", noise)(folder, rng), mine("own/notes.csv")(folder, rng)),
-        f"own/notes.csv: {NOT_OURS}",
     ),
-    "own basis": (BASIS, ["notes", "-o", "own"], mine("own/fixed_basis.npy"), f"own/fixed_basis.npy: {NOT_OURS}"),
-    "own file among stems": (
+    (CNMF, OWN, mine("own/phase_calc.npy"), f"own/phase_calc.npy: {NOT_OURS}"),
+    (BOTH, [*OWN, "--stems"], mine("own/stems/vocals.wav"), f"own/stems/vocals.wav: {NOT_OURS}"),
+    (BOTH, [*X, "-o", "own"], together(sound("x.wav"), mine("own/notes.csv")), f"own/notes.csv: {NOT_OURS}"),
+    (BASIS, ["notes", "-o", "own"], mine("own/fixed_basis.npy"), f"own/fixed_basis.npy: {NOT_OURS}"),
+    (
         BOTH,
-        ["x.wav", *RUN[1:], "--stems", "-o", "own"],
-        lambda folder, rng: (earlier_stems(folder, rng), (folder / "own" / "stems" / "vocals.wav").write_text("mine")),
+        [*X, "--stems", "-o", "own"],
+        together(earlier_stems, mine("own/stems/vocals.wav")),
         f"own/stems/vocals.wav: {NOT_OURS}",
     ),
-    **{
-        f"{name}{' '.join(options)}": (
+    *(
+        (
             scripts,
             ["own/stems/residual.flac", *RUN[1:], "-o", "own", *options],
             earlier_stems,
             f"own/stems/residual.flac: {HELD}",
         )
-        for name, scripts, options in (
-            ("input among stems ", BOTH, ["--stems"]),
-            ("input among stems ", BOTH, ["--stems", "--overwrite"]),
-            ("input among stems that go ", (NMF,), ["--overwrite"]),  # stems of NMF.py go when its next run has none
+        for scripts, options in (
+            (BOTH, ["--stems"]),
+            (BOTH, ["--stems", "--overwrite"]),
+            (NMF, ["--overwrite"]),  # its stems go when its next run has none
         )
-    },
-    "basis that is an output": (
+    ),
+    (
         BOTH,
         ["spec.npy", "3", "own/basis_calc.npy", "--overwrite", "-o", "own"],
-        lambda folder, rng: ((folder / "own").mkdir(), shutil.copy("basis.npy", "own/basis_calc.npy")),
+        lambda folder, _: ((folder / "own").mkdir(), shutil.copy("basis.npy", "own/basis_calc.npy")),
         f"own/basis_calc.npy: {HELD}",
     ),
     # templates
-    "no folder": (BASIS, ["none"], None, "none: no such folder, expected a folder of single-note audio files"),
-    "file as folder": (BASIS, ["mine.txt"], None, "mine.txt: no such folder"),
-    "no audio": (BASIS, ["blank"], lambda folder, _: (folder / "blank").mkdir(), "blank: got no audio files"),
-    "noise": (BASIS, ["notes"], sound("pf10.wav", noise), "pf10.wav: got a sound without a pitch and a name without"),
-    "silence": (BASIS, ["notes"], sound("C3.wav", lambda rng: np.zeros(SR)), "C3.wav: got silence, expected one note"),
-    "measured silence": (BASIS, ["notes"], sound("x.wav", lambda rng: np.zeros(SR)), "x.wav: got silence"),
-    "too short": (BASIS, ["notes"], sound("x.wav", lambda rng: noise(rng)[:500]), "x.wav: got a sound without a pitch"),
-    "no samples": (BASIS, ["notes"], sound("C3.wav", lambda rng: np.zeros(0)), "C3.wav: got no samples"),
-    "NaN samples": (
-        BASIS,
-        ["notes"],
-        sound("C3.wav", lambda rng: np.full(SR, np.nan), subtype="FLOAT"),
-        "C3.wav: got samples that are not finite",
-    ),
-    "no sound file": (
-        BASIS,
-        ["notes"],
-        lambda folder, _: (folder / "notes" / "C3.wav").write_text("la"),
-        "C3.wav: got text, expected a sound file",
-    ),
-    "truncated sound": (
-        BASIS,
-        ["notes"],
-        lambda folder, _: (folder / "notes" / "C3.flac").write_bytes(b"fLaC\0\0\0\x22"),
-        "C3.flac: cannot be read as audio",
-    ),
-    "note above Nyquist": (
-        BASIS,
-        ["notes", "--c3", "6000"],
-        None,
-        "notes/C4.wav: fundamental frequency: got 12000 Hz, expected between",
-    ),
-    **{
-        f"{option} {text}": (BASIS, ["notes", option, text], None, f"{option}")
-        for option, text in (
-            ("--sr", "0"),
-            ("--sr", "50"),
-            ("--sr", "2000000000"),
-            ("--n-fft", "1000000000"),
-            ("--n-fft", "1023"),
-            ("--n-fft", "many"),
-            ("--hop-length", "4096"),
-            ("--hop-length", "0.5"),
-            ("--n-iter", "0"),
-            ("--states", "0"),
-            ("--states", str(10**20)),
-            ("--c3", "-130"),
-            ("--n-peaks", "0"),
-            ("--damping", "nan"),
-            ("--variance", "inf"),
-        )
-    },
-}
+    (BASIS, ["blank"], emptied("blank"), "blank: got no audio files"),
+    (BASIS, ["notes"], sound("notes/pf10.wav"), "pf10.wav: got a sound without a pitch and a name without"),
+    (BASIS, ["notes"], sound("notes/C3.wav", lambda rng: np.zeros(SR)), "C3.wav: got silence, expected one note"),
+    (BASIS, ["notes"], sound("notes/x.wav", lambda rng: np.zeros(SR)), "x.wav: got silence"),
+    (BASIS, ["notes"], sound("notes/x.wav", lambda rng: noise(rng)[:500]), "x.wav: got a sound without a pitch"),
+    (BASIS, ["notes"], sound("notes/C3.wav", lambda rng: np.zeros(0)), "C3.wav: got no samples"),
+    (BASIS, ["notes"], sound("notes/C3.wav", lambda rng: np.full(SR, np.nan), subtype="FLOAT"), "that are not finite"),
+    (BASIS, ["notes"], file("notes/C3.wav", "la"), "C3.wav: got text, expected a sound file"),
+    (BASIS, ["notes"], file("notes/C3.flac", b"fLaC\0\0\0\x22"), "C3.flac: cannot be read as audio"),
+]
 CASES = [
-    pytest.param(script, *rest, id=f"{script.__name__} {name}")
-    for name, (scripts, *rest) in TABLE.items()
-    for script in scripts
+    (script, *rest)
+    for scripts, *rest in [*((scripts, words.split(" "), None, said) for scripts, words, said in WORDS), *REST]
+    for script in (scripts if isinstance(scripts, tuple) else (scripts,))
 ]
 
 
@@ -592,25 +344,37 @@ def contents(folder):
     return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch, rng, templates):
-    """A current directory with good inputs and with results of an earlier run."""
-    monkeypatch.chdir(tmp_path)
-    np.save("spec.npy", spectrogram(rng))
-    np.save("basis.npy", rng.random((K, L)).astype(np.float32))
+@pytest.fixture(scope="module")
+def good(tmp_path_factory, templates):
+    """A folder with good inputs and with results of an earlier run."""
+    good, rng = tmp_path_factory.mktemp("good"), np.random.default_rng(1)
+    np.save(good / "spec.npy", spectrogram(rng))
+    np.save(good / "basis.npy", rng.random((K, L)).astype(np.float32))
     columns = [{"file": f"{note}.wav", "note": note, "f0": 1.0} for note in ("C4", "D4")]
-    (tmp_path / "basis.json").write_text(json.dumps({"sr": SR, "n_fft": 16, "hop": 4, "columns": columns}))
-    (tmp_path / "notes").mkdir()
-    shutil.copyfile(templates[60 - 36], tmp_path / "notes" / "C4.wav")
-    (tmp_path / "mine.txt").write_text("mine")
+    (good / "basis.json").write_text(json.dumps({"sr": SR, "n_fft": 16, "hop": 4, "columns": columns}))
+    (good / "notes").mkdir()
+    shutil.copyfile(templates[60 - 36], good / "notes" / "C4.wav")
+    (good / "mine.txt").write_text("mine")
     for script, name in (("make_init_H.py", "fixed_basis.npy"), ("NMF.py", "cost.npy")):
-        with results.reserved_folder(tmp_path) as workspace, results.output_folder(workspace) as folder:
+        with results.reserved_folder(good) as workspace, results.output_folder(workspace) as folder:
             (folder / name).write_text("old")
             results.write_record(folder, script, [], [], seed=0, stft=None)
+    return good
+
+
+@pytest.fixture
+def folder(good, tmp_path, monkeypatch):
+    """A copy of it as current directory."""
+    shutil.copytree(good, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-@pytest.mark.parametrize(("script", "arguments", "prepare", "message"), CASES)
+@pytest.mark.parametrize(
+    ("script", "arguments", "prepare", "message"),
+    CASES,
+    ids=[f"{script.__name__} {message[:40]}" for script, *_, message in CASES],
+)
 def test_bad_input(folder, rng, capsys, script, arguments, prepare, message):
     if prepare:
         prepare(folder, rng)
@@ -629,57 +393,47 @@ def test_bad_input(folder, rng, capsys, script, arguments, prepare, message):
 def test_the_inputs_that_the_table_spoils_are_good(folder, capsys):
     for script in BOTH:
         script.main(RUN)
-    make_init_H.main(["notes"])
+    make_init_H.main(["notes", "-o", "out"])
     assert len(capsys.readouterr().err.splitlines()) == 6  # two lines each
+    assert sorted(make_init_H.OUTPUTS) == sorted(path.name for path in (folder / "out").iterdir())
 
 
-@pytest.mark.parametrize(
-    ("name", "make", "sr"),
-    [
-        ("one sample", lambda rng: np.ones(1), SR),
-        ("8 channels", lambda rng: 0.1 * rng.standard_normal((4000, 8)), SR),
-        ("8 kHz", lambda rng: 0.1 * rng.standard_normal(4000), 8000),
-        ("192 kHz", lambda rng: 0.1 * rng.standard_normal(9000), 192000),
-        ("DC", lambda rng: np.full(4000, 0.5), SR),
-        ("silence", lambda rng: np.zeros(4000), SR),
-        ("clipping", lambda rng: np.sign(rng.standard_normal(4000)), SR),
-    ],
-)
+RECORDINGS = {
+    "one sample": (lambda rng: np.ones(1), SR),
+    "8 channels": (lambda rng: 0.1 * rng.standard_normal((4000, 8)), SR),
+    "8 kHz": (lambda rng: 0.1 * rng.standard_normal(4000), 8000),
+    "192 kHz": (lambda rng: 0.1 * rng.standard_normal(9000), 192000),
+    "DC": (lambda rng: np.full(4000, 0.5), SR),
+    "silence": (lambda rng: np.zeros(4000), SR),
+    "clipping": (lambda rng: np.sign(rng.standard_normal(4000)), SR),
+}
+
+
+@pytest.mark.parametrize(("make", "sr"), RECORDINGS.values(), ids=RECORDINGS)
 @pytest.mark.parametrize("script", BOTH)
-def test_an_odd_recording_is_taken_apart_all_the_same(folder, rng, script, name, make, sr):
-    soundfile.write(f"{name}.wav", make(rng), sr, subtype="FLOAT")
-    script.main([f"{name}.wav", "3", "basis.npy", "--stems", "-o", "out", "--quiet"])
+def test_an_odd_recording_is_taken_apart_all_the_same(folder, rng, script, make, sr):
+    soundfile.write("x.wav", make(rng), sr, subtype="FLOAT")
+    script.main(["x.wav", "3", "basis.npy", "--stems", "-o", "out", "--quiet"])
     assert np.isfinite(np.load("out/activation_calc.npy")).all()
     assert np.isfinite(np.load("out/cost.npy")).all()
     assert np.isfinite(soundfile.read("out/stems/residual.flac")[0]).all()
 
 
-@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8", "<f2", "<c8", ">c8", "<c16", ">c16"])
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_any_byte_order_and_layout_give_the_same_activations(folder, rng, dtype, order):
-    Y = np.asarray(rng.integers(1, 9, (K, M)), dtype, order=order)
-    np.save("spec.npy", Y)
-    NMF.main([*RUN, "-o", "got", "--quiet"])
-    np.save("spec.npy", Y.real.astype(np.float64))
-    NMF.main([*RUN, "-o", "expected", "--quiet"])
-    got, expected = (np.load(f"{name}/activation_calc.npy") for name in ("got", "expected"))
-    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+FORBIDDEN = [  # what may not be read or written to, how it comes about, and what is said of it
+    ("spec2.npy", ["spec2.npy", "3", "basis.npy"], "spec2.npy: cannot be read (Permission denied)"),
+    ("basis2.npy", ["spec.npy", "3", "basis2.npy"], "basis2.npy: cannot be read (Permission denied)"),
+    ("basis3.json", ["spec.npy", "3", "basis3.npy"], "basis3.json: got no description"),
+    ("x.wav", ["x.wav", "3", "basis.npy"], "x.wav: cannot be read as audio"),
+    ("out", [*RUN, "-o", "out"], "out: cannot be written to (Permission denied)"),
+]
 
 
-@pytest.mark.parametrize(
-    ("spoil", "arguments", "message"),
-    [
-        ("spec.npy", RUN, "spec.npy: cannot be read (Permission denied)"),
-        ("basis.npy", RUN, "basis.npy: cannot be read (Permission denied)"),
-        ("basis.json", RUN, NO_DESCRIPTION),
-        ("x.wav", ["x.wav", *RUN[1:]], "x.wav: cannot be read as audio"),
-        ("out", [*RUN, "-o", "out"], "out: cannot be written to (Permission denied)"),
-    ],
-)
-def test_what_may_not_be_read_or_written_is_named(folder, root, rng, spoil, arguments, message):
-    listing = [path.name for path in folder.iterdir()]
-    soundfile.write("x.wav", noise(rng), SR)
+def test_what_may_not_be_read_or_written_is_named(folder, root, rng):
+    for name in ("spec2.npy", "basis2.npy", "basis2.json", "basis3.npy", "basis3.json"):
+        shutil.copy(name.replace("2", "").replace("3", ""), name)
+    sound("x.wav")(folder, rng)
     (folder / "out").mkdir()
+    listing = sorted(path.name for path in folder.iterdir())
     if os.geteuid() == 0:  # who may read all
         folder.chmod(0o777)
         for path in list(folder.parents)[:-2]:
@@ -687,30 +441,33 @@ def test_what_may_not_be_read_or_written_is_named(folder, root, rng, spoil, argu
     code = f"""if True:
         import os, sys
         import NMF
-        NMF.main([*sys.argv[1:], "-o", "first", "--quiet"])  # imports what an ordinary user may not read
-        os.chmod({spoil!r}, 0)
+        NMF.main(["x.wav", "3", "basis.npy", "-o", "first", "--quiet"])  # imports what an ordinary user may not read
+        for spoil, *_ in {FORBIDDEN}:
+            os.chmod(spoil, 0)
         if os.geteuid() == 0:
             os.setgroups([])
             os.setgid(65534)
             os.setuid(65534)
-        NMF.main(sys.argv[1:])
+        for _, arguments, _ in {FORBIDDEN}:
+            try:
+                NMF.main(arguments)
+            except SystemExit as end:
+                assert end.code == 2
     """
-    command = [sys.executable, "-c", code, *arguments]
     environment = os.environ | {"PYTHONPATH": str(root)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert message in line
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    for line, (spoil, _, message) in zip(done.stderr.splitlines(), FORBIDDEN, strict=True):
+        assert message in line
+        (folder / spoil).chmod(0o755)
     shutil.rmtree("first")
-    (folder / spoil).chmod(0o755)
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*listing, "out", "x.wav"])
+    assert sorted(path.name for path in folder.iterdir()) == listing
     assert not list((folder / "out").iterdir())
 
 
-@pytest.mark.parametrize("script", BOTH)
-def test_a_name_that_is_no_utf_8_is_told_in_a_sentence(folder, root, script):
-    named(b"\xff.npy", lambda rng: np.ones(3))(folder, None)
-    command = [sys.executable, root / f"{script.__name__}.py", b"\xff.npy", "3", "basis.npy"]
+def test_a_name_that_is_no_utf_8_is_told_in_a_sentence(folder, root):
+    saved(b"\xff.npy", lambda rng: np.ones(3))(folder, None)
+    command = [sys.executable, root / "NMF.py", b"\xff.npy", "3", "basis.npy"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
@@ -720,9 +477,19 @@ def test_a_name_that_is_no_utf_8_is_told_in_a_sentence(folder, root, script):
 # --- What is not wrong after all ---
 
 
-@pytest.mark.parametrize("options", [["--stems"], ["--stems", "--phase"], ["--notes"], ["--no-phase"], []])
-@pytest.mark.parametrize("described", [True, False])
-@pytest.mark.parametrize("name", ["spec.npy", "x.wav"])
+@pytest.mark.parametrize(
+    ("name", "described", "options"),
+    [
+        ("x.wav", True, ["--stems"]),
+        ("x.wav", False, ["--stems", "--phase"]),
+        ("x.wav", True, []),
+        ("spec.npy", True, ["--stems"]),
+        ("spec.npy", True, ["--notes"]),
+        ("spec.npy", False, ["--notes"]),
+        ("spec.npy", True, ["--no-phase"]),
+        ("spec.npy", False, []),
+    ],
+)
 @pytest.mark.parametrize("script", BOTH)
 def test_what_a_run_will_write_is_known_before_it_works(folder, rng, monkeypatch, script, name, described, options):
     told, reserved_folder = [], results.reserved_folder
@@ -732,7 +499,7 @@ def test_what_a_run_will_write_is_known_before_it_works(folder, rng, monkeypatch
         return reserved_folder(path, names, **rest)
 
     monkeypatch.setattr(results, "reserved_folder", reserve)
-    recording("x.wav", lambda rng: 0.5 * np.sin(np.arange(4000)))(folder, rng)
+    sound("x.wav", lambda rng: 0.5 * np.sin(np.arange(4000)))(folder, rng)
     if not described:
         (folder / "basis.json").unlink()
     if script is NMF:
@@ -741,29 +508,21 @@ def test_what_a_run_will_write_is_known_before_it_works(folder, rng, monkeypatch
     assert sorted(told) == sorted(path.name for path in (folder / "out").iterdir())
 
 
-def test_what_a_basis_is_written_to_is_known_before_the_work(folder):
-    make_init_H.main(["notes", "-o", "out", "--quiet"])
-    assert sorted(make_init_H.OUTPUTS) == sorted(path.name for path in (folder / "out").iterdir())
-
-
 def test_all_commands_share_a_folder_and_run_there_again_and_again(folder):
     soundfile.write("x.wav", 0.5 * np.sin(np.arange(4000)), SR)
-    for _ in range(2):
+    for options in (["--stems"], []):
         make_init_H.main(["notes", "-o", "out", "--quiet"])
-        for options in (["--stems"], []):
-            for script in BOTH:
-                script.main(["x.wav", *RUN[1:], "-o", "out", "--quiet", *options])
+        for script in BOTH:
+            script.main(["x.wav", *RUN[1:], "-o", "out", "--quiet", *options])
     record = json.loads((folder / "out" / "run.json").read_text())
     listed = [name for run in (record, *record["earlier"]) for name in run["outputs"]]
     assert sorted([*listed, "run.json"]) == sorted(path.name for path in (folder / "out").iterdir())
 
 
-@pytest.mark.parametrize("script", BOTH)
-def test_an_input_among_the_stems_of_another_never_goes(folder, rng, capsys, script):
-    mine("spec/stems/x.wav")(folder, rng)
-    soundfile.write("spec/stems/take.wav", noise(rng), SR)
+def test_an_input_among_the_stems_of_another_never_goes(folder, rng, capsys):
+    together(mine("spec/stems/x.wav"), sound("spec/stems/take.wav"))(folder, rng)
     with pytest.raises(SystemExit) as end:
-        script.main(["spec.npy", "spec/stems/take.wav", *RUN[1:], "--stems", "--overwrite", "--quiet"])
+        NMF.main(["spec.npy", "spec/stems/take.wav", *RUN[1:], "--stems", "--overwrite", "--quiet"])
     assert end.value.code == 2
     assert f"error: spec/stems/take.wav: {HELD}" in capsys.readouterr().err
     assert sorted(path.name for path in (folder / "spec" / "stems").iterdir()) == ["take.wav", "x.wav"]
@@ -781,14 +540,12 @@ def test_overwrite_is_for_those_who_mean_it(folder, rng, script):
 
 
 def test_a_recording_without_a_way_back_is_read(folder):
-    y = 0.5 * np.sin(np.arange(6400))
-    soundfile.write("gsm.wav", y, SR, subtype="GSM610")
+    soundfile.write("gsm.wav", 0.5 * np.sin(np.arange(6400)), SR, subtype="GSM610")
     expected, _ = soundfile.read("gsm.wav", frames=6400, dtype="float32")
     np.testing.assert_array_equal(load("gsm.wav", SR), expected)
 
 
-@pytest.mark.parametrize("sr", [SR, 2 * SR])
-@pytest.mark.parametrize("script", BOTH)
+@pytest.mark.parametrize(("script", "sr"), [(NMF, 2 * SR), (CNMF, SR)])
 def test_channels_that_cancel_give_the_louder_one(folder, rng, capsys, script, sr):
     y = 0.1 * rng.standard_normal(3 * sr)
     soundfile.write("x.wav", np.column_stack([0.995 * y, -y]), sr, subtype="FLOAT")
@@ -804,7 +561,6 @@ def test_channels_that_cancel_give_the_louder_one(folder, rng, capsys, script, s
     "channels",
     [
         lambda y: [y, -0.97 * y],  # 36 dB down
-        lambda y: [y, 0 * y],
         lambda y: [0 * y, 0 * y],
         lambda y: [y, -y * (np.arange(len(y)) < len(y) / 2)],  # over the whole file, not in each block
     ],
@@ -814,13 +570,6 @@ def test_the_mean_of_other_channels_is_taken(tmp_path, rng, capsys, channels):
     soundfile.write(tmp_path / "x.wav", y, SR, subtype="FLOAT")
     np.testing.assert_array_equal(load(tmp_path / "x.wav", SR), y.mean(axis=1))
     assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize("script", BOTH)
-def test_stems_of_nothing_do_not_say_how_well_they_add_up(folder, rng, capsys, script):
-    recording("x.wav", lambda rng: np.zeros(4000))(folder, rng)
-    script.main(["x.wav", *RUN[1:], "--stems"])
-    assert "and a residual. They are silent, as the recording is.\n" in capsys.readouterr().err
 
 
 ATHERIS = """
