@@ -321,6 +321,12 @@ REST = [
         lambda folder, _: ((folder / "own").mkdir(), shutil.copy("basis.npy", "own/basis_calc.npy")),
         f"own/basis_calc.npy: {HELD}",
     ),
+    (
+        CNMF,
+        ["own/reconst.npy", *RUN[1:], "--overwrite", "-o", "own"],
+        lambda folder, _: ((folder / "own").mkdir(), shutil.copy("spec.npy", "own/reconst.npy")),
+        f"own/reconst.npy: {HELD}",
+    ),
     # templates
     (BASIS, ["blank"], emptied("blank"), "blank: got no audio files"),
     (BASIS, ["notes"], sound("notes/pf10.wav"), "pf10.wav: got a sound without a pitch and a name without"),

@@ -35,13 +35,18 @@ def played(onset, offset, level=1.0, n_frames=200):
     return level * np.maximum(seen[WINDOW * fine : -WINDOW * fine : fine], 0)
 
 
-def test_a_note_is_found_when_and_where_it_was_played():
-    U = np.stack([np.zeros(200), played(0.5, 1.5), np.zeros(200)])
-    [note] = notes.find_notes(U, basis_of("C4", "Eb4", "G4"))
-    assert note[:3] == ("Eb4", 63, 101.0)
-    assert note.onset == pytest.approx(0.5, abs=FRAME / 2)
+@pytest.mark.parametrize("onset", np.linspace(0.5, 0.5 + FRAME, 3))
+@pytest.mark.parametrize("level", [1.0, 0.3])
+def test_a_note_is_found_when_and_where_it_was_played(onset, level):
+    """Between frames too; notes come in order of onset, and then of pitch."""
+    U = np.stack([played(onset, 1.5, level), np.zeros(200), played(onset, 2.0), played(0.1, 3.0)])
+    found = notes.find_notes(U, basis_of("C4", "Eb4", "G4", "A4"))
+    assert [note.note for note in found] == ["A4", "C4", "G4"]
+    note = found[1]
+    assert note[:3] == ("C4", 60, 100.0)
+    assert note.onset == pytest.approx(onset, abs=FRAME / 4)
     assert 1.5 <= note.offset <= 1.5 + FRAME * WINDOW / 2  # the last window that hears it, at most
-    assert note.level_db == pytest.approx(0, abs=0.01)
+    assert note.level_db == pytest.approx(20 * np.log10(level), abs=0.01)
 
 
 def test_an_onset_is_the_moment_at_which_the_activation_is_halfway_up():
@@ -50,21 +55,8 @@ def test_an_onset_is_the_moment_at_which_the_activation_is_halfway_up():
     [note] = notes.find_notes(u[None], basis_of("C4"))
     assert note.onset == pytest.approx((10 + 1 / 3) * FRAME)  # between 1 and 4 lies 2
     assert note.offset == pytest.approx(30 * FRAME)
-
-
-@pytest.mark.parametrize("onset", np.linspace(0.5, 0.5 + FRAME, 5))
-@pytest.mark.parametrize("level", [1.0, 0.3])
-def test_an_onset_is_found_between_frames(onset, level):
-    U = np.stack([played(0.1, 3.0), played(onset, 1.0, level)])
-    note = notes.find_notes(U, basis_of("C4", "D4"))[1]
-    assert note.midi == 62
-    assert note.onset == pytest.approx(onset, abs=FRAME / 4)
-    assert note.level_db == pytest.approx(20 * np.log10(level), abs=0.01)
-
-
-def test_notes_come_in_order_of_onset_and_then_of_pitch():
-    U = np.stack([played(1.0, 1.5), played(1.0, 2.0), played(0.3, 2.5)])
-    assert [note.note for note in notes.find_notes(U, basis_of("C4", "D4", "E4"))] == ["E4", "C4", "D4"]
+    [note] = notes.find_notes(np.ones((1, 100)), basis_of("C4"))  # what still sounds ends with the recording
+    assert (note.onset, note.offset) == (0, 99 * FRAME)
 
 
 def test_a_key_struck_again_while_it_sounds_is_another_note():
@@ -75,16 +67,21 @@ def test_a_key_struck_again_while_it_sounds_is_another_note():
     assert [note.level_db for note in found] == pytest.approx([20 * np.log10(0.4), 0], abs=0.1)
 
 
-@pytest.mark.parametrize(("rise_db", "count"), [(notes.ATTACK_DB - 1, 1), (notes.ATTACK_DB + 1, 2)])
-def test_only_a_rise_of_an_attack_is_another_note(rise_db, count):
-    u = np.full(100, 10 ** (-rise_db / 20))
-    u[50:] = 1
+@pytest.mark.parametrize(
+    ("u", "count"),
+    [
+        (np.repeat([10 ** (-(notes.ATTACK_DB - 1) / 20), 1], 50), 1),
+        (np.repeat([10 ** (-(notes.ATTACK_DB + 1) / 20), 1], 50), 2),
+        (10 ** np.linspace(-0.9, 0, 100), 1),  # a swell of 18 dB in 25 windows
+        (np.repeat([0, 1, 0], [50, 3, 47]), 0),  # shorter than SHORTEST_S
+        (np.repeat([0, 1, 0], [50, 6, 44]), 1),
+        (np.zeros(100), 0),
+        *((np.ones(n), 0) for n in range(1, 5)),
+    ],
+)
+def test_only_an_attack_begins_a_note_and_a_moment_is_none(u, count):
+    assert 3 * FRAME < notes.SHORTEST_S <= 6 * FRAME
     assert len(notes.find_notes(u[None], basis_of("C4"))) == count
-
-
-def test_a_swell_slower_than_an_attack_is_no_other_note():
-    u = 10 ** np.linspace(-0.9, 0, 100)  # 18 dB in 25 windows
-    assert len(notes.find_notes(u[None], basis_of("C4"))) == 1
 
 
 def test_a_note_dies_away_where_it_falls_below_the_threshold():
@@ -94,35 +91,9 @@ def test_a_note_dies_away_where_it_falls_below_the_threshold():
     assert note.offset == pytest.approx(-10 * np.log2(THRESHOLD) * FRAME, abs=FRAME)
     [longer] = notes.find_notes(u[None], basis_of("C4"), threshold=2 * notes.THRESHOLD_DB)
     assert longer.offset == pytest.approx(2 * note.offset, abs=2 * FRAME)
-
-
-@pytest.mark.parametrize(("level", "count"), [(0.9 * THRESHOLD, 1), (1.1 * THRESHOLD, 2)])
-def test_a_note_below_the_threshold_is_none(level, count):
-    U = np.stack([played(0.5, 1.5), played(2.0, 3.0, level)])
-    assert len(notes.find_notes(U, basis_of("C4", "D4"))) == count
-
-
-@pytest.mark.parametrize(("n_frames", "count"), [(3, 0), (6, 1)])
-def test_a_note_that_is_too_short_is_none(n_frames, count):
-    u = np.zeros(100)
-    u[50 : 50 + n_frames] = 1
-    assert (n_frames * FRAME > notes.SHORTEST_S) == count
-    assert len(notes.find_notes(u[None], basis_of("C4"))) == count
-
-
-def test_a_note_that_still_sounds_ends_with_the_recording():
-    [note] = notes.find_notes(np.ones((1, 100)), basis_of("C4"))
-    assert (note.onset, note.offset) == (0, 99 * FRAME)
-
-
-@pytest.mark.parametrize("shape", [(2, 100), (2, 1)])
-def test_silence_holds_no_notes(shape):
-    assert notes.find_notes(np.zeros(shape), basis_of("C4", "D4")) == []
-
-
-@pytest.mark.parametrize("n_frames", range(1, 5))
-def test_a_moment_holds_no_notes(n_frames):
-    assert notes.find_notes(np.ones((2, n_frames), np.float32), basis_of("C4", "D4")) == []
+    for level, count in ((0.9 * THRESHOLD, 1), (1.1 * THRESHOLD, 2)):  # of the loudest note
+        U = np.stack([played(0.5, 1.5), played(2.0, 3.0, level)])
+        assert len(notes.find_notes(U, basis_of("C4", "D4"))) == count
 
 
 def test_states_of_one_note_are_summed(rng):
@@ -138,27 +109,21 @@ def test_states_of_one_note_are_summed(rng):
     assert [note.f0 for note in found] == [100.0, 102.0]  # that of a note's first column
 
 
-@pytest.mark.parametrize("gain", [2.0**-40, 1e-20, 3.0, 1e12])
-def test_notes_do_not_depend_on_the_gain(rng, gain):
-    U = np.cumsum(rng.standard_normal((5, 300)), axis=1) ** 2
-    names = "C4", "D4", "E4", "F4", "G4"
-    found, expected = (notes.find_notes(u, basis_of(*names)) for u in (gain * U, U))
-    assert len(found) == len(expected) > 5
-    assert [note.midi for note in found] == [note.midi for note in expected]
-    np.testing.assert_allclose([note[3:] for note in found], [note[3:] for note in expected], atol=1e-9)
-
-
 @pytest.mark.parametrize("n_fft", [200, 800, 6400])
-def test_notes_of_one_key_never_overlap(rng, n_fft):
+def test_notes_of_one_key_never_overlap_and_do_not_depend_on_the_gain(rng, n_fft):
     U = 10 ** (-2 * rng.random((20, 500))) * (rng.random((20, 500)) < 0.8)
-    piano = basis_of(*(pitch.note_name(60 + l) for l in range(20)))
-    found = notes.find_notes(U, dataclasses.replace(piano, n_fft=n_fft))
-    assert found
+    piano = dataclasses.replace(basis_of(*(pitch.note_name(60 + l) for l in range(20))), n_fft=n_fft)
+    found = notes.find_notes(U, piano)
+    assert len(found) > 5
     for midi in range(60, 80):
         own = [note for note in found if note.midi == midi]
         assert all(note.offset - note.onset >= notes.SHORTEST_S - 1e-9 for note in own)
         assert all(0 >= note.level_db >= notes.THRESHOLD_DB - 1e-9 for note in own)
         assert all(a.offset <= b.onset for a, b in itertools.pairwise(own))
+    for gain in (2.0**-40, 1e12):
+        others = notes.find_notes(gain * U, piano)
+        assert [note.midi for note in others] == [note.midi for note in found]
+        np.testing.assert_allclose([note[3:] for note in others], [note[3:] for note in found], atol=1e-9)
 
 
 def f_measure(found, expected, tolerance=0.05):
@@ -182,23 +147,17 @@ def test_the_f_measure_counts_every_note_once():
     assert f_measure([(1.03, 60)], expected) == pytest.approx(2 * 1 / 4)
 
 
-# Half a dozen notes of 65 below what is reached: 0.93, 0.97, 0.74 and 0.76.
+# Half a dozen notes of 65 below what is reached: 0.93 and 0.76.
 @pytest.mark.parametrize(
-    ("example", "loss", "least"),
-    [
-        ("matched", "frobenius", 0.85),
-        ("matched", "kullback-leibler", 0.9),
-        ("mismatched", "frobenius", 0.65),
-        ("mismatched", "kullback-leibler", 0.65),
-    ],
+    ("example", "loss", "least"), [("matched", "frobenius", 0.85), ("mismatched", "kullback-leibler", 0.65)]
 )
 def test_the_notes_of_the_chorale_are_found(root, learnt, example, loss, least):
     piano = basis.load(learnt / "fixed_basis.npy")
     Y = recording.stft(recording.load(root / "examples" / "chorale" / example / "mixture.flac", piano.sr))
     U, _ = utils.nmf(Y, piano.H, 200, loss=loss)
     found = [(note.onset, note.midi) for note in notes.find_notes(U, piano)]
-    table = np.loadtxt(root / "examples" / "chorale" / "notes.csv", delimiter=",", skiprows=1)
-    assert f_measure(found, [(onset, int(midi)) for onset, _, midi, _ in table]) >= least
+    played = notes.read_score(root / "examples" / "chorale" / "notes.csv")
+    assert f_measure(found, [(note.onset, note.midi) for note in played]) >= least
 
 
 # --- The files that list them -----------------------------------------------------------------------
@@ -212,17 +171,15 @@ SCALE = [
 
 def test_notes_are_listed_in_a_table(tmp_path):
     notes.write_notes_csv(tmp_path / "notes.csv", SCALE)
-    assert (tmp_path / "notes.csv").read_bytes().decode() == (
-        "note,midi,f0,onset,offset,level_db,confidence\n"
+    header, rows = (
+        "note,midi,f0,onset,offset,level_db,confidence\n",
         "C4,60,261.620,0.000,0.500,0.0,1.00\n"
         "D#4,63,311.127,0.250,1.000,-6.0,0.62\n"
-        "C4,60,261.620,0.500,1.250,-20.0,1.00\n"
+        "C4,60,261.620,0.500,1.250,-20.0,1.00\n",
     )
-
-
-def test_a_table_of_no_notes_is_its_header(tmp_path):
+    assert (tmp_path / "notes.csv").read_bytes().decode() == header + rows
     notes.write_notes_csv(tmp_path / "notes.csv", [])
-    assert (tmp_path / "notes.csv").read_text() == "note,midi,f0,onset,offset,level_db,confidence\n"
+    assert (tmp_path / "notes.csv").read_text() == header
 
 
 def read_midi(path):
@@ -264,11 +221,10 @@ def test_midi_holds_what_has_a_number_and_no_note_is_silent(tmp_path):
     found = [SCALE[0], notes.Note("G#9", 128, 13289.75, 0, 1, 0.0), notes.Note("D4", 62, 293.66, 0, 1, -200.0)]
     notes.write_midi(tmp_path / "notes.mid", found)
     assert [(midi, velocity) for _, _, midi, velocity in read_midi(tmp_path / "notes.mid")] == [(60, 127), (62, 1)]
-
-
-def test_a_midi_file_of_no_notes_is_a_midi_file(tmp_path):
-    notes.write_midi(tmp_path / "notes.mid", [])
-    assert read_midi(tmp_path / "notes.mid") == []
+    notes.write_midi(tmp_path / "none.mid", [])
+    assert read_midi(tmp_path / "none.mid") == []
+    with pytest.raises(utils.InputError, match=r"none\.mid: got a list without a note"):
+        notes.read_score(tmp_path / "none.mid")
 
 
 # --- Lists that come in, and a list that is heard ---------------------------------------------------
@@ -294,9 +250,6 @@ def test_a_table_edited_by_hand_is_read(tmp_path):
     assert first.offset == first.onset  # it is not told
     assert (second.note, second.midi, second.onset, second.offset) == ("D#4", 63, 1.5, 2)
     assert second.f0 == pytest.approx(utils.note_frequency(63))
-
-
-def test_a_score_of_other_tables_is_read(tmp_path):
     (tmp_path / "score.csv").write_text("onset,duration,midi,velocity\n0.5,0.25,71,127\n")
     [note] = notes.read_score(tmp_path / "score.csv")
     assert (note.note, note.onset, note.offset, note.level_db) == ("B4", 0.5, 0.75, 0)
@@ -319,24 +272,43 @@ def test_midi_files_of_others_are_read(tmp_path):
     np.testing.assert_allclose(found, [(60, 0, 0.5), (60, 0.5, 1.5), (67, 1.5, 2.0)])
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("score.mid", b"", "cannot be read as MIDI"),
-        ("score.mid", b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk\0\0\xff\xff\0\x90", "cannot be read as MIDI"),
-        ("score.mid", b"RIFF of no use", "cannot be read as MIDI"),
-        ("score.csv", b"", "got a list without a note"),
-        ("score.csv", b"onset,midi\n", "got a list without a note"),
-        ("score.csv", b"\xff\xfe\x00", "cannot be read as a table"),
-        ("score.csv", b"onset,midi\n1,H4\n", "got '1,H4' in line 2"),
-        ("score.csv", b"onset,midi\n1,60\n-1,61\n", "got '-1,61' in line 3"),
-        ("score.csv", b"onset,midi\n1,128\n", "got '1,128' in line 2"),
-        ("score.csv", b"onset,offset,midi\n2,1,60\n", "got '2,1,60' in line 2"),
-        ("score.csv", b"onset,note\nnan,C4\n", "got 'nan,C4' in line 2"),
-        ("score.csv", b"1.0,60\n2.0,61\n", "expected onset and offset in s and the midi number"),
-        ("none.csv", None, "no such file, expected a list of notes"),
-    ],
-)
+NO_MIDI = "cannot be read as MIDI"
+NO_SCORE = [
+    ("score.mid", b"", NO_MIDI),
+    ("score.mid", b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk\0\0\xff\xff\0\x90", NO_MIDI),
+    ("score.mid", b"RIFF of no use", NO_MIDI),
+    ("score.csv", b"", "got a list without a note"),
+    ("score.csv", b"onset,midi\n", "got a list without a note"),
+    ("score.csv", b"\xff\xfe\x00", "cannot be read as a table"),
+    ("score.csv", b"onset,midi\n1,H4\n", "got '1,H4' in line 2"),
+    ("score.csv", b"onset,midi\n1,60\n-1,61\n", "got '-1,61' in line 3"),
+    ("score.csv", b"onset,midi\n1,128\n", "got '1,128' in line 2"),
+    ("score.csv", b"onset,offset,midi\n2,1,60\n", "got '2,1,60' in line 2"),
+    ("score.csv", b"onset,note\nnan,C4\n", "got 'nan,C4' in line 2"),
+    ("score.csv", b"1.0,60\n2.0,61\n", "expected onset and offset in s and the midi number"),
+    ("none.csv", None, "no such file, expected a list of notes"),
+    # what would lose notes
+    (
+        "score.csv",
+        b"note,midi,onset\nC4,60,0\nD4,60,1\n",
+        "'D4,60,1' in line 3, expected one note in both col.*: D4 is",
+    ),
+    ("score.csv", b"note,onset\nC4 E4,0\n", "got 'C4 E4,0' in line 2, expected the name of one note"),
+    ("score.csv", b"onset,note\n0,H3\n1,B3\n", "got '1,B3' in line 3, expected the name of one note.*not B beside H"),
+    ("score.csv", b'note,onset\n"C4,0\nD4,1\nE4,2\n', "got a quote too many in line 2"),
+    ("score.csv", b'note,onset\n"C4,0\n"D4,1\nE4,2\n', "got a quote too many in line 2"),
+    (
+        "score.csv",
+        b'note,onset\n"C4\nD4",1\nE4,2\n',
+        "in line 2, expected as many cells as the header has, each on",
+    ),
+    ("score.csv", b"note,onset\nC4,0,5\n", "in line 2, expected as many cells as the header has"),
+    ("score.csv", b"midi,onset\n60.5,0\n", "in line 2, expected the name of one note"),
+    ("score.csv", b"midi,onset,confidence\n60,0,2\n", "in line 2, expected a confidence of 0 to 1"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), NO_SCORE)
 def test_what_is_no_score_is_named(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
@@ -382,31 +354,6 @@ def test_names_as_people_write_them(names, midi):
     assert [pitch.midi_as_written(name) for name in names.split()] == midi
 
 
-def test_b_beside_h_is_ambiguous(tmp_path):
-    (tmp_path / "score.csv").write_text("onset,note\n0,H3\n1,B3\n")
-    with pytest.raises(utils.InputError, match=r"got '1,B3' in line 3, expected the name of one note.*not B beside H"):
-        notes.read_score(tmp_path / "score.csv")
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        ("note,midi,onset\nC4,60,0\nD4,60,1\n", "got 'D4,60,1' in line 3, expected one note in both columns: D4 is 62"),
-        ("note,onset\nC4 E4,0\n", "got 'C4 E4,0' in line 2, expected the name of one note"),
-        ('note,onset\n"C4,0\nD4,1\nE4,2\n', "got a quote too many in line 2"),
-        ('note,onset\n"C4,0\n"D4,1\nE4,2\n', "got a quote too many in line 2"),
-        ('note,onset\n"C4\nD4",1\nE4,2\n', "in line 2, expected as many cells as the header has, each on one line"),
-        ("note,onset\nC4,0,5\n", "in line 2, expected as many cells as the header has"),
-        ("midi,onset\n60.5,0\n", "in line 2, expected the name of one note"),
-        ("midi,onset,confidence\n60,0,2\n", "in line 2, expected a confidence of 0 to 1"),
-    ],
-)
-def test_what_would_lose_notes_is_refused(tmp_path, table, message):
-    (tmp_path / "score.csv").write_text(table)
-    with pytest.raises(utils.InputError, match=message):
-        notes.read_score(tmp_path / "score.csv")
-
-
 def scale_tracks():
     """Two tracks of the same four keys, half a second each at 120 beats a minute."""
     tracks = mido.MidiTrack(), mido.MidiTrack()
@@ -423,25 +370,21 @@ def test_midi_of_every_type_is_read_and_what_is_doubled_counts_once(tmp_path, ki
     assert [(note.midi, note.onset) for note in found] == [(60, 0), (62, 0.5), (64, 1), (65, 1.5)]
 
 
-def test_midi_in_frames_is_read(tmp_path):
-    mido.MidiFile(type=1, ticks_per_beat=480, tracks=scale_tracks()[:1]).save(tmp_path / "score.mid")
-    data = bytearray((tmp_path / "score.mid").read_bytes())
-    data[12:14] = 0xE7, 40  # 25 frames a second, 40 ticks each: a tick is a millisecond
-    (tmp_path / "score.mid").write_bytes(data)
-    found = [(note.midi, note.onset) for note in notes.read_score(tmp_path / "score.mid")]
-    np.testing.assert_allclose(found, [(60, 0), (62, 0.48), (64, 0.96), (65, 1.44)])
-
-
-def test_midi_that_cannot_be_read_is_named(tmp_path):
-    mido.MidiFile(type=2, ticks_per_beat=480, tracks=scale_tracks()).save(tmp_path / "score.mid")
-    with pytest.raises(utils.InputError, match=r"cannot be read as MIDI \(its tracks are pieces of their own"):
-        notes.read_score(tmp_path / "score.mid")
-    mido.MidiFile(type=1, ticks_per_beat=480, tracks=scale_tracks()).save(tmp_path / "score.mid")
-    data = (tmp_path / "score.mid").read_bytes()
+def test_midi_in_frames_is_read_and_half_a_file_is_named(tmp_path):
+    path = tmp_path / "score.mid"
+    mido.MidiFile(type=1, ticks_per_beat=480, tracks=scale_tracks()[:1]).save(path)
+    data = bytearray(path.read_bytes())
     for n in range(len(data)):
-        (tmp_path / "score.mid").write_bytes(data[:n])
-        with pytest.raises(utils.InputError, match="cannot be read as MIDI"):
-            notes.read_score(tmp_path / "score.mid")
+        path.write_bytes(data[:n])
+        with pytest.raises(utils.InputError, match=NO_MIDI):
+            notes.read_score(path)
+    data[12:14] = 0xE7, 40  # 25 frames a second, 40 ticks each: a tick is a millisecond
+    path.write_bytes(data)
+    found = [(note.midi, note.onset) for note in notes.read_score(path)]
+    np.testing.assert_allclose(found, [(60, 0), (62, 0.48), (64, 0.96), (65, 1.44)])
+    mido.MidiFile(type=2, ticks_per_beat=480, tracks=scale_tracks()).save(path)
+    with pytest.raises(utils.InputError, match=r"cannot be read as MIDI \(its tracks are pieces of their own"):
+        notes.read_score(path)
 
 
 def test_too_much_is_refused_before_the_work(tmp_path):
@@ -454,12 +397,6 @@ def test_too_much_is_refused_before_the_work(tmp_path):
     crowded = [notes.Note("C4", 60, 261.6, 5 + i / 200, 9, 0) for i in range(101)]
     with pytest.raises(utils.InputError, match=r"got 101 notes in the second from 5\.0 s on, expected at most 100"):
         notes.believed(None, None, None, crowded)
-
-
-def test_an_empty_midi_file_is_no_score(tmp_path):
-    notes.write_midi(tmp_path / "score.mid", [])
-    with pytest.raises(utils.InputError, match="got a list without a note"):
-        notes.read_score(tmp_path / "score.mid")
 
 
 def test_a_list_is_heard_at_its_notes_and_levels(tmp_path, monkeypatch):
@@ -479,7 +416,7 @@ def test_a_list_is_heard_at_its_notes_and_levels(tmp_path, monkeypatch):
     np.testing.assert_allclose(soundfile.read(tmp_path / "blocks.wav")[0], y, atol=2**-15)
 
 
-@pytest.mark.parametrize(("onset", "offset"), [(0.1, 0.6), (0.1003, 0.1003), (0.1003, 0.102), (0.0, 3.0)])
+@pytest.mark.parametrize(("onset", "offset"), [(0.1003, 0.1003), (0.1003, 0.102), (0.0, 3.0)])
 @pytest.mark.parametrize("midi", [21, 60, 105])
 def test_a_tone_is_a_sum_of_sines_under_an_envelope(onset, offset, midi):
     sr, note = 8000, notes.Note("?", midi, utils.note_frequency(midi), onset, offset, -6.0)
@@ -499,6 +436,4 @@ def test_a_tone_is_a_sum_of_sines_under_an_envelope(onset, offset, midi):
 
 def test_a_list_of_no_notes_is_heard_as_silence(tmp_path):
     notes.write_sound(tmp_path / "notes.wav", [], 100, 8000, 0.5)
-    y, _ = soundfile.read(tmp_path / "notes.wav")
-    assert len(y) == 100
-    assert not y.any()
+    assert soundfile.read(tmp_path / "notes.wav")[0].tolist() == 100 * [0]

@@ -61,62 +61,32 @@ def knock(rng, sr=SR, seconds=1.0, last=0.02):
 # --- Names ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("stem", "midi"),
-    [
-        ("036_C2", 36),
-        ("037_Cs2", 37),
-        ("C#4", 61),
-        ("Db3", 49),
-        ("Bb3", 58),
-        ("A♭4", 68),
-        ("F♯5", 78),
-        ("a4", 69),
-        ("b3", 59),
-        ("bb3", 58),
-        ("Cb4", 59),
-        ("B#3", 60),
-        ("C-1", 0),
-        ("A0", 21),
-        ("C8", 108),
-        ("Piano.mf.C4", 60),
-        ("Piano.pp.C4", 60),
-        ("grand C4 soft", 60),
-        ("C4-loud", 60),
-        ("C4v10", 60),
-        ("A0v1", 21),
-        ("D#1v4", 27),
-        ("A#3_mf_2", 58),
-        ("Grand-F#3-p", 54),
-        ("48_C5", 72),  # the name of a note comes before a number
-        ("048", None),  # no separator
-        ("048_soft", 48),
-        ("048.soft", 48),
-        ("60-soft", 60),
-        ("piano_60", 60),
-        ("piano-060", 60),
-        ("piano_060_ff", 60),
-        ("060_velocity_100", 60),
-        ("pf10", None),
-        ("pf60", None),
-        ("pf_10", None),  # no key of a piano
-        ("take_1", None),
-        ("1000_soft", None),
-        ("200_soft", None),
-        ("MAPS_ISOL_NO_M_S0_M21_AkPnBcht", None),  # a folder of them can tell
-        ("piano", None),
-        ("H4", None),
-        ("mp3", None),
-        ("loud2", None),
-        ("C42", None),
-        ("C4v", None),
-        ("C4vox", None),
-        ("ABC4", None),
-        ("", None),
-    ],
-)
-def test_a_note_is_read_from_a_name_that_carries_one(stem, midi):
-    assert pitch.midi_of_name(stem) == midi
+NAMES = {  # a piano's keys, and names that carry none or more than one
+    None: "048 pf10 pf60 pf_10 take_1 1000_soft 200_soft MAPS_ISOL_NO_M_S0_M21_AkPnBcht piano H4 mp3 loud2 C42 C4v ABC4",
+    0: "C-1",
+    21: "A0 A0v1",
+    27: "D#1v4",
+    36: "036_C2",
+    37: "037_Cs2",
+    48: "048_soft 048.soft",
+    49: "Db3",
+    54: "Grand-F#3-p",
+    58: "Bb3 bb3 A#3_mf_2",
+    59: "b3 Cb4",
+    60: "B#3 Piano.mf.C4 Piano.pp.C4 C4-loud C4v10 60-soft piano_60 piano-060 piano_060_ff 060_velocity_100",
+    61: "C#4",
+    68: "A♭4",
+    69: "a4",
+    72: "48_C5",  # the name of a note comes before a number
+    78: "F♯5",
+    108: "C8",
+}
+
+
+@pytest.mark.parametrize("midi", NAMES)
+def test_a_note_is_read_from_a_name_that_carries_one(midi):
+    assert {stem: pitch.midi_of_name(stem) for stem in NAMES[midi].split()} == dict.fromkeys(NAMES[midi].split(), midi)
+    assert (pitch.midi_of_name(""), pitch.midi_of_name("grand C4 soft")) == (None, 60)
 
 
 def test_names_and_numbers_of_notes_are_each_others_inverse():
@@ -124,14 +94,9 @@ def test_names_and_numbers_of_notes_are_each_others_inverse():
     assert [pitch.midi_of_name(pitch.note_name(midi)) for midi in range(128)] == list(range(128))
 
 
-@pytest.mark.parametrize(
-    ("f0", "c3", "midi"), [(440, 130.81, 69), (451, 130.81, 69), (454, 130.81, 70), (27.5, 130.81, 21), (454, 135, 69)]
-)
-def test_the_nearest_note_is_less_than_half_a_semitone_away(f0, c3, midi):
-    assert pitch.nearest_midi(f0, c3) == midi
-
-
-def test_strict_tuning_and_that_of_real_pianos_have_the_same_keys():
+def test_the_nearest_note_is_less_than_half_a_semitone_away():
+    for f0, c3, midi in ((440, 130.81, 69), (451, 130.81, 69), (454, 130.81, 70), (27.5, 130.81, 21), (454, 135, 69)):
+        assert pitch.nearest_midi(f0, c3) == midi
     assert [pitch.nearest_midi(f) for f in frequency(KEYS)] == KEYS
     real = {96: 21, 99: 31, 102: 40, 105: 54, 107: 57, 108: 99, 21: -40, 24: -30}  # cents, of grands and uprights
     for midi, away in real.items():
@@ -141,7 +106,7 @@ def test_strict_tuning_and_that_of_real_pianos_have_the_same_keys():
 # --- The fundamental of one note --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("factor", "keys"), [(0.4, KEYS[::3]), (1.0, KEYS), (2.5, KEYS[1::3])])
+@pytest.mark.parametrize(("factor", "keys"), [(0.4, KEYS[::4]), (1.0, KEYS), (2.5, KEYS[1::4])])
 def test_the_first_partial_of_every_string_is_measured(factor, keys):
     away = {}
     for midi in keys:
@@ -161,27 +126,24 @@ def test_strings_without_stiffness_at_any_rate(f1, sr):
 
 @pytest.mark.parametrize("away", [-45, 45])
 def test_a_string_out_of_tune_is_measured_as_it_is(away):
-    for midi in range(21, 109, 3):
+    for midi in range(21, 97, 4):
         f1 = frequency(midi) * 2 ** (away / 1200)
         assert cents(pitch.measure_f0(string(f1, rigaud(midi)), SR), f1) == pytest.approx(0, abs=8)  # 0.1 Hz at A0
-
-
-def test_the_top_octave_is_measured_however_far_its_tuning_is_stretched():
-    for midi, away in zip(range(97, 109), np.linspace(20, 100, 12), strict=True):
-        f1 = frequency(midi) * 2 ** (away / 1200)
+    for midi, stretched in zip(range(97, 109), np.linspace(20, 100, 12), strict=True):  # the top octave
+        f1 = frequency(midi) * 2 ** (stretched / 1200)
         assert cents(pitch.measure_f0(string(f1, rigaud(midi), seconds=0.5), SR), f1) == pytest.approx(0, abs=4)
 
 
 @pytest.mark.parametrize("lowest", [80, 150, 250])
 def test_fundamentals_that_are_missing_are_known_by_their_partials(lowest):
-    for midi in range(21, 48):
+    for midi in range(21, 48, 2):
         f1 = frequency(midi)
         y = string(f1, rigaud(midi), partials=range(max(1, round(lowest / f1)), 60))
         assert cents(pitch.measure_f0(y, SR), f1) == pytest.approx(0, abs=15)
 
 
 def test_a_third_of_a_second_is_enough():
-    for midi in KEYS:
+    for midi in KEYS[::3]:
         f0 = pitch.measure_f0(string(frequency(midi), rigaud(midi), seconds=0.3), SR)
         assert pitch.nearest_midi(f0, frequency(48)) == midi
 
@@ -207,26 +169,20 @@ def test_the_level_of_a_note_is_free(gain):
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 3.0])
-def test_noise_has_no_pitch(rng, seconds):
+def test_noise_and_knocks_have_no_pitch(rng, seconds):
     for colour in (0, 0.5, 1):
-        for _ in range(5):
+        for _ in range(3):
             X = np.fft.rfft(rng.standard_normal(int(seconds * SR)))
             y = np.fft.irfft(X / np.arange(1, len(X) + 1) ** colour)
             assert pitch.measure_f0(y.astype(np.float32), SR) is None
+    assert [pitch.measure_f0(knock(rng), SR) for _ in range(4)] == 4 * [None]
 
 
 def test_silence_a_moment_and_a_click_have_no_pitch():
-    assert pitch.measure_f0(np.zeros(SR), SR) is None
-    assert pitch.measure_f0(np.zeros(0), SR) is None
-    assert pitch.measure_f0(np.full(SR, 0.3), SR) is None
-    assert pitch.measure_f0(string(440, 0)[: SR // 15], SR) is None
     click = np.zeros(SR)
     click[1000] = 1
-    assert pitch.measure_f0(click, SR) is None
-
-
-def test_a_knock_has_no_pitch(rng):
-    assert [pitch.measure_f0(knock(rng), SR) for _ in range(10)] == 10 * [None]
+    for y in (np.zeros(SR), np.zeros(0), np.full(SR, 0.3), string(440, 0)[: SR // 15], click):
+        assert pitch.measure_f0(y, SR) is None
 
 
 def test_every_template_has_the_pitch_of_its_name(templates):
@@ -253,12 +209,9 @@ def notes_of(sounds, c3=utils.C3_HZ, sr=SR):
     "pattern",
     [
         "{name}v10",
-        "{name}_mf_2",
-        "{midi:03d}_{name}",
         "Piano.pp.{name}",
         "Model D4 {name}",
         "piano_{midi:03d}_ff",
-        "piano-{midi}",
         "{midi}",
         "MAPS_ISOL_NO_M_S0_M{midi}_ENSTDkCl",
         "{midi:03d}_velocity_100",
@@ -271,25 +224,22 @@ def test_a_folder_is_read_from_its_names(pattern):
     assert notes_of(dict(zip(stems, keys, strict=True))) == keys
 
 
-@pytest.mark.parametrize("pattern", ["note_{:02d}", "note_{}", "{:03d}", "pf{}"])
-def test_files_counted_from_one_are_measured_as_a_whole(pattern):
-    assert notes_of({pattern.format(midi - 20): midi for midi in KEYS}) == KEYS
+@pytest.mark.parametrize(("pattern", "away"), [("note_{}", 0), ("{:03d}", -0.45), ("pf{}", 0.45)])
+def test_files_counted_from_one_are_measured_as_a_whole_and_may_be_out_of_tune(pattern, away):
+    assert notes_of({pattern.format(midi - 20): midi + away for midi in KEYS}) == KEYS
 
 
-def test_numbers_that_sound_like_other_keys_are_no_keys():
-    assert notes_of({f"note_{number}": number + 10 for number in range(30, 40)}) == list(range(40, 50))
-
-
-def test_names_are_believed_and_the_other_files_measured():
-    assert notes_of({"C4": 61, "take 1": 70, "take 2": 75}) == [60, 70, 75]
-
-
-def test_layers_of_one_key_are_that_key():
-    assert notes_of({"C4v1": 60, "C4v2": 60, "C4v3": 60}) == [60, 60, 60]
-
-
-def test_a_name_that_all_files_share_is_that_of_the_folder():
-    assert notes_of({f"Model D4 {number}": 50 + 3 * number for number in range(1, 8)}) == list(range(53, 74, 3))
+@pytest.mark.parametrize(
+    ("sounds", "keys"),
+    [
+        ({"C4": 61, "take 1": 70, "take 2": 75}, [60, 70, 75]),  # a name is believed, other files are measured
+        ({f"note_{number}": number + 10 for number in range(30, 40)}, list(range(40, 50))),  # numbers are no keys
+        ({"C4v1": 60, "C4v2": 60, "C4v3": 60}, [60, 60, 60]),  # layers of one key
+        ({f"Model D4 {n}": 50 + 3 * n for n in range(1, 8)}, list(range(53, 74, 3))),  # the name of the folder
+    ],
+)
+def test_names_are_believed_where_they_are_those_of_notes(sounds, keys):
+    assert notes_of(sounds) == keys
 
 
 @pytest.mark.parametrize(("layers", "step"), [(1, 1), (1, 3), (1, -2), (2, 1), (3, 5)])
@@ -308,11 +258,6 @@ def test_nothing_is_forced_where_steps_are_uneven():
     assert notes_of({f"take{i}": key for i, key in enumerate(gap)}) == gap
     end = [*range(40, 60), 72]
     assert notes_of({f"take{i}": key for i, key in enumerate(end[:4])}) == end[:4]
-
-
-@pytest.mark.parametrize("away", [-0.45, 0.45])
-def test_a_folder_that_is_out_of_tune_as_a_whole_keeps_its_keys(away):
-    assert notes_of({f"take{midi - 20}": midi + away for midi in KEYS}) == KEYS
 
 
 def test_another_tuning_is_asked_for_by_c3():
@@ -348,8 +293,5 @@ def test_the_peak_of_a_parabola_lies_where_algebra_has_it():
 
 def test_three_values_without_a_peak_between_them_overflow_nothing():
     """A slope ends at its upper end, and what is flat stays in the middle."""
-    assert [pitch.parabola_peak(*values) for values in ((3.0, 2.0, 1.0), (1e300, 2e300, 3e300), (0.0, 0.0, 0.0))] == [
-        -1,
-        1,
-        0,
-    ]
+    found = [pitch.parabola_peak(*values) for values in ((3.0, 2.0, 1.0), (1e300, 2e300, 3e300), (0.0, 0.0, 0.0))]
+    assert found == [-1, 1, 0]

@@ -53,16 +53,18 @@ def test_outputs_appear_together_and_replace_what_was_there(tmp_path):
         assert (tmp_path / "a").read_text() == "old"
         assert not (tmp_path / "b").exists()
         assert folder.parents[1] == tmp_path  # a rename within one file system is all or nothing
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new", "b": "new", "other": "kept"}
+    assert files(tmp_path) == {"a": "new", "b": "new", "other": "kept"}
+    mode = stat.S_IMODE((tmp_path / "other").stat().st_mode)
+    assert stat.S_IMODE((tmp_path / "b").stat().st_mode) == mode  # as the umask has it
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, utils.InputError])
-@pytest.mark.parametrize("existed", [True, False])
+@pytest.mark.parametrize(("error", "existed"), [(RuntimeError, True), (KeyboardInterrupt, False)])
 def test_a_run_that_fails_leaves_nothing(tmp_path, error, existed):
-    target = tmp_path / "results"
+    target = tmp_path / "a" / "results"
     if existed:
-        target.mkdir()
+        target.mkdir(parents=True)
         (target / "a").write_text("old")
+    before = files(tmp_path)
 
     def fail():
         with results.reserved_folder(target) as workspace, results.output_folder(workspace) as folder:
@@ -71,57 +73,21 @@ def test_a_run_that_fails_leaves_nothing(tmp_path, error, existed):
 
     with pytest.raises(error):
         fail()
-    assert target.exists() == existed
-    if existed:
-        assert [(path.name, path.read_text()) for path in target.iterdir()] == [("a", "old")]
-
-
-def test_a_folder_in_the_place_of_an_output_stops_all_outputs(tmp_path):
-    (tmp_path / "b").mkdir()
-    (tmp_path / "a").write_text("old")
-
-    def attempt():
-        reserved = results.reserved_folder(tmp_path, overwrite=True)
-        with reserved as workspace, results.output_folder(workspace) as folder:
-            (folder / "a").write_text("new")
-            (folder / "b").write_text("new")
-
-    with pytest.raises(utils.InputError, match="b: got a folder"):
-        attempt()
-    assert (tmp_path / "a").read_text() == "old"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
-
-
-def test_outputs_can_be_read_by_whom_the_umask_lets(tmp_path):
-    with results.reserved_folder(tmp_path / "new") as workspace, results.output_folder(workspace) as folder:
-        np.save(folder / "a.npy", np.ones(3))
-    (tmp_path / "plain").write_text("")
-    mode = stat.S_IMODE((tmp_path / "plain").stat().st_mode)
-    assert stat.S_IMODE((tmp_path / "new" / "a.npy").stat().st_mode) == mode
+    assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize(
-    ("free", "parts", "message"),
+    ("free", "message"),
     [
-        (
-            5 * 10**9,
-            {"a": 7 * 10**9, "b": 5 * 10**8},
-            "5.0 GB of free space, expected 7.5 GB, of which 7.0 GB are for a",
-        ),
-        (2 * 10**6, {"a": 10**6, "b": 2 * 10**6}, "2.0 MB of free space, expected 3.0 MB, of which 2.0 MB are for b"),
+        (5e9, r"5\.0 GB of free space, expected 7\.5 GB, of which 7\.0 GB are for a"),
+        (2e6, r"2\.0 MB of free space, expected 3\.0 MB, of which 2\.8 MB are for a"),
     ],
 )
-def test_results_that_the_disk_has_no_room_for_are_refused(tmp_path, monkeypatch, free, parts, message):
-    monkeypatch.setattr(results.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+def test_results_that_the_disk_has_no_room_for_are_refused(tmp_path, monkeypatch, free, message):
+    monkeypatch.setattr(results.shutil, "disk_usage", lambda path: SimpleNamespace(free=int(free)))
     results.check_space(tmp_path / "new" / "folder", {"a": free})
     with pytest.raises(utils.InputError, match=message):
-        results.check_space(tmp_path / "new" / "folder", parts)
-
-
-def test_folders_made_on_the_way_go_with_a_run_that_fails(tmp_path):
-    with pytest.raises(RuntimeError), results.reserved_folder(tmp_path / "a" / "b"):
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
+        results.check_space(tmp_path / "new" / "folder", {"a": 1.4 * free, "b": 0.1 * free})
 
 
 # --- One run at a time ---
@@ -298,22 +264,19 @@ def test_what_no_run_left_is_refused_before_the_work(tmp_path, prepare):
     write(tmp_path, NEW, names=TOPS)  # from now on they are results
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_file_that_appears_meanwhile_is_not_lost(tmp_path, overwrite):
-    write(tmp_path, OLD)
-
-    def attempt():
+def test_a_file_that_appears_meanwhile_is_not_lost(tmp_path):
+    def attempt(overwrite):
         reserved = results.reserved_folder(tmp_path, TOPS, script="A.py", overwrite=overwrite)
         with reserved as workspace, results.output_folder(workspace) as folder:
             (folder / "c").write_text("new")
             (tmp_path / "c").write_text("mine")
 
-    if overwrite:
-        attempt()
-    else:
-        with pytest.raises(utils.InputError, match=REFUSED):
-            attempt()
-    assert texts(tmp_path)["c"] == ("new" if overwrite else "mine")
+    write(tmp_path, OLD)
+    with pytest.raises(utils.InputError, match=REFUSED):
+        attempt(False)
+    assert texts(tmp_path)["c"] == "mine"
+    attempt(True)
+    assert texts(tmp_path)["c"] == "new"
     assert hidden(tmp_path) == []
 
 
@@ -327,41 +290,24 @@ INPUTS = {
 }
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize(("name", "lies"), INPUTS.values(), ids=INPUTS)
-def test_an_input_never_goes(tmp_path, overwrite, name, lies):
+def test_an_input_never_goes(tmp_path, name, lies):
     write(tmp_path, OLD)
     (tmp_path / "link").symlink_to("stems/x")
     (tmp_path / "folder").symlink_to("stems")
+    os.link(tmp_path / "a", tmp_path / "other name")  # another hard link of a result is no input among them
     before = files(tmp_path)
-    options = {"script": "A.py", "inputs": [tmp_path / "none", tmp_path / name], "overwrite": overwrite}
-    for names in (TOPS, ()):
+    inputs = [tmp_path / "none", tmp_path / "other name", tmp_path / name]
+    for overwrite, names in ((False, TOPS), (False, ()), (True, TOPS), (True, ())):
         with pytest.raises(utils.InputError, match=f"{lies}: got an input where results go"):
-            write(tmp_path, NEW, names=names, **options)
+            write(tmp_path, NEW, names=names, script="A.py", inputs=inputs, overwrite=overwrite)
         assert files(tmp_path) == before
+    write(tmp_path, NEW, inputs=inputs[:2])
+    assert (texts(tmp_path)["a"], texts(tmp_path)["other name"]) == ("new", "old")
 
 
 def test_names_that_some_file_system_takes_for_one_are_one():
     assert results.folded("out/Caf\u00e9") == results.folded("out/cafe\u0301") != results.folded("out/cafe")
-
-
-def test_another_hard_link_of_an_input_is_no_input(tmp_path):
-    write(tmp_path, OLD)
-    os.link(tmp_path / "a", tmp_path / "spec")
-    write(tmp_path, NEW, inputs=[tmp_path / "spec"])
-    assert (texts(tmp_path)["a"], texts(tmp_path)["spec"]) == ("new", "old")
-
-
-def test_an_option_that_is_not_asked_for_again_takes_nothing_of_the_users(tmp_path):
-    write(tmp_path, OLD | {"notes.csv": "old", "notes.mid": "old"})
-    (tmp_path / "notes.csv").write_text("mine")
-    (tmp_path / "stems" / "x").write_text("mine")
-    (tmp_path / "stems" / "vocals.wav").write_text("mine")
-    write(tmp_path, {"a": "new"}, inputs=[tmp_path / "stems" / "vocals.wav"])
-    left = texts(tmp_path)
-    assert set(left) == {"a", "b", "notes.csv", "stems/vocals.wav", "stems/x", "run.json"}
-    assert {left[name] for name in ("notes.csv", "stems/vocals.wav", "stems/x")} == {"mine"}
-    assert set(record(tmp_path)["outputs"]) == {"a"}
 
 
 def test_an_empty_folder_and_what_file_managers_leave_are_nothing(tmp_path):
@@ -376,13 +322,13 @@ def test_an_empty_folder_and_what_file_managers_leave_are_nothing(tmp_path):
 def test_a_file_never_takes_the_place_of_a_folder_nor_a_folder_that_of_a_file(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "stems").write_text("mine")
-    for name, got in (("a", "a: got a folder"), ("stems", "stems: got a file")):
-        with (
-            pytest.raises(utils.InputError, match=got),
-            results.reserved_folder(tmp_path, [name], overwrite=True),
-        ):
-            raise AssertionError("work began")
-    assert files(tmp_path) == {"a": None, "stems": "mine"}
+    before = files(tmp_path)
+    for content, got in (({"a": "new"}, "a: got a folder"), ({"c": "new", "stems/x": "new"}, "stems: got a file")):
+        top = next(reversed(content)).partition("/")[0]
+        for names in ([top], ()):  # before the work, and where the names were not told before
+            with pytest.raises(utils.InputError, match=got):
+                write(tmp_path, content, names=names, overwrite=True)
+            assert files(tmp_path) == before
 
 
 # --- run.json ---
@@ -405,56 +351,70 @@ def test_an_option_that_is_not_asked_for_again_takes_its_result_with_it(tmp_path
     assert not (tmp_path / "stems").exists()
 
 
+def test_what_the_user_changed_or_added_stays_where_an_option_is_not_asked_for_again(tmp_path):
+    write(tmp_path, OLD | {"notes.csv": "old", "notes.mid": "old"})
+    for name in ("notes.csv", "stems/x", "stems/vocals.wav"):
+        (tmp_path / name).write_text("mine")
+    write(tmp_path, {"a": "new"}, inputs=[tmp_path / "stems" / "vocals.wav"])
+    left = texts(tmp_path)
+    assert set(left) == {"a", "b", "notes.csv", "stems/vocals.wav", "stems/x", "run.json"}
+    assert {left[name] for name in ("notes.csv", "stems/vocals.wav", "stems/x")} == {"mine"}
+    assert set(record(tmp_path)["outputs"]) == {"a"}
+
+
 MINE = hashlib.sha256(b"mine").hexdigest()
+STRANGE = [
+    "",
+    "[]",
+    "{}",
+    "[" * 10**5,
+    b"\xff\xfe",
+    '{"script": {}, "outputs": {"mine": ""}, "earlier": []}',
+    *(
+        f'{{"script": "A.py", "outputs": {outputs}, "earlier": {earlier}}}'
+        for outputs, earlier in (
+            ('"stems"', "[]"),
+            ('["notes.csv", "stems"]', "[]"),  # as runs once wrote it
+            ('{"notes.csv": null, "stems": 3}', "[]"),
+            (f'{{"stems/../../mine": "{MINE}", "/etc/passwd": "", ".": "", "": ""}}', "[]"),
+            ('{"mine": ""}', "[1]"),
+        )
+    ),
+]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        "{}",
-        "[" * 10**5,
-        '{"script": "A.py", "outputs": "stems", "earlier": []}',
-        '{"script": "A.py", "outputs": ["notes.csv", "stems"], "earlier": []}',  # as runs once wrote it
-        '{"script": "A.py", "outputs": {"notes.csv": null, "stems": 3}, "earlier": []}',
-        f'{{"script": "A.py", "outputs": {{"stems/../../mine": "{MINE}", "/etc/passwd": "", ".": "", "": ""}}, '
-        f'"earlier": []}}',
-        '{"script": "A.py", "outputs": {"mine": ""}, "earlier": [1]}',
-        '{"script": {}, "outputs": {"mine": ""}, "earlier": []}',
-        b"\xff\xfe",
-    ],
-)
+@pytest.mark.parametrize("text", STRANGE)
 def test_a_strangers_record_removes_nothing(tmp_path, text):
     folder = tmp_path / "results"
     (folder / "stems").mkdir(parents=True)
-    for name in ("results/mine", "mine", "results/notes.csv", "results/stems/x"):
+    names = ("results/mine", "mine", "results/notes.csv", "results/stems/x")
+    for name in names:
         (tmp_path / name).write_text("mine")
     (folder / "run.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     write(folder, {"a": "new"}, overwrite=True)
-    for name in ("results/mine", "mine", "results/notes.csv", "results/stems/x"):
-        assert (tmp_path / name).read_text() == "mine"
+    assert {(tmp_path / name).read_text() for name in names} == {"mine"}
     assert not [name for run in record(folder)["earlier"] for name in run["outputs"] if name.startswith("stems/x")]
 
 
 def test_a_record_holds_no_path_of_this_machine_and_the_inputs_digests(tmp_path):
-    np.save(tmp_path / "spec.npy", np.ones(3))
-    inputs = [tmp_path / "spec.npy"]
+    spec = tmp_path / "spec.npy"
+    np.save(spec, np.ones(3))
+    stft = {"sr": 8000, "n_fft": 64, "hop": 16, "window": "hann"}
     with results.reserved_folder(tmp_path / "out") as workspace, results.output_folder(workspace) as folder:
         (folder / "cost.npy").write_text("")
-        stft = {"sr": 8000, "n_fft": 64, "hop": 16, "window": "hann"}
-        command = [str(tmp_path / "spec.npy"), "3", "sub/basis.npy"]
-        results.write_record(folder, "A.py", command, inputs, seed=7, stft=stft, stopped_by="threshold")
-    text = (tmp_path / "out" / "run.json").read_text()
-    assert str(tmp_path) not in text
-    got = json.loads(text)
-    digest = hashlib.sha256((tmp_path / "spec.npy").read_bytes()).hexdigest()
-    assert got["inputs"] == [{"file": "spec.npy", "sha256": digest}]
-    assert got["command"] == ["A.py", "spec.npy", "3", "sub/basis.npy"]
-    assert (got["version"], got["seed"], got["stft"]) == (results.VERSION, 7, stft)
-    assert (got["stopped_by"], got["outputs"], got["earlier"]) == (
-        "threshold",
-        {"cost.npy": hashlib.sha256().hexdigest()},
-        [],
-    )
-    assert got["libraries"]["numpy"] == np.__version__
+        command = [str(spec), "3", "sub/basis.npy"]
+        results.write_record(folder, "A.py", command, [spec], seed=7, stft=stft, stopped_by="threshold")
+    assert str(tmp_path) not in (tmp_path / "out" / "run.json").read_text()
+    got = record(tmp_path / "out")
+    assert got.pop("libraries")["numpy"] == np.__version__
+    expected = {
+        "command": ["A.py", "spec.npy", "3", "sub/basis.npy"],
+        "inputs": [{"file": "spec.npy", "sha256": hashlib.sha256(spec.read_bytes()).hexdigest()}],
+        "outputs": {"cost.npy": hashlib.sha256().hexdigest()},
+        "version": results.VERSION,
+        "seed": 7,
+        "stft": stft,
+        "stopped_by": "threshold",
+        "earlier": [],
+    }
+    assert {name: got[name] for name in expected} == expected
