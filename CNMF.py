@@ -117,7 +117,8 @@ def decompose(path, out_dir, *, templates, missing, args, map):
             if cli.sounds_wanted(args):
                 kept = separate.wanted_notes(U, piano, listed, args.stems, args.top_db)
                 listed = writer.finish(kept, listed, told=bool(args.stems))
-            results.save_arrays(folder, basis_calc=piano.H, activation_calc=U, cost=cost)
+            basis.save(folder / "basis_calc.npy", basis.Basis(piano.H) if strength is None else piano)
+            results.save_arrays(folder, activation_calc=U, cost=cost)
             energy = 2 * utils.cost_scale(recording.Y)
             error = utils.normalised(error, energy)
             _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)

@@ -90,7 +90,8 @@ def decompose(path, out_dir, *, templates, args, map):
                     for spectra in separate.masked_notes(recording.Y, piano, U, wanted, mask=args.mask):
                         writer.write(spectra)
                 listed = writer.finish(wanted, listed, told=bool(args.stems))
-            results.save_arrays(folder, basis_calc=piano.H, activation_calc=U, cost=cost)
+            basis.save(folder / "basis_calc.npy", basis.Basis(piano.H) if strength is None else piano)
+            results.save_arrays(folder, activation_calc=U, cost=cost)
             utils.plot_learning_curve(folder / "learning_curve_NMF.png", error, reason)
             figures.plot_activation(folder / "activation.png", U, piano, listed or (), alignment)
             if args.notes or recording.y is not None:

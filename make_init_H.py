@@ -26,11 +26,7 @@ import utils
 from piano import basis, cli, figures, learn, pitch, recording, results
 
 LOWEST_SR = 1000  # Hz; below it few notes can be measured
-OUTPUTS = [
-    *("fixed_basis.npy", "fixed_basis.json", "fixed_basis_rotation.npy", "fixed_basis_patterns.npy"),
-    "fixed_basis_spectrogram.png",
-    results.RECORD,
-]
+OUTPUTS = [*basis.names("fixed_basis.npy"), "fixed_basis_spectrogram.png", results.RECORD]
 LARGEST_N_FFT = 2**20  # samples, 48 s at 22 050 Hz
 
 
@@ -98,7 +94,7 @@ def main(argv=None):
             options = {name: getattr(args, name) for name in names}
             learnt_basis, error = learn.learn_basis(files, hop=args.hop_length, progress=bar, **options)
             with results.output_folder(workspace) as folder:
-                basis.save(folder, learnt_basis)
+                basis.save(folder / "fixed_basis.npy", learnt_basis)
                 figures.plot_basis(folder / "fixed_basis_spectrogram.png", learnt_basis)
                 error = [round(error, 6) for error in error]  # of each note, in order of pitch
                 ending = {"iterations": args.n_iter, "stopped_by": "number of iterations", "normalised_error": error}

@@ -122,13 +122,20 @@ def default_hop(n_fft):
     return max(n_fft // 4, 1)
 
 
-def save(folder, basis):
-    """Write ``fixed_basis.npy``, its rotations and patterns, and its description into ``folder``."""
-    path = Path(folder) / "fixed_basis.npy"
-    for place, array in ((patterns_path(path), basis.patterns), (path, basis.H), (rotation_path(path), basis.rotation)):
-        np.save(place, utils.finite(array, place))
-    info = basis.stft | {"window": "hann", "columns": basis.columns}
-    description_path(path).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+def save(path, basis):
+    """Write a basis to ``path``, and beside it its description, rotations and patterns, as far as it has them."""
+    beside = {path: basis.H, rotation_path(path): basis.rotation, patterns_path(path): basis.patterns}
+    for place, array in beside.items():
+        if array is not None:
+            np.save(place, utils.finite(array, place))
+    if basis.columns:
+        info = basis.stft | {"window": "hann", "columns": basis.columns}
+        description_path(path).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+
+
+def names(path):
+    """Names of all the files that :func:`save` writes."""
+    return [place.name for place in (Path(path), description_path(path), rotation_path(path), patterns_path(path))]
 
 
 def description_path(path):

@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 
 from piano import blocks, results, separate
+from piano.basis import names as basis_names
 from piano.basis import patterns_path, rotation_path
 from piano.files import ARRAY, FOREIGN, SOUND, check_kind, kind
 from piano.recording import inputs_in, is_sound, with_sound
@@ -423,6 +424,7 @@ def _complaint(work, job):
 def reserved_folder(out_dir, path, basis, args, own):
     """:func:`results.reserved_folder` for all that a run writes: ``own``, its script's, and what is asked for."""
     names = ["basis_calc.npy", "activation_calc.npy", "cost.npy", "activation.png", results.RECORD, *own]
+    names += basis_names("basis_calc.npy")[1:] if args.adapt not in (None, "none") else []
     if args.notes or is_sound(path):
         names += ["spectrogram.png", *(results.NOTES if basis.columns else [])]
     names += [results.PAGE] if args.listen else []
@@ -452,7 +454,10 @@ def write_record(folder, recording, basis, args, **ending):
 def say_how_it_ended(out_dir, args, *, strength, iterations, stopped_by, normalised_error):
     """Say how a decomposition ended and where its results are."""
     if strength is not None:
-        log.info(f"The basis was adapted to this piano (--adapt {strength:.3g}; more stays closer to BASIS).")
+        log.info(
+            f"The basis was adapted to this piano (--adapt {strength:.3g}; more stays closer to BASIS). "
+            "basis_calc.npy is a BASIS for other recordings of it."
+        )
     loss = getattr(args, "loss", "frobenius")
     if loss == "frobenius":
         error = f"What the model leaves out has {100 * normalised_error:.2g} % of the recording's energy."

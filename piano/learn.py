@@ -231,6 +231,6 @@ def _is_whole(folder):
 def _save(folder, learnt):
     """Save a basis so that none of its files is ever seen half written."""
     with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as part:
-        basis.save(part, learnt)
+        basis.save(Path(part) / "fixed_basis.npy", learnt)
         for path in Path(part).iterdir():
             os.replace(path, folder / path.name)

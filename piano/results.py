@@ -34,6 +34,7 @@ PAGE = "listen.html"
 STEMS = "stems"  # the only output that is a folder
 # What a run writes or not, as it is told; where it does not, that of the same script's run before it goes.
 OPTIONAL = {"phase_calc.npy", *NOTES, "spectrogram.png", PAGE, STEMS}
+OPTIONAL |= {"basis_calc.json", "basis_calc_rotation.npy", "basis_calc_patterns.npy"}
 NOBODYS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # that looking at a folder leaves in it
 
 

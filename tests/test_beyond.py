@@ -44,7 +44,9 @@ def test_none_is_named_in_the_examples(learnt, root, piece, piano):
 
 
 def test_a_run_says_so_in_a_line_and_a_quiet_one_does_not(tmp_path, octave, templates, learnt, capsys):
-    basis.save(tmp_path, dataclasses.replace(octave, rotation=np.zeros(octave.H.shape, np.complex64)))
+    basis.save(
+        tmp_path / "fixed_basis.npy", dataclasses.replace(octave, rotation=np.zeros(octave.H.shape, np.complex64))
+    )
     soundfile.write(tmp_path / "song.wav", played(templates, [60, 57, 64, 57]), notes.EVENT_SR)
     command = [str(tmp_path / "song.wav"), "3", str(tmp_path / "fixed_basis.npy"), "-o", str(tmp_path / "out")]
     line = "A3: played, but no key of the basis (make_init_H.py --keys A0 C8 gives it all keys)"

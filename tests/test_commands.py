@@ -17,7 +17,7 @@ import make_init_H
 import NMF
 import utils
 from piano import adapt, cli, figures
-from piano.basis import Basis
+from piano.basis import Basis, load
 
 pytestmark = pytest.mark.same_everywhere("compares names and words; what is computed, other files test")
 
@@ -250,6 +250,26 @@ def test_an_adapted_basis_is_written_and_used(files, capsys, script):
         for h, name in ((H, "fixed"), (adapted, "adapted"))
     ]
     assert errors[1] < 0.9 * errors[0]
+
+
+def test_an_adapted_basis_is_a_basis_like_any_other(files, rng, capsys):
+    write_rotation(rng)
+    NMF.main(["spec.npy", "20", "fixed_basis.npy", "--adapt", "auto", "-o", "learnt"])
+    NMF.main(["spec.npy", "20", "learnt/basis_calc.npy", "-o", "again"])
+    for name in ("basis_calc.npy", "activation_calc.npy", "cost.npy"):
+        assert (files / "learnt" / name).read_bytes() == (files / "again" / name).read_bytes(), name
+    CNMF.main(["spec.npy", "5", "fixed_basis.npy", "--stems", "-o", "one"])
+    assert "basis_calc.npy is a BASIS for other recordings of it" in capsys.readouterr().err
+    CNMF.main(["spec.npy", "5", "one/basis_calc.npy", "--stems", "-o", "two"])
+    first, second = (load(files / name / "basis_calc.npy", with_rotation=True) for name in ("one", "two"))
+    assert (first.columns, first.stft) == (second.columns, second.stft)
+    assert [entry["file"] for entry in record(files / "two")["inputs"]][1:] == [
+        "basis_calc.npy",
+        "basis_calc.json",
+        "basis_calc_rotation.npy",
+    ]
+    CNMF.main(["spec.npy", "5", "fixed_basis.npy", "--stems", "--adapt", "none", "-o", "one"])
+    assert not (files / "one" / "basis_calc.json").exists()
 
 
 def test_cnmf_without_phases(files):
