@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pickle
+import re
 import shutil
 import signal
 import socket
@@ -144,22 +145,15 @@ def told(done):
 
 RUNS = {
     "frobenius": ("NMF.py", "spec.npy", "30", "basis.npy", "--tol", "0.01"),
-    "kullback-leibler": ("NMF.py", "spec.npy", "10", "basis.npy", "--loss", "kullback-leibler"),
-    "itakura-saito": ("NMF.py", "spec.npy", "10", "basis.npy", "--loss", "itakura-saito", "--seed", "5"),
+    "a divergence": ("NMF.py", "/proc/self/cwd/spec.npy", "10", "basis.npy", "--loss", "itakura-saito", "--seed", "5"),
     "mixture phase": ("CNMF.py", "spec.npy", "20", "basis.npy", "-thr", "0.01", "--no-phase"),
-    "mixture phase, stems": (
-        *("CNMF.py", "spec.npy", "5", "few.npy", "--stems", "--sr", "22050"),
-        *("--phase-init", "mixture", "--adapt", "none", "--phase"),
-    ),
-    "random phases": ("CNMF.py", "short.npy", "3", "basis.npy", "--phase-init", "random"),
     "random phases, stems": (
         *("CNMF.py", "short.npy", "3", "few.npy", "--stems", "--sr", "22050"),
-        *("--phase-init", "random", "--adapt", "none"),
+        *("--phase-init", "random", "--adapt", "none", "--phase"),
     ),
     "sinusoidal phases of an adapted basis": ("CNMF.py", "spec.npy", "3", "few.npy", "--stems", "--sr", "22050"),
     "a sound and its notes": ("NMF.py", "sound.flac", "5", "fixed_basis.npy", "--stems"),
-    "a file that the workers do not see": ("NMF.py", "/proc/self/cwd/spec.npy", "5", "basis.npy"),
-}
+}  # /proc/self/cwd is a place that the workers do not see
 
 
 @pytest.mark.parametrize("arguments", RUNS.values(), ids=RUNS)
@@ -221,13 +215,11 @@ def test_a_lost_scheduler_ends_the_run(root, files, tmp_path):
         assert not out.exists()
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_run_that_is_stopped_leaves_nothing(root, files, dask, tmp_path, number, status):
+def test_a_run_that_is_stopped_leaves_nothing(root, files, dask, tmp_path):
     with under_way(root, files, tmp_path, dask) as (started, out):
-        started.send_signal(number)
+        started.send_signal(signal.SIGTERM)
         _, said = started.communicate(timeout=60)
-    assert started.returncode == status
-    assert said == ("interrupted; nothing incomplete is left\n" if number == signal.SIGINT else "")
+    assert (started.returncode, said) == (143, "")
     assert not out.exists()
 
 
@@ -239,18 +231,15 @@ def test_workers_of_this_machine(root, files, tmp_path):
     assert results(tmp_path / "alone") == results(tmp_path / "spread")
 
 
-@pytest.mark.parametrize(("version", "found"), [("0.0.1", "numba 0.0.1"), (None, "no numba")])
-def test_a_worker_with_other_packages_is_named(root, files, dask, tmp_path, version, found):
-    metadata = tmp_path / "numba-0.0.1.dist-info"
-    metadata.mkdir()
-    lines = [f"Metadata-Version: 2.1\nName: numba\nVersion: {version}\n"] if version else []
-    (metadata / "METADATA").write_text("".join(lines))
+def test_a_worker_with_other_packages_is_named(root, files, dask, tmp_path):
+    (tmp_path / "numba-0.0.1.dist-info").mkdir()
+    (tmp_path / "numba-0.0.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: numba\nVersion: 0.0.1\n")
     with worker(dask, tmp_path / "other", "--no-nanny", "--name", "other", PYTHONPATH=str(tmp_path)):
         wait_for_workers(dask, 3)
         done = run(root, files, "NMF.py", "spec.npy", "5", "basis.npy", "-o", tmp_path / "out", "--dask", dask)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     expected = cluster.environment()["numba"]
-    assert f"NMF.py: error: --dask: got {found} on worker tcp://127.0.0.1:" in done.stderr
+    assert "NMF.py: error: --dask: got numba 0.0.1 on worker tcp://127.0.0.1:" in done.stderr
     assert done.stderr.endswith(f", expected {expected}, as on this machine\n")
     assert not (tmp_path / "out").exists()
 
@@ -263,13 +252,6 @@ def test_without_dask_it_is_said_what_to_install(root, files, tmp_path):
     assert "pip install -r requirements/dask.txt" in done.stderr
     assert not (tmp_path / "out").exists()
     assert run(root, files, *arguments, PYTHONPATH=str(tmp_path)).returncode == 0
-
-
-def test_a_scheduler_that_is_not_there_is_named(root, files, tmp_path):
-    arguments = ("NMF.py", "spec.npy", "5", "basis.npy", "-o", tmp_path / "out", "--dask", "tcp://127.0.0.1:1")
-    done = run(root, files, *arguments)
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "got no scheduler at tcp://127.0.0.1:1" in done.stderr
 
 
 def test_few_blocks_are_under_way_at_once(dask):
@@ -322,6 +304,7 @@ def test_frames_are_sent_by_name_where_they_lie_in_a_file(files):
 @pytest.mark.parametrize(
     ("scheme", "said", "reason"),
     [
+        ("tcp", None, "Connection refused|no answer|Timed out"),  # nobody listens
         ("tcp", b"", "no answer in 10 s"),
         ("tcp", b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there is no Dask scheduler"),
         ("tls", b"", "TLS expects"),
@@ -336,11 +319,14 @@ def test_what_is_no_scheduler_is_named(root, files, tmp_path, scheme, said, reas
                 pass
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=answer, daemon=True).start()
         address = f"{scheme}://127.0.0.1:{server.getsockname()[1]}"
+        if said is None:
+            server.close()
+        else:
+            threading.Thread(target=answer, daemon=True).start()
         done = run(root, files, "NMF.py", "spec.npy", "5", "basis.npy", "-o", tmp_path / "out", "--dask", address)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert f"got no scheduler at {address} ({reason}" in done.stderr
+    assert re.search(rf"got no scheduler at {address} \(.*({reason})", done.stderr)
     assert not (tmp_path / "out").exists()
 
 

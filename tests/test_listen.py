@@ -1140,7 +1140,7 @@ def test_a_corrected_list_comes_back_by_the_command_that_the_page_shows(opened, 
     monkeypatch.chdir(tmp_path)
     for path in (*learnt.glob("fixed_basis*.npy"), learnt / "fixed_basis.json"):
         shutil.copy(path, tmp_path)
-    y, sr = soundfile.read(root / "examples" / "chorale" / "matched" / "mixture.flac", frames=5 * SR)
+    y, sr = soundfile.read(root / "examples" / "chorale" / "matched" / "mixture.flac", frames=8 * SR)
     soundfile.write("chorale.flac", y, sr)
     NMF.main(["chorale.flac", "5", "fixed_basis.npy", "--listen", "--quiet", "-o", "first"])
     listed = notes.read_score("first/notes.csv")

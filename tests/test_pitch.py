@@ -62,7 +62,7 @@ def knock(rng, sr=SR, seconds=1.0, last=0.02):
 
 
 NAMES = {  # a piano's keys, and names that carry none or more than one
-    None: "048 pf10 pf60 pf_10 take_1 1000_soft 200_soft MAPS_ISOL_NO_M_S0_M21_AkPnBcht piano H4 mp3 loud2 C42 C4v ABC4",
+    None: "048 pf10 pf60 pf_10 take_1 1000_soft MAPS_ISOL_NO_M_S0_M21_AkPnBcht piano H4 mp3 loud2 C42 C4v ABC4",
     0: "C-1",
     21: "A0 A0v1",
     27: "D#1v4",
