@@ -166,19 +166,21 @@ def component_notes(Y, basis, part, wanted):
     return blocks.in_threads(of_note, [l for note, l in basis.notes.items() if note in wanted])
 
 
-def quiet_before(y, onset, n_fft, sr):
-    """Silence a stem in the half window before a strike, where its key was silent before that; in place.
+def quiet_before(stems, i, onset, n_fft, sr):
+    """Silence stem i in the half window before a strike, where its key was silent before that; in place.
 
     No mask can part what one window sees of a note that begins in its middle, so a stem would sound before it is
-    struck. The strike is where the energy of the second difference, in which hammers stand out, grows most.
+    struck. The strike is where the energy of the second difference, in which hammers stand out, grows most. What is
+    taken from the stem is shared out to the others, by how much they are like it there.
 
     Parameters
     ----------
-    y : np.ndarray [shape=(n,), float]
-        A stem, or what lies within ``n_fft`` and .1 s of the onset.
-    onset, n_fft, sr : int
-        Sample of the listed onset; length of the transform; sampling rate in Hz.
+    stems : np.ndarray [shape=(notes, n), float]
+        Or what of them lies within ``n_fft`` and .1 s of the onset.
+    i, onset, n_fft, sr : int
+        Row; sample of the listed onset; length of the transform; sampling rate in Hz.
     """
+    y = stems[i]
     attack, reach = round(ATTACK_S * sr), n_fft // 2
     start = max(0, onset - round(EARLY_S * sr) - attack)
     part = y[start : onset + round(LATE_S * sr) + attack]
@@ -198,7 +200,12 @@ def quiet_before(y, onset, n_fft, sr):
     gain = np.append(np.zeros(max(0, struck - quiet - len(rise))), rise)[-(struck - quiet) or len(y) :]
     if quiet:  # what sounded before dies away
         gain[: len(rise)] = np.maximum(gain[: len(rise)], 1 - rise[: len(gain)])
-    y[quiet:struck] *= gain.astype(y.dtype)
+    taken = y[quiet:struck] * (1 - gain).astype(y.dtype)
+    y[quiet:struck] -= taken
+    alike = np.abs(stems[:, quiet:struck] @ taken)
+    alike[i] = 0
+    if alike.any():
+        stems[:, quiet:struck] += np.outer(alike / alike.sum(), taken)
 
 
 def fresh_onsets(listed, sr):
@@ -212,28 +219,30 @@ def fresh_onsets(listed, sr):
 
 
 class Strikes:
-    """Passes a stem on block by block, :func:`quiet_before` each of its onsets.
+    """Passes stems on block by block, :func:`quiet_before` each strike.
 
     Parameters
     ----------
-    onsets : list of int
-        In samples, in order.
+    onsets : list of list of int
+        Of each stem, in samples.
     n_fft, sr : int
         See :func:`quiet_before`.
     """
 
     def __init__(self, onsets, n_fft, sr):
-        self.onsets, self.n_fft, self.sr = deque(onsets), n_fft, sr
-        self.held, self.first = np.zeros(0, np.float32), 0  # what a strike may still change, from which sample on
+        self.onsets = deque(sorted((onset, i) for i, of_stem in enumerate(onsets) for onset in of_stem))
+        self.held = np.zeros((len(onsets), 0), np.float32)  # what a strike may still change
+        self.n_fft, self.sr, self.first = n_fft, sr, 0  # sample that is held
 
     def add(self, samples, last=False):
-        """The next samples that no strike will change, from the next ones [shape=(n,), float32]."""
-        y, reach = np.concatenate([self.held, samples]), self.n_fft + self.sr // 10
-        while self.onsets and (last or self.onsets[0] + reach <= self.first + len(y)):
-            quiet_before(y, self.onsets.popleft() - self.first, self.n_fft, self.sr)
-        n = len(y) if last else max(0, len(y) - 2 * reach)
-        self.held, self.first = y[n:].copy(), self.first + n
-        return y[:n]
+        """The next samples that no strike will change, from the next ones; both [shape=(notes, n), float32]."""
+        stems, reach = np.concatenate([self.held, samples], axis=1), self.n_fft + self.sr // 10
+        while self.onsets and (last or self.onsets[0][0] + reach <= self.first + stems.shape[1]):
+            onset, i = self.onsets.popleft()
+            quiet_before(stems, i, onset - self.first, self.n_fft, self.sr)
+        n = stems.shape[1] if last else max(0, stems.shape[1] - 2 * reach)
+        self.held, self.first = stems[:, n:].copy(), self.first + n
+        return stems[:, :n]
 
 
 class StemWriter:
@@ -277,7 +286,7 @@ class StemWriter:
         size = {"n_fft": recording.n_fft, "hop": recording.hop}
         self.inverse = {note: InverseSTFT(recording.Y.shape[1], n_samples, **size) for note in notes}
         struck = fresh_onsets(listed, recording.sr)
-        self.strikes = {note: Strikes(struck.get(note, ()), recording.n_fft, recording.sr) for note in notes}
+        self.strikes = Strikes([struck.get(note, ()) for note in notes], recording.n_fft, recording.sr)
 
     def __enter__(self):
         import soxr
@@ -306,23 +315,26 @@ class StemWriter:
 
     def _write(self, samples_of, last=False):
         """Write the next samples of all stems, and their sum."""
+        if not self.names:
+            return
+        stems = self.strikes.add(
+            np.stack(blocks.in_threads(samples_of, self.names)).astype(np.float32, copy=False), last
+        )
 
-        def of_note(note):
-            samples = self.strikes[note].add(samples_of(note).astype(np.float32, copy=False), last)
+        def of_note(job):
+            note, samples = job
             if self.resamplers:
                 samples = self.resamplers[note].resample_chunk(samples, last)
             written = self._put(self.files[note], samples[: len(self.recording.y) - self.n_written])
             self._keep_peaks(self.peaks[note], np.abs(written))
             return written
 
-        notes, total = list(self.names), 0.0
+        total, jobs = 0.0, list(zip(self.names, stems, strict=True))
         with _disk_errors():
-            for first in range(0, len(notes), AT_ONCE):
-                written = blocks.in_threads(of_note, notes[first : first + AT_ONCE])
-                total = sum(written, np.asarray(total, np.float64))  # in order: the same on any number of cores
-            total = np.atleast_1d(total)[: len(written[0]) if notes else 0]
-            self.total.write(total.tobytes())
-            self.n_written += len(total)
+            for first in range(0, len(jobs), AT_ONCE):
+                total = sum(blocks.in_threads(of_note, jobs[first : first + AT_ONCE]), total)  # in order, on any cores
+            self.total.write(total.astype(np.float64).tobytes())
+        self.n_written += len(total)
 
     def _keep_peaks(self, kept, magnitudes):
         if len(magnitudes):
