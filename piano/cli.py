@@ -23,7 +23,7 @@ from utils import InputError
 
 log = logging.getLogger(__name__)
 N_ITER = 200  # iterations, where the user names none
-STEMS = "listed", "all"
+STEM_CHOICES = "listed", "all"
 STEM_BYTES = {"flac": 0.5, "wav": 4}  # of a sample of a stem; of FLAC, .3 were measured on piano
 PAGE_BYTES = 8  # of a sample of the recording; 5 to 7 measured
 LARGEST = 2**31 - 1  # of whole numbers; numpy refuses far larger ones with a traceback
@@ -31,7 +31,7 @@ MOST_ITERATIONS = 10**6  # that a curve of costs has room for, in every part of 
 READING, LISTING, ADAPTING = "Reading the recording", "Finding the notes", "Adapting to the piano"
 PHASES, APART, WRITING = "Following the notes", "Taking it apart", "Writing the results"
 BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
-DELAY_S, TICK_S = 2, 0.2  # a bar's first picture, and from one to the next
+BAR_AFTER_S, TICK_S = 2, 0.2  # a bar's first picture, and from one to the next
 STOPS = {
     "number of iterations": "as many as were asked for",
     "threshold": "until the error was below -thr",
@@ -124,7 +124,7 @@ def _inputs(word, basis):
 
 def _with_its_default(word, following):
     """``--stems`` with the value it has when none follows; argparse would take a recording after it for one."""
-    return "--stems=listed" if word == "--stems" and following not in STEMS else word
+    return "--stems=listed" if word == "--stems" and following not in STEM_CHOICES else word
 
 
 def add_output(parser):
@@ -222,7 +222,7 @@ def add_results(write, listen):
         "--stems",
         nargs="?",
         const="listed",
-        choices=STEMS,
+        choices=STEM_CHOICES,
         help="write the sound of each pitch, stems/060_C4.flac and so on, and what is left, residual.flac: of those "
         "that are listed in notes.csv (the default), or of all that are loud enough, see --top-db",
     )
@@ -479,7 +479,7 @@ def stages(path, basis, args):
     """Context of one progress bar on stderr for all stages of a run on ``path``.
 
     Yields ``stage(name)``, which begins the next one and gives its ``update(n, total)``. The bar is there after
-    ``DELAY_S`` and gone at the end. It draws nothing if stderr is no terminal, or with ``--quiet``.
+    ``BAR_AFTER_S`` and gone at the end. It draws nothing if stderr is no terminal, or with ``--quiet``.
     """
     if args.quiet or not sys.stderr.isatty():
         yield lambda name: lambda n, total: None
@@ -491,7 +491,7 @@ def stages(path, basis, args):
     names[-2:-2] = [ADAPTING] if args.adapt not in (None, "none") else []
     names[-2:-2] = [PHASES] if getattr(args, "phase_init", None) == "sinusoidal" else []
     bar = tqdm(
-        total=len(names), delay=DELAY_S, mininterval=0, miniters=0, leave=False, dynamic_ncols=True, bar_format=BAR
+        total=len(names), delay=BAR_AFTER_S, mininterval=0, miniters=0, leave=False, dynamic_ncols=True, bar_format=BAR
     )
     ended = threading.Event()
 

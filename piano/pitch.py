@@ -97,11 +97,6 @@ def stretch(midi):
     return 0.4 * np.exp((midi - 108) / 7) - 0.15 * np.exp((21 - midi) / 7)
 
 
-def nearest_midi(f0, c3=C3_HZ):
-    """MIDI number of the key of a piano, in its stretched tuning, whose first partial is nearest to ``f0`` Hz."""
-    return nearest_key(semitones(f0, c3))
-
-
 def nearest_key(pitch):
     """MIDI number of the key of a piano that ``pitch``, in semitones of equal temperament, is nearest to."""
     keys = np.array(PIANO)

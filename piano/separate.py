@@ -25,9 +25,9 @@ STEPS = 2**23  # of a sample between 0 and 1 in 24 bit, which stems in FLAC have
 PEAK_SAMPLES = 256  # of a stem, of which the largest is kept, 12 ms: as near as a clip's end need be
 AT_ONCE = 8  # stems that are held as sound at a time
 # Where a key is struck, see quiet_before; chosen among 40 settings on nine pieces played on four pianos.
-EARLY_S, LATE_S = 0.01, 0.035  # between the strike and the listed onset, at most
+SOONEST_S, LATEST_S = 0.01, 0.035  # before the listed onset, and after it, that a key may be struck
 RINGS_S = 0.1  # after a listed offset, in which a key still sounds
-ATTACK_S, FADE_S = 0.01, 0.003  # that tell a strike, before it and after; from silence to the strike
+HAMMER_S, FADE_S = 0.01, 0.003  # before a strike and after it, that tell it; of the rise to it
 WAS_SILENT_DB = 20.0  # below what it is struck to: a key that was softer was silent
 
 
@@ -181,11 +181,11 @@ def quiet_before(stems, i, onset, n_fft, sr):
         Row; sample of the listed onset; length of the transform; sampling rate in Hz.
     """
     y = stems[i]
-    attack, reach = round(ATTACK_S * sr), n_fft // 2
-    start = max(0, onset - round(EARLY_S * sr) - attack)
-    part = y[start : onset + round(LATE_S * sr) + attack]
+    attack, reach = round(HAMMER_S * sr), n_fft // 2
+    start = max(0, onset - round(SOONEST_S * sr) - attack)
+    part = y[start : onset + round(LATEST_S * sr) + attack]
     energy = np.cumsum(np.diff(part, 2, prepend=(*part[:1], *part[:1])).astype(np.float64) ** 2)
-    m = np.arange(max(0, onset - round(EARLY_S * sr)) - start, len(part) - attack)
+    m = np.arange(max(0, onset - round(SOONEST_S * sr)) - start, len(part) - attack)
     if not len(m) or energy[-1] == 0:
         return
     energy = np.append(0, energy) + 1e-9 * energy[-1] * np.arange(len(part) + 1)  # silence is not divided by

@@ -96,11 +96,11 @@ def test_names_and_numbers_of_notes_are_each_others_inverse():
 
 def test_the_nearest_note_is_less_than_half_a_semitone_away():
     for f0, c3, midi in ((440, 130.81, 69), (451, 130.81, 69), (454, 130.81, 70), (27.5, 130.81, 21), (454, 135, 69)):
-        assert pitch.nearest_midi(f0, c3) == midi
-    assert [pitch.nearest_midi(f) for f in frequency(KEYS)] == KEYS
+        assert pitch.nearest_key(pitch.semitones(f0, c3)) == midi
+    assert [pitch.nearest_key(pitch.semitones(f)) for f in frequency(KEYS)] == KEYS
     real = {96: 21, 99: 31, 102: 40, 105: 54, 107: 57, 108: 99, 21: -40, 24: -30}  # cents, of grands and uprights
     for midi, away in real.items():
-        assert pitch.nearest_midi(frequency(midi) * 2 ** (away / 1200)) == midi
+        assert pitch.nearest_key(pitch.semitones(frequency(midi) * 2 ** (away / 1200))) == midi
 
 
 # --- The fundamental of one note --------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_fundamentals_that_are_missing_are_known_by_their_partials(lowest):
 def test_a_third_of_a_second_is_enough():
     for midi in KEYS[::3]:
         f0 = pitch.measure_f0(string(frequency(midi), rigaud(midi), seconds=0.3), SR)
-        assert pitch.nearest_midi(f0, frequency(48)) == midi
+        assert pitch.nearest_key(pitch.semitones(f0, frequency(48))) == midi
 
 
 def test_top_notes_are_heard_through_a_knock_that_is_louder(rng):

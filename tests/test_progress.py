@@ -13,7 +13,7 @@ import soundfile
 pytestmark = pytest.mark.same_everywhere("what a terminal shows")
 
 SHOWN_AT_ONCE = (
-    "from piano import cli; import {0}; cli.DELAY_S = cli.TICK_S = 0.001; raise SystemExit(cli.run({0}.main))"
+    "from piano import cli; import {0}; cli.BAR_AFTER_S = cli.TICK_S = 0.001; raise SystemExit(cli.run({0}.main))"
 )
 
 
