@@ -1,6 +1,5 @@
 """What the benchmarks of separation and of speed measure, on signals and numbers whose figures are known."""
 
-import itertools
 import json
 import subprocess
 import sys
@@ -28,15 +27,11 @@ def stems(rng):
     return {note: (s + 1e-3 * rng.standard_normal(len(n))).astype(np.float32) for note, s in sounds.items()}
 
 
-def test_sdr_is_that_of_the_definition(separation, rng):
-    s = rng.standard_normal(1000)
+def test_sdr_is_that_of_the_definition_and_bss_eval_forgives_a_gain_and_finds_interference(separation, rng):
+    s, other = rng.standard_normal((2, 8000))
     assert separation.sdr(s, 0.9 * s) == pytest.approx(20)
     assert separation.sdr(s, 0 * s) == pytest.approx(0)
-
-
-def test_bss_eval_forgives_a_gain_and_finds_interference(separation, rng):
     pytest.importorskip("fast_bss_eval")
-    s, other = rng.standard_normal((2, 8000))
     other *= np.sqrt(np.sum(s**2) / np.sum(other**2))
     sdr, sir, sar = separation.bss_eval(s, 0.5 * s + 0.05 * other, s + other)
     assert [sdr, sir] == pytest.approx([20, 20], abs=0.7)  # 512 taps find a little of s in any other 8000 samples
@@ -165,12 +160,14 @@ def test_every_part_can_be_left_out(separation, case, monkeypatch):
     assert phase.coherent_part(*np.ones((3, 8))).sum() == 0  # all is as before
 
 
-def test_what_is_left_out_must_be_there_and_be_called(separation):
+def test_what_is_left_out_must_be_there_and_be_called(separation, stages):
     with pytest.raises(AttributeError, match="no_such_part"), separation.replaced({(phase, "no_such_part"): 1}):
         pass
     unused = separation.replaced({(phase, "coherent_part"): separation.without_chance})
     with pytest.raises(RuntimeError, match="coherent_part: got no call"), unused:
         pass
+    with pytest.raises(AttributeError, match="no_such_function"):
+        stages.replace("piano.notes.no_such_function", lambda function: function)
 
 
 def test_the_table_of_what_is_left_out_has_the_largest_changes(separation, case):
@@ -213,25 +210,6 @@ def stages(benchmark):
     return benchmark("stages")
 
 
-def test_stages_add_up_to_the_whole(stages):
-    ticks = itertools.count(1)
-    clock = stages.Clock(0, "imports", now=lambda: next(ticks))  # every look at the clock is a second later
-    nmf = clock.timed(lambda: None, "NMF")
-
-    def steps():
-        for _ in range(2):
-            nmf()
-            yield
-
-    for _ in clock.timed(steps, "phases")():
-        pass
-    clock.tick()
-    assert sum(clock.seconds.values()) == clock.since == next(ticks) - 1
-    assert clock.seconds["NMF"] == 2  # once a call
-    assert clock.seconds["phases"] == 1 + 2 + 2 + 1  # its call, before and after NMF in each step, and its end
-    assert clock.running == ["imports"]
-
-
 def test_a_command_is_timed_by_stage(stages, root, learnt, tmp_path):
     np.save(tmp_path / "spec.npy", np.ones((1025, 8), np.complex64))
     script = [sys.executable, root / "benchmarks" / "stages.py", str(time.monotonic()), tmp_path / "stages.json"]
@@ -246,22 +224,12 @@ def test_a_command_is_timed_by_stage(stages, root, learnt, tmp_path):
     assert seconds["adaptation"] < seconds["NMF"]  # it is asked, and has nothing to do
 
 
-def test_a_function_that_is_not_there_cannot_be_timed(stages):
-    with pytest.raises(AttributeError, match="no_such_function"):
-        stages.replace("piano.notes.no_such_function", lambda function: function)
-
-
 def test_more_cores_share_what_two_cores_share(speed):
     one, two = np.array([3.0, 4.0, 1.0, 2.0]), np.array([3.0, 2.0, 0.75, 2.5])  # the last is slower on two
     serial, shared = speed.serial_and_shared(one, two)
     assert serial.tolist() == [3, 0, 0.5, 2]
     assert shared.tolist() == [0, 4, 0.5, 0]
     assert speed.on_cores(one, two, 4).tolist() == [3, 1, 0.625, 2]
-
-
-def test_the_run_with_the_median_time_is_shown(speed):
-    runs = [{"row": ({"NMF": t, "rest": 1.0}, 0.0)} for t in (5.0, 2.0, 3.0)]
-    assert speed.median_run(runs, "row") == ({"NMF": 3.0, "rest": 1.0}, 0.0)
 
 
 def test_the_cost_is_that_of_the_definition(speed):

@@ -61,33 +61,25 @@ CONTENTS = {
 
 
 @pytest.mark.parametrize(("content", "name"), CONTENTS.items(), ids=CONTENTS.values())
-@pytest.mark.parametrize("suffix", ["wav", "npy"])
-def test_what_is_no_sound_is_called_what_it_is(folder, capsys, content, name, suffix):
-    (folder / f"x.{suffix}").write_bytes(content)
-    (folder / "basis2.npy").write_bytes(content)
+def test_what_is_no_sound_is_called_what_it_is(folder, capsys, content, name):
+    for path in ("x.wav", "x.npy", "basis2.npy"):
+        (folder / path).write_bytes(content)
     for arguments, expected in (
-        ([f"x.{suffix}", "3", "basis.npy"], f"x.{suffix}: got {name}, expected a spectrogram (.npy) or a sound"),
+        (["x.wav", "3", "basis.npy"], f"x.wav: got {name}, expected a spectrogram (.npy) or a sound"),
+        (["x.npy", "3", "basis.npy"], f"x.npy: got {name}, expected a spectrogram (.npy) or a sound"),
         (["tone.wav", "3", "basis2.npy"], f"basis2.npy: got {name}, expected a basis, .npy"),
+        (["tone.wav", "3", "tone.wav"], "tone.wav: got a sound, expected a basis, .npy"),
+        (["basis.npy", "3", "basis.npy"], "basis.npy: got a basis, expected a spectrogram (.npy) or a sound"),
     ):
         with pytest.raises(SystemExit) as end:
             NMF.main([*arguments, "-o", "out"])
         assert end.value.code == 2
         assert capsys.readouterr().err == f"NMF.py: error: {expected}\n"
     with pytest.raises(InputError, match=f"got {name}, expected a sound file"):
-        recording.load(folder / f"x.{suffix}", SR)
+        recording.load(folder / "x.wav", SR)
 
 
-def test_a_sound_as_basis_and_a_basis_as_sound_are_told(folder, capsys):
-    for arguments, expected in (
-        (["tone.wav", "3", "tone.wav"], "tone.wav: got a sound, expected a basis, .npy"),
-        (["basis.npy", "3", "basis.npy"], "basis.npy: got a basis, expected a spectrogram (.npy) or a sound"),
-    ):
-        with pytest.raises(SystemExit):
-            NMF.main(arguments)
-        assert capsys.readouterr().err == f"NMF.py: error: {expected}\n"
-
-
-@pytest.mark.parametrize("name", ["tone", "tone.npy", "tone.bin", "tone.txt", "tone."])
+@pytest.mark.parametrize("name", ["tone", "tone.npy"])
 def test_a_sound_is_read_whatever_its_name(folder, name):
     (folder / "tone.wav").rename(name)
     NMF.main([name, "3", "basis.npy", "-o", "out", "--quiet"])
@@ -101,10 +93,10 @@ def test_a_spectrogram_is_read_whatever_its_name(folder, rng):
     assert np.load("out/activation_calc.npy").shape == (2, 6)
 
 
-@pytest.mark.parametrize("suffix", ["aiff", "au", "caf", "flac", "mp3", "ogg", "rf64", "w64", "wav", "nist"])
-def test_what_soundfile_writes_is_a_sound(tmp_path, suffix):
-    soundfile.write(tmp_path / f"x.{suffix}", tone(), SR, format=suffix)
-    assert files.kind(tmp_path / f"x.{suffix}") == files.SOUND
+def test_what_soundfile_writes_is_a_sound(tmp_path):
+    for form in ("aiff", "au", "caf", "flac", "mp3", "ogg", "rf64", "w64", "wav", "nist"):
+        soundfile.write(tmp_path / "x", tone(), SR, format=form)
+        assert files.kind(tmp_path / "x") == files.SOUND, form
 
 
 # --- ffmpeg ---
@@ -134,9 +126,8 @@ def test_nothing_is_lost_on_the_way_from_ffmpeg(folder, rng):
 @needs_ffmpeg
 def test_an_m4a_is_taken_apart_at_its_own_rate(folder):
     soundfile.write("tone.wav", tone(sr=48000), 48000)
-    NMF.main(
-        [converted("x.m4a"), "3", "basis.npy", "--stems", "--native-sr", "--format", "wav", "-o", "out", "--quiet"]
-    )
+    options = ["--stems", "--native-sr", "--format", "wav", "-o", "out", "--quiet"]
+    NMF.main([converted("x.m4a"), "3", "basis.npy", *options])
     assert soundfile.info("out/stems/residual.wav").samplerate == 48000
     assert not list(folder.rglob("decoded*"))
 
@@ -172,10 +163,10 @@ def test_without_ffmpeg_the_line_names_the_command_that_converts(folder, root):
 
 @needs_ffmpeg
 def test_ctrl_c_ends_ffmpeg_too(folder, root):
-    """An hour takes it some seconds."""
-    source = ["-f", "lavfi", "-i", "sine=sample_rate=8000:duration=36000", "-c:a", "aac", "-b:a", "16k", "x.m4a"]
-    subprocess.run([FFMPEG, "-v", "error", *source], check=True)
-    process = subprocess.Popen([sys.executable, root / "NMF.py", "x.m4a", "3", "basis.npy", "-o", "out"], stderr=-1)
+    soundfile.write("tone.wav", tone(60, sr=8000), 8000)
+    minute = (folder / converted("x.aac", "-b:a", "16k")).read_bytes()
+    (folder / "x.aac").write_bytes(1200 * minute)  # which takes ffmpeg some seconds
+    process = subprocess.Popen([sys.executable, root / "NMF.py", "x.aac", "3", "basis.npy", "-o", "out"], stderr=-1)
     while not (at_work := list(folder.glob("out/.part-*/decoded.wav"))) and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
@@ -200,7 +191,7 @@ def damaged_mp3(path, rng):
     path.write_bytes(content)
 
 
-def test_a_damaged_mp3_gives_one_remark(folder, rng, capfd):
+def test_a_damaged_mp3_gives_one_remark_and_a_whole_one_none(folder, rng, capfd):
     damaged_mp3(folder / "x.mp3", rng)
     soundfile.read("x.mp3")
     assert "libmpg123" in capfd.readouterr().err  # what is to be kept away is there
@@ -209,9 +200,6 @@ def test_a_damaged_mp3_gives_one_remark(folder, rng, capfd):
     assert capfd.readouterr().err == "x.mp3: damaged at some places; what can be read is used\n"
     os.write(2, b"still here")
     assert capfd.readouterr().err == "still here"
-
-
-def test_a_whole_mp3_gives_none(folder, capfd):
     soundfile.write("x.mp3", tone(8), SR, format="MP3")
     recording.load("x.mp3", SR)
     assert capfd.readouterr() == ("", "")
