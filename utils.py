@@ -664,11 +664,12 @@ def complex_nmf_blocks(
         size = block or max(blocks.available_cores(), PHASE_BLOCK_BYTES // (H.size * Y.dtype.itemsize))
         start = Start(size, _itself, _itself, functools.partial(_moving_sweeps, seed=seed))
     slices, passes = list(blocks.frame_slices(Y.shape[1], start.n_frames)), 1 if thr is None and tol is None else 2
-    work = functools.partial(_swept, sweeps=start.sweeps, H=H, G=gram(H), weight=weight, p=p)
+    sweeps = functools.partial(start.sweeps, H=H, G=gram(H), weight=weight, p=p)
 
     def run(n_iter, begin, jobs, keep):
         error, cost = np.zeros((2, n_iter))
-        results = blocks.each(functools.partial(work, n_iter=n_iter, begin=begin, keep=keep), jobs, map)
+        work = functools.partial(_swept, begin=begin, sweeps=functools.partial(sweeps, n_iter=n_iter), keep=keep)
+        results = blocks.each(work, jobs, map)
         for frames, (begun, swept) in zip(slices, results, strict=True):
             error = blocks.add_frames(error, swept.error * Y.unit**2)
             cost = blocks.add_frames(cost, (swept.error + 2 * weight * swept.penalty) * Y.unit**2)
@@ -697,11 +698,11 @@ def _itself(job):
     return job
 
 
-def _swept(job, *, begin, sweeps, H, G, n_iter, weight, p, keep):
+def _swept(job, *, begin, sweeps, keep):
     """Sweeps of one block, wherever ``map`` has them done: what they began with, and :class:`Swept`, as far as kept."""
     frames, told = job
     begun = begin(told)
-    swept = sweeps(frames.read(), begun, H, G, n_iter, weight, p)
+    swept = sweeps(frames.read(), begun)
     if keep == "start":
         return begun, swept._replace(U=None, P=None, F=None)
     return None, swept if keep == "phase" else swept._replace(P=None)
