@@ -16,6 +16,7 @@ import make_init_H
 import NMF
 from piano import recording, results
 
+no_numbers = pytest.mark.same_everywhere("compares names and digests")
 K, L, M = 513, 20, 600  # enough for BLAS to share out
 
 
@@ -45,7 +46,6 @@ def contents(folder):
     [
         ["make_init_H.py", "notes", "--states", "2"],
         ["NMF.py", "spec.npy", "4", "basis.npy", "--notes", "--sr", "22050", "--stems"],
-        ["NMF.py", "spec.npy", "4", "basis.npy", "--loss", "kullback-leibler"],
         ["NMF.py", "spec.npy", "4", "basis.npy", "--loss", "itakura-saito"],
         ["CNMF.py", "spec.npy", "4", "basis.npy", "--notes", "-thr", "1e-9"],
         ["CNMF.py", "spec.npy", "2", "basis.npy", "--phase-init", "random", "--no-phase", "--seed", "3"],
@@ -69,12 +69,13 @@ def test_neither_cores_nor_the_compile_cache_change_a_byte(files, root, tmp_path
             check=True,
         )
         results.append(contents(tmp_path / out))
-        time.sleep(1.1)  # a time that is written into a file would be another one
-    cold, warm = results
-    assert cold == warm
-    assert "run.json" in cold
+        if out == "cold":
+            time.sleep(1.1)  # a time that is written into a file would be another one
+    assert results[0] == results[1]
+    assert "run.json" in results[0]
 
 
+@no_numbers
 @pytest.mark.parametrize("script", [make_init_H, NMF, CNMF])
 def test_version_is_that_of_the_suite(capsys, script):
     with pytest.raises(SystemExit) as end:
@@ -83,6 +84,7 @@ def test_version_is_that_of_the_suite(capsys, script):
     assert capsys.readouterr().out == f"{script.__name__}.py {results.VERSION}\n"
 
 
+@no_numbers
 def test_the_record_traces_a_result_to_its_inputs(files, tmp_path, monkeypatch):
     monkeypatch.chdir(files)
     arguments = [str(files / "spec.npy"), "9", "basis.npy", "--tol", "0.5", "--sr", "8000", "--seed", "5"]
@@ -102,6 +104,7 @@ def test_the_record_traces_a_result_to_its_inputs(files, tmp_path, monkeypatch):
     assert sorted([*got["outputs"], "run.json"]) == sorted(path.name for path in tmp_path.iterdir())
 
 
+@no_numbers
 def test_the_record_of_a_basis_tells_how_well_each_note_fits(files, tmp_path):
     make_init_H.main([str(files / "notes"), "-o", str(tmp_path)])
     got = json.loads((tmp_path / "run.json").read_text())
@@ -113,6 +116,7 @@ def test_the_record_of_a_basis_tells_how_well_each_note_fits(files, tmp_path):
     assert got["command"] == ["make_init_H.py", "notes"]
 
 
+@no_numbers
 def test_the_record_has_the_digest_of_every_file_that_was_read(files, learnt, tmp_path):
     for path in (files / "spec.npy", *learnt.glob("fixed_basis*")):
         (tmp_path / path.name).write_bytes(path.read_bytes())
