@@ -424,7 +424,7 @@ class StemWriter:
         name = Path(file.name).name
         if file.subtype == "FLOAT":
             file.write(finite(samples, name))
-            return samples
+            return samples.astype(np.float64)  # in which they are added up
         steps = np.rint(finite(samples, name) * np.float64(STEPS))
         if n := int((np.abs(samples) > 1).sum()):
             self.clipped[name] = self.clipped.get(name, 0) + n
