@@ -96,16 +96,9 @@ def test_basis_at_another_rate_and_window_length(templates, tmp_path):
     assert (info["sr"], info["n_fft"], info["hop"]) == (16000, 4096, 256)
 
 
-@pytest.mark.parametrize(("n_fft", "hop"), [("2048", 512), ("8192", 2048), ("1022", 255), ("200", 50)])
-def test_frames_are_a_quarter_of_the_window_apart(templates, tmp_path, n_fft, hop):
-    shutil.copyfile(templates[60 - 36], tmp_path / "C4.wav")
-    make_init_H.main([str(tmp_path), "--n-fft", n_fft, "--n-iter", "1", "-o", str(tmp_path), "--quiet"])
-    info = json.loads((tmp_path / "fixed_basis.json").read_text())
-    assert (info["n_fft"], info["hop"]) == (int(n_fft), hop)
-
-
-def test_the_shortest_window_moves_by_a_sample():
-    assert make_init_H.parse_args(cli.parser("", "x.py"), ["notes", "--n-fft", "2"]).hop_length == 1
+@pytest.mark.parametrize(("n_fft", "hop"), [(8192, 2048), (1022, 255), (200, 50), (2, 1)])
+def test_frames_are_a_quarter_of_the_window_apart(n_fft, hop):
+    assert make_init_H.parse_args(cli.parser("", "x.py"), ["notes", "--n-fft", str(n_fft)]).hop_length == hop
 
 
 def test_three_states_of_a_note_stand_side_by_side_from_attack_to_decay(templates, tmp_path):
@@ -169,7 +162,7 @@ def test_one_note_that_follows_another_is_heard(templates, tmp_path):
         learn.check_one_note(tmp_path / "C4.wav", SR)
 
 
-@pytest.mark.parametrize("sr", [8000, SR, 44100])
-def test_single_notes_are_single_notes(templates, sr):
-    for path in templates:
+@pytest.mark.parametrize(("sr", "step"), [(8000, 4), (SR, 1), (44100, 4)])
+def test_single_notes_are_single_notes(templates, sr, step):
+    for path in templates[::step]:
         learn.check_one_note(path, sr)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import soundfile
 
-import utils
 from piano import recording
 from piano.basis import Basis
+
+pytestmark = pytest.mark.same_everywhere("files, and Fourier transforms, which take no BLAS")
 
 SR = 22050
 
@@ -28,7 +29,6 @@ def test_audio_files_are_found_in_order_and_other_files_passed_over(tmp_path):
         ("a.wav", "PCM_U8", 2**-7),
         ("a.wav", "FLOAT", 1e-7),
         ("a.flac", "PCM_24", 2**-23),
-        ("a.aiff", "PCM_16", 2**-15),
         ("a.ogg", "VORBIS", 0.05),
     ],
 )
@@ -45,32 +45,13 @@ def test_channels_are_averaged(tmp_path):
     np.testing.assert_allclose(recording.load(tmp_path / "a.wav", SR), mean, atol=1e-6)
 
 
-@pytest.mark.parametrize("file_sr", [8000, 16000, 44100, 48000, 96000])
+@pytest.mark.parametrize("file_sr", [8000, 44100, 96000])
 def test_other_rates_are_resampled(tmp_path, file_sr):
     soundfile.write(tmp_path / "a.wav", tone(sr=file_sr), file_sr, subtype="DOUBLE")
     y = recording.load(tmp_path / "a.wav", SR)
     assert len(y) == SR
     middle = slice(SR // 10, -SR // 10)  # the filter rings at the ends
     np.testing.assert_allclose(y[middle], tone()[middle], atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "got an empty file"),
-        (b"fLaC and then something else", "cannot be read as audio"),
-        (np.zeros(0), "got no samples"),
-        (np.array([0.0, np.nan, 0.5]), "not finite"),
-        (np.array([0.0, np.inf]), "not finite"),
-    ],
-)
-def test_what_is_no_sound_is_named(tmp_path, content, message):
-    if isinstance(content, bytes):
-        (tmp_path / "a.wav").write_bytes(content)
-    else:
-        soundfile.write(tmp_path / "a.wav", content, SR, subtype="FLOAT")
-    with pytest.raises(utils.InputError, match=f"a.wav: .*{message}.*, expected a sound"):
-        recording.load(tmp_path / "a.wav", SR)
 
 
 def test_the_transform_of_a_tone_peaks_at_its_bin_with_its_amplitude():
@@ -84,18 +65,11 @@ def test_the_transform_of_a_tone_peaks_at_its_bin_with_its_amplitude():
     np.testing.assert_allclose(inside[101], inside[100] / 2, rtol=1e-3)  # Hann
 
 
-def test_the_inverse_returns_the_signal(rng):
-    y = rng.standard_normal(20001).astype(np.float32)
-    for options in ({}, {"n_fft": 512, "hop": 100}):
-        np.testing.assert_allclose(recording.istft(recording.stft(y, **options), len(y), **options), y, atol=1e-5)
-
-
-def test_a_signal_shorter_than_a_window_is_transformed(rng):
-    y = rng.standard_normal(100).astype(np.float32)
-    Y = recording.stft(y)
-    assert len(Y) == 1025
-    assert np.isfinite(Y).all()
-    np.testing.assert_allclose(recording.istft(Y, 100), y, atol=1e-5)
+@pytest.mark.parametrize("options", [{}, {"n_fft": 512, "hop": 100}])
+@pytest.mark.parametrize("n", [20001, 100])  # the second is shorter than a window
+def test_the_inverse_returns_the_signal(rng, n, options):
+    y = rng.standard_normal(n).astype(np.float32)
+    np.testing.assert_allclose(recording.istft(recording.stft(y, **options), n, **options), y, atol=1e-5)
 
 
 def test_transposing_an_octave_doubles_the_frequency_and_halves_the_length():

@@ -9,6 +9,8 @@ import soundfile
 import NMF
 from piano import pitch, recording
 
+pytestmark = pytest.mark.same_everywhere("sounds that are stored, and a median in dB far from its bound")
+
 SR = 22050
 LSB = 2.0**-15  # of 16-bit samples
 EXAMPLES = ["matched", "mismatched"]

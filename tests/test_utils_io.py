@@ -10,6 +10,8 @@ import pytest
 import utils
 from piano import blocks
 
+pytestmark = pytest.mark.same_everywhere("files, and numbers that are compared with one another")
+
 
 def npy(array, **options):
     """Bytes of a ``.npy`` file."""
