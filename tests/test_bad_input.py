@@ -576,28 +576,3 @@ def test_the_mean_of_other_channels_is_taken(tmp_path, rng, capsys, channels):
     soundfile.write(tmp_path / "x.wav", y, SR, subtype="FLOAT")
     np.testing.assert_array_equal(load(tmp_path / "x.wav", SR), y.mean(axis=1))
     assert capsys.readouterr().err == ""
-
-
-ATHERIS = """
-import os
-from contextlib import nullcontext
-
-def instrument_imports(include):
-    return nullcontext()
-
-def Setup(arguments, read):
-    print(len(os.listdir(arguments[-1])), "files to start from")
-
-def Fuzz():
-    os._exit(7)  # as libFuzzer ends
-"""
-
-
-def test_fuzzing_leaves_no_folder(tmp_path, root):
-    (tmp_path / "atheris.py").write_text(ATHERIS)
-    (tmp_path / "tmp").mkdir()
-    environment = os.environ | {"PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path / "tmp")}
-    command = [sys.executable, root / "tests" / "fuzz_files.py"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert (done.returncode, done.stderr) == (7, "")
-    assert not list((tmp_path / "tmp").iterdir())

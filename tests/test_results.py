@@ -128,18 +128,28 @@ def test_what_a_killed_run_left_is_deleted_and_what_looks_like_it_is_not(tmp_pat
 OLD = {"a": "old", "b": "old", "phase_calc.npy": "old", "stems/x": "old", "stems/y": "old"}
 NEW = {"a": "new", "c": "new", "stems/x": "new"}
 KILLED_AT_STEP = """
-import os, signal, sys
+import itertools, os, signal, sys
 sys.path.insert(0, {tests!r})
 import test_results
-steps = int(sys.argv[2])
-def count(event, arguments):
-    global steps
-    if event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir"):
-        steps -= 1
-        if steps < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(count)
-test_results.write(test_results.Path(sys.argv[1]), test_results.NEW)
+for step in itertools.count():
+    folder = test_results.Path(sys.argv[1], str(step))
+    test_results.write(folder, test_results.OLD)
+    steps = step
+    def count(event, arguments):
+        global steps
+        if event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir"):
+            steps -= 1
+            if steps < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+    child = os.fork()
+    if not child:
+        sys.addaudithook(count)
+        test_results.write(folder, test_results.NEW)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(status)
+    if status != -signal.SIGKILL:
+        break
 """
 
 
@@ -150,14 +160,14 @@ def test_a_kill_at_any_step_leaves_one_runs_results_or_says_so(tmp_path):
             write(tmp_path / name, content)
         whole[name] = texts(tmp_path / name)
     assert set(whole["new"]) == {"a", "b", "c", "stems/x", "run.json"}  # b is nobody's option: it may be the user's
-    code = KILLED_AT_STEP.format(tests=str(Path(__file__).parent))
+    code, root = KILLED_AT_STEP.format(tests=str(Path(__file__).parent)), Path(results.__file__).parents[1]
+    command = [sys.executable, "-c", code, tmp_path]
+    done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True)
+    *killed, last = map(int, done.stdout.split())
+    assert (set(killed), last) == ({-signal.SIGKILL}, 0)
     seen = []
-    for step in range(100):
+    for step in range(len(killed) + 1):
         folder = tmp_path / str(step)
-        write(folder, OLD)
-        root = Path(results.__file__).parents[1]
-        status = subprocess.run([sys.executable, "-c", code, folder, str(step)], cwd=root, check=False).returncode
-        assert status in (0, -signal.SIGKILL)
         left = texts(folder)
         state = next((name for name in whole if left == whole[name]), "between")
         if state == "between":  # no mix: what is there is of one run, but for what nobody replaces
@@ -167,9 +177,6 @@ def test_a_kill_at_any_step_leaves_one_runs_results_or_says_so(tmp_path):
             assert texts(folder) == left
         assert hidden(folder) == []
         seen.append(state)
-        if status == 0:
-            break
-    assert status == 0
     assert sorted(seen, key=["old", "between", "new"].index) == seen
     assert seen.count("between") > 3
 
