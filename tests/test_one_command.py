@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,13 +33,22 @@ def folder(tmp_path, monkeypatch, templates):
     return tmp_path
 
 
-@pytest.fixture
-def few_templates(monkeypatch, templates, tmp_path_factory):
-    """Two templates in place of the suite's 60, which are learnt in a moment."""
+@pytest.fixture(scope="module")
+def two_templates(templates, tmp_path_factory):
+    """Folder of two templates, and in ``basis`` what is learnt from them with a short window."""
     few = tmp_path_factory.mktemp("few")
     for midi in (57, 60):
-        path = templates[midi - 36]
-        (few / path.name).write_bytes(path.read_bytes())
+        shutil.copy(templates[midi - 36], few)
+    make_init_H.main([str(few), "--n-fft", "512", "-o", str(few / "basis"), "--quiet"])
+    return few
+
+
+@pytest.fixture
+def few_templates(monkeypatch, two_templates, tmp_path_factory):
+    """Two templates in place of the suite's 60, which are learnt in a moment."""
+    few = tmp_path_factory.mktemp("few")
+    for path in two_templates.glob("*.wav"):
+        shutil.copy(path, few)
     monkeypatch.setattr(learn, "TEMPLATES", few)
     monkeypatch.setattr(learn, "OPTIONS", {"n_fft": 2048, "states": 1, "keys": (57, 60)})
     return few
@@ -186,15 +196,13 @@ def results(folder):
 
 
 @pytest.fixture
-def songs(folder, rng, few_templates):
+def songs(folder, rng, few_templates, two_templates):
     """A folder of a sound with an unknown suffix, a spectrogram, and other things; with results of a run in it."""
     songs = folder / "songs"
     songs.mkdir()
     (folder / "song.wav").rename(songs / "first.dat")
-    make_init_H.main([str(few_templates), "--n-fft", "512", "-o", str(folder / "basis"), "--quiet"])
-    NMF.main(
-        ["songs/first.dat", "3", "basis/fixed_basis.npy", "--stems", "-o", "songs", "--quiet"]
-    )  # leaves .npy and .wav
+    shutil.copytree(two_templates / "basis", folder / "basis")
+    NMF.main(["songs/first.dat", "3", "basis/fixed_basis.npy", "--stems", "-o", "songs", "--quiet"])  # leaves sounds
     np.save(songs / "second.npy", rng.random((257, 9)))
     for name in ("notes.txt", ".hidden.wav", "cover.png"):
         (songs / name).write_text("la")
@@ -226,14 +234,15 @@ def test_its_results_may_lie_in_it_and_so_may_the_basis(songs, folder):
 
 
 @pytest.mark.parametrize("name", ["...flac", "..flac", "....", ". .wav", "song .wav", " song.wav", ".part-00.wav"])
-def test_results_stay_inside_dir_whatever_the_name(folder, few_templates, name):
+def test_results_stay_inside_dir_whatever_the_name(folder, two_templates, name):
     """Beside an ordinary input, so that each has a folder of its own."""
     (folder / "in").mkdir()
     for path in (f"in/{name}", "other.wav"):
-        (folder / path).write_bytes((folder / "song.wav").read_bytes())
-    make_init_H.main([str(few_templates), "--n-fft", "512", "-o", "basis", "--quiet"])
+        shutil.copy("song.wav", path)
     before = set(folder.iterdir())
-    NMF.main([f"in/{name}", "other.wav", "3", "basis/fixed_basis.npy", "-o", "deep/out", "--quiet"])
+    NMF.main(
+        [f"in/{name}", "other.wav", "3", str(two_templates / "basis/fixed_basis.npy"), "-o", "deep/out", "--quiet"]
+    )
     assert set(folder.iterdir()) - before == {folder / "deep"}
     one, other = sorted((folder / "deep" / "out").iterdir(), key=lambda path: path.name == "other")
     assert other.name == "other"
