@@ -167,11 +167,12 @@ def test_no_place_to_keep_compiled_code_is_no_error(tmp_path, root, problem):
 
 @no_numbers
 def test_compiled_code_is_read_from_a_folder_of_ones_own_alone(tmp_path, root):
+    (tmp_path / "small.py").write_text("def kernel(x):\n    x[0] += 1\n")
     code = (
-        "from piano import kernels; f = kernels.compiled(kernels.sweep_frames, 'float32');"
+        "import small; from piano import blocks; f = blocks.compiled(small.kernel, 'void(float64[::1])');"
         "print(type(f._cache).__name__, f.stats.cache_path)"
     )
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": f"{root}:{tmp_path}"}
 
     def run_it():
         command = [sys.executable, "-c", code]
