@@ -10,6 +10,8 @@ import CNMF
 import utils
 from piano import basis, events, notes, recording, scores
 
+far = pytest.mark.same_everywhere("far from what decides it")
+
 
 @pytest.fixture(scope="module")
 def piano(learnt):
@@ -55,6 +57,7 @@ def test_a_score_in_the_time_of_the_recording_stays_in_it(sound, played, piano):
     assert placed == played
 
 
+@far
 def test_a_score_that_ends_sooner_is_placed(sound, played, piano):
     first = [note for note in played if note.onset < 0.75 * played[-1].onset]
     placed, _ = scores.align(retimed(first, lambda t: 1.3 * t), sound, piano)
@@ -71,6 +74,7 @@ def test_what_was_not_recorded_is_left_out(sound, played, piano):
     assert f"{len(played) - len(placed)} notes lie beyond the recording" in alignment.in_words()
 
 
+@far
 def test_a_score_a_semitone_off_is_told_and_not_moved(sound, played, piano):
     higher = [note._replace(midi=note.midi + 1) for note in played]
     with pytest.raises(
@@ -79,6 +83,7 @@ def test_a_score_a_semitone_off_is_told_and_not_moved(sound, played, piano):
         scores.align(higher, sound, piano)
 
 
+@far
 @pytest.mark.parametrize("other", ["prelude", "invention"])
 def test_a_score_of_another_piece_is_refused(root, sound, piano, other):
     score = notes.read_score(root / "examples" / other / "notes.csv")
@@ -86,11 +91,13 @@ def test_a_score_of_another_piece_is_refused(root, sound, piano, other):
         scores.align(score, sound, piano)
 
 
+@far
 def test_silence_matches_no_score(played, piano):
     with pytest.raises(utils.InputError, match="--score: 0% of its notes were struck"):
         scores.align(played, np.zeros(3 * events.SR, np.float32), piano)
 
 
+@far
 def test_the_matrix_of_a_long_recording_is_bounded(monkeypatch, rng):
     """Twenty minutes against as many, at a fifth of the bound; what is asked of librosa is counted."""
     import librosa.sequence

@@ -66,7 +66,7 @@ def test_what_an_update_leaves_alone_is_above_the_floor(updates, options, dtype)
 
 @pytest.mark.parametrize("phase_init", ["mixture", "random"])
 def test_complex_nmf(spectrogram, phase_init):
-    U, P, _, cost = utils.complex_nmf(spectrogram, basis(), 500, phase_init=phase_init)
+    U, P, _, cost = utils.complex_nmf(spectrogram, basis(), 300, phase_init=phase_init)
     loud = np.abs(spectrogram).max(axis=0) > 1e-15  # below, the recording itself is next to the smallest numbers
     assert n_subnormal(U[:, loud], P, cost) == 0
 
