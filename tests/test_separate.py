@@ -247,7 +247,7 @@ def test_a_note_is_masked_where_it_sounds_and_silent_elsewhere(rng):
 
 
 @pytest.mark.parametrize("mask", ["wiener", "ratio"])
-@pytest.mark.parametrize("gains", [(1, 1), (1e15, 1), (1e37, 1e-30), (1e-30, 1e30)])
+@pytest.mark.parametrize("gains", [(1, 1), (1e25, 1), (1e37, 1e-30), (1e-30, 1e30)])
 def test_where_nothing_is_modelled_no_note_has_a_share(rng, mask, gains):
     """A basis that is zero from some bin on, and levels at both ends of single precision."""
     gain, level = np.float32(gains)
