@@ -66,13 +66,13 @@ def test_a_component_that_does_not_sound_ends_at_zero():
     assert cost[-1] == pytest.approx(0, abs=1e-29)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.complex64, np.complex128])
 def test_activations_have_the_precision_of_the_spectrogram(small, rng, dtype):
     Y, H = small
     Y = (Y * np.exp(2j * np.pi * rng.random(Y.shape))) if dtype().dtype.kind == "c" else Y
     Y, H = Y.astype(dtype), H.astype(np.float32)
     U, cost = utils.nmf(Y, H, 30)
-    assert U.dtype == dtype(0).real.dtype
+    assert U.dtype == np.result_type(dtype(0).real, np.float32)
     assert cost.dtype == np.float64
     tight = U.dtype == np.float64
     magnitude = np.abs(Y.astype(np.complex128))
