@@ -173,7 +173,7 @@ WORDS = [
     (BASIS, "notes --variance inf", "--variance: got"),
 ]
 
-# of what a file holds; kinds of files that are no array of numbers are in test_utils_io
+# of what a file holds; files that are no array of numbers are in test_utils_io, more descriptions in test_basis
 ARRAYS = [
     ("spec.npy", BOTH, lambda rng: np.ones(K) + 0j, "got an array of shape (9,)"),
     ("spec.npy", BOTH, lambda rng: changed(spectrogram(rng), (3, 5), np.nan), "got (nan+0j) in bin 3 of frame 5, exp"),
@@ -200,9 +200,7 @@ ROTATIONS = [
 ]
 DESCRIPTIONS = {
     "without a rate": described(sr=None),
-    "of rate 0": described(sr=0),
     "of rate 2 GHz": described(sr=2**31),
-    "of rate 1e999": described(sr=float("inf")),
     "hop beyond n_fft": described(hop=17),
     "hop of text": described(hop="4"),
     "columns of text": described(columns="C4"),
@@ -211,11 +209,8 @@ DESCRIPTIONS = {
     "note with NUL": described({"note": "C4\0"}),
     "note with newline": described({"note": "C4\n"}),
     "note of a number": described({"note": 60}),
-    "f0 negative": described({"f0": -1}),
     "f0 of 400 digits": described({"f0": 10**400}),
     "half a file": file("basis.json", "{"),
-    "nested deeply": file("basis.json", "[" * 10**5),
-    "no UTF-8": file("basis.json", b"\xff"),
     "a folder": emptied("basis.json"),
 }
 HEADER = "{'descr': '<f8', 'fortran_order': False, 'shape': (__import__('os').mkdir('run'), 1)}\n"
