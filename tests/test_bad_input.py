@@ -257,6 +257,7 @@ REST = [
         "one.npy: got a single frame, expected more of them to make a sound",
     ),
     # a recording
+    (BOTH, X, file("x.wav", bytes(range(128, 256))), "x.wav: cannot be read as audio"),
     (BOTH, X, emptied("x.wav"), "x.wav: got a folder without sounds"),
     (BOTH, X, sound("x.wav", n_bytes=30), "x.wav: got 30 bytes, expected the 88244 of its header"),
     (
