@@ -234,7 +234,7 @@ def test_one_partial_that_is_louder_is_found(played):
         assert found[3] - found[2] == pytest.approx(expected[3] - expected[2], abs=0.5)
 
 
-@pytest.mark.parametrize("missed", range(len(KEYS)))
+@pytest.mark.parametrize("missed", [0, 3, 5, 9])
 def test_a_note_that_the_list_misses_is_kept_out_of_the_others(played, missed):
     U, notes = played
     basis = described(spectra())
