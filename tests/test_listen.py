@@ -151,6 +151,13 @@ def test_what_sounds_from_end_to_end_is_one_clip_without_fades(n_samples, rng):
     np.testing.assert_array_equal(listen.cut(stem, clips, n_samples), stem)
 
 
+def test_clips_fade_at_both_ends():
+    n = listen.PEAK_SAMPLES
+    fade = np.sin(np.linspace(0, np.pi / 2, n)) ** 2
+    found = listen.cut(np.ones(9 * n, np.float32), [(2 * n, 6 * n)], 9 * n)
+    np.testing.assert_allclose(found, np.concatenate([fade, np.ones(2 * n), fade[::-1]]), atol=1e-6)
+
+
 def test_sounds_are_coded_to_sixteen_bits_of_their_own_peak_where_they_sound(example, written):
     page = data_of(written)
     assert page["code"] == "FLAC"
