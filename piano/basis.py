@@ -60,6 +60,14 @@ class Basis:
             notes.setdefault(midi_of_name(column["note"]), []).append(l)
         return dict(sorted(notes.items()))
 
+    @functools.cached_property
+    def note_of(self):
+        """Place of each column's note [shape=(L,), int] among ``notes``."""
+        note_of = np.empty(self.H.shape[1], int)
+        for n, l in enumerate(self.notes.values()):
+            note_of[l] = n
+        return note_of
+
     @property
     def templates(self):
         """MIDI number of each template, in the order of the columns; the states of one stand side by side."""

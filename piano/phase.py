@@ -184,7 +184,7 @@ def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=Non
     U, _ = utils.nmf(Y, basis.H, N_SWEEPS, **options, progress=progress, map=map)
     H, level = utils.levelled(basis.H, U.dtype)
     U *= U.dtype.type(level / Y.unit)
-    note_of, rotation = note_of_columns(basis), basis.rotation[:, [l[0] for l in basis.notes.values()]]
+    note_of, rotation = basis.note_of, basis.rotation[:, [l[0] for l in basis.notes.values()]]
     if strength is not None:
         slices = list(blocks.frame_slices(Y.shape[1], BLOCK))
         some = [_with_context(Y, U, slices[i]) for i in blocks.spread(len(slices), N_BLOCKS)]
@@ -199,8 +199,16 @@ def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=Non
         rotation = refined_rotation(turns, rotation)
         H, U = with_energies(H, U, *energies)
         basis = replace(basis, H=(H * level).astype(basis.H.dtype), rotation=rotation[:, note_of])
-    begin = functools.partial(_smoothed_block, H=H, rotation=rotation, note_of=note_of)
-    return basis, utils.Start(BLOCK, functools.partial(_with_context, Y, U), begin, utils.held_sweeps)
+    return basis, held(Y, U * U.dtype.type(Y.unit / level), basis)
+
+
+def held(Y, U, basis):
+    """The start whose phases are those of notes smoothed with this basis and activations [shape=(L, M)]."""
+    Y, (H, level) = utils.spectrogram(Y), utils.levelled(basis.H, U.dtype)
+    rotation = basis.rotation[:, [l[0] for l in basis.notes.values()]]
+    begin = functools.partial(_smoothed_block, H=H, rotation=rotation, note_of=basis.note_of)
+    U = U * U.dtype.type(level / Y.unit)
+    return utils.Start(BLOCK, functools.partial(_with_context, Y, U), begin, utils.held_sweeps)
 
 
 def with_energies(H, U, energy, expected):
@@ -269,14 +277,6 @@ def _told_block(job, *, H, rotation, note_of):
 
     blocks.in_threads(add, range(len(notes)))
     return turns, energies
-
-
-def note_of_columns(basis):
-    """Place of each column's note [shape=(L,), int] among ``basis.notes``."""
-    note_of = np.empty(basis.H.shape[1], int)
-    for n, l in enumerate(basis.notes.values()):
-        note_of[l] = n
-    return note_of
 
 
 def smoothed_notes(Y, H, U, rotation, note_of, limits=None, to_unit=False):
