@@ -11,18 +11,14 @@ pieces, and the worst piece: F of onsets at 50 ms, and SDR over all true pitches
 """
 
 import argparse
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import separation
 import soxr
 
-import make_init_H
 from piano import notes
-from piano.basis import load
 
-SECONDS = 20
 NEAR_S = 0.05
 CORRECTED = 0, 1, 10, None  # mistakes; None: all of them
 CLICKS = {"delete": 2, "add": 1}
@@ -40,25 +36,13 @@ def main(argv=None):
 def read_cases(lists, pianos):
     """A :class:`separation.Case` of each list on each piano; notes that a piano lacks are left out of the list."""
     cases = []
-    with tempfile.TemporaryDirectory() as folder:
-        options = ["--n-fft", "8192", "--states", "2", "--keys", "A0", "C8", "--quiet", "-o", folder]
-        make_init_H.main([str(separation.ROOT / "basis_wav_piano"), *options])
-        basis = load(Path(folder) / "fixed_basis.npy", with_rotation=True)
+    templates = separation.ROOT / "basis_wav_piano"
+    basis = separation.learn_basis(8192, 2, templates, "--keys", "A0", "C8")
     for piano in pianos:
         layers = separation.play_notes.read_layers(piano)
-        for path in sorted(lists.glob("*.csv")):
-            played = [note for note in notes.read_score(path) if note.onset < SECONDS and near(note, layers)]
-            played = [note._replace(offset=min(note.offset, SECONDS)) for note in played]
-            stems = separation.play_notes.play(played, layers)
-            gain = separation.play_notes.PEAK / np.abs(sum(stems.values())).max()
-            stems = {midi: (gain * s).astype(np.float32) for midi, s in stems.items()}
-            cases.append(separation.Case(path.stem, piano.name, "real", sum(stems.values()), stems, basis, played))
+        for piece, played in separation.performances(lists, layers).items():
+            cases.append(separation.played_case(piece, piano.name, "real", layers, basis, played))
     return cases
-
-
-def near(note, layers):
-    """Whether every layer has a recording near enough to play a note with."""
-    return all(min(abs(midi - note.midi) for midi in layer) <= separation.play_notes.FARTHEST for layer in layers)
 
 
 def measure(case):

@@ -3,7 +3,9 @@
     python benchmarks/separation.py
     python benchmarks/separation.py --draw    # measures nothing, draws the chart again from the tables
     python benchmarks/separation.py --pianos FOLDER    # rendered and real pianos; prints tables, writes nothing
+    python benchmarks/separation.py --pianos FOLDER --lists LISTS    # real performances on them besides
     python benchmarks/separation.py --pianos FOLDER --leave-out    # the same, without each part of the method in turn
+    python benchmarks/separation.py --pianos FOLDER --parts    # the same, with parts of the truth in turn
     python benchmarks/separation.py --iterations    # what N_ITER does to the cost and to the sound
 
 Every setting takes every example of examples/ apart, on the piano of the templates (matched) and on another one
@@ -20,6 +22,13 @@ missing    share of the error's energy that is (1 - a) s, true sound that is not
 most from  the note that most of the rest, a s - s_hat, is like, how many semitones away it is, and its share of the
            error's energy: in every bin of the spectrogram the rest is shared out by the energies of the true sounds
 list       how many of the note's onsets the list has, within 0.1 s, and how many others
+
+With --lists the first 20 s of each list of notes of a folder, such as the truths of MAPS, are played on each piano,
+too, by all layers but the softest: the basis of that is then another layer's. A piano of one layer has none.
+
+With --parts the model of the recommended setting gets the true rotations, spectra (the two columns that are best for
+each note by Kullback-Leibler NMF), activations (the best with its columns) and what goes together: what each part of
+the estimation costs.
 
 With --iterations the recommended setting is stopped after 1, 2, 5, ... 200 iterations; this prints a table and draws
 images/iterations.png, of the examples and, with --pianos, of the real pianos too.
@@ -47,6 +56,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -65,8 +75,9 @@ import play_notes  # noqa: E402
 import make_init_H  # noqa: E402
 import utils  # noqa: E402
 from piano import adapt, blocks, notes, phase, pitch, recording  # noqa: E402
+from piano import separate as stems_of  # noqa: E402
 from piano.basis import Basis, load  # noqa: E402
-from piano.separate import component_notes, masked_notes  # noqa: E402
+from piano.separate import Strikes, component_notes, fresh_onsets, masked_notes  # noqa: E402
 
 SR = 22050
 N_FFT = 2048  # samples, where a setting does not say otherwise; frames are a quarter of it apart
@@ -105,7 +116,7 @@ def model_parts(Y, basis, truth, *, start):
         )
 
 
-def components(Y, basis, truth, *, start, n_iter=N_ITER):
+def components(Y, basis, truth, _=None, *, start, n_iter=N_ITER):
     """``sum_{l in n} X``, the parts of the model and their shares of what it leaves."""
     for part in utils.complex_nmf_blocks(Y, basis.H, n_iter, phase_init=start):
         yield component_notes(Y[:, part.frames], basis, part, truth)
@@ -217,9 +228,15 @@ GROUPS = {  # of pieces on pianos
     "other": "other SoundFonts",
     "real": "real pianos",
     "own": "real pianos, basis of their own softest layer",
+    "performed": "real pianos, real performances",
+    "performed, own": "real pianos, real performances, basis of another layer",
 }
+SECONDS = 20  # of a performance
+TEMPLATE_S = 2.5  # of a layer's notes, as long as the suite's templates
 ITERATIONS = 1, 2, 5, 10, 20, 50, 100, 200  # after which the recommended setting is listened to
 PROCESSES = 2
+PARTS = "", "rotations", "spectra", "activations", "spectra, activations", "spectra, activations, rotations"
+TRUTH_SWEEPS = 60  # of NMF towards the true spectra
 TOLERANCE_S = 0.1  # between the onset of a note in the truth and in the list
 CHART = {  # bars of the chart, two for each: name, states and n_fft of a row of the table
     "CNMF.py, random phases": ("CNMF, random start: X", "1", "2048"),
@@ -233,11 +250,11 @@ CHART = {  # bars of the chart, two for each: name, states and n_fft of a row of
 # --- What is measured ---------------------------------------------------------------------------------
 
 
-def learn_basis(n_fft, states, templates=ROOT / "basis_wav_piano"):
-    """Learn a :class:`Basis` from templates."""
+def learn_basis(n_fft, states, templates=ROOT / "basis_wav_piano", *options):
+    """Learn a :class:`Basis` from templates, with more options for make_init_H.py."""
     with tempfile.TemporaryDirectory() as folder:
-        options = {"--n-fft": n_fft, "--hop-length": n_fft // 4, "--states": states, "-o": folder}
-        make_init_H.main([str(templates), "--quiet", *(str(word) for option in options.items() for word in option)])
+        options = ["--n-fft", n_fft, "--hop-length", n_fft // 4, "--states", states, "-o", folder, *options]
+        make_init_H.main([str(templates), "--quiet", *map(str, options)])
         return load(Path(folder) / "fixed_basis.npy", with_rotation=True)
 
 
@@ -261,7 +278,14 @@ def separate(setting, y, stems, basis, told=None):
     Y, truth = recording.stft(y, **transform), {note: recording.stft(s, **transform) for note, s in stems.items()}
     played = [told[setting.told]] if setting.told else []
     parts = zip(*map(list, setting.separate(Y, basis, truth, *played)), strict=True)
-    return np.stack([recording.istft(np.concatenate(pieces, axis=1), len(y), **transform) for pieces in parts])
+    estimates = np.stack([recording.istft(np.concatenate(pieces, axis=1), len(y), **transform) for pieces in parts])
+    return silenced(estimates, stems, played[0], setting.n_fft) if played and played[0] else estimates
+
+
+def silenced(estimates, stems, listed, n_fft):
+    """Estimates that are silent before their keys are struck, as stems are written."""
+    struck = fresh_onsets(listed, SR)
+    return Strikes([struck.get(note, ()) for note in stems], n_fft, SR).add(estimates, last=True)
 
 
 def sdr(s, s_hat):
@@ -405,17 +429,20 @@ def main(argv=None):
     )
     parser.add_argument("--pianos", metavar="FOLDER", type=Path, help="measure real pianos besides, see above")
     parser.add_argument("--examples", metavar="FOLDER", type=Path, help="with the above, more pieces, see above")
+    parser.add_argument("--lists", metavar="LISTS", type=Path, help="with --pianos, what is performed, see above")
+    parser.add_argument("--parts", action="store_true", help="replace parts of the estimation by the truth, see above")
     parser.add_argument("--leave-out", action="store_true", help="leave out parts of what is recommended, see above")
     parser.add_argument("--iterations", action="store_true", help="stop what is recommended early, see above")
     args = parser.parse_args(argv)
     if args.iterations:
-        results = over_cases(measure_iterations, read_cases(args.pianos, args.examples))
+        results = over_cases(measure_iterations, read_cases(args.pianos, args.examples, args.lists))
         print(f"\n{iterations_table(results)}")
         draw_iterations(ROOT / "images" / "iterations.png", results)
         return
-    if args.pianos or args.examples or args.leave_out:
-        cases = read_cases(args.pianos, args.examples)
+    if args.pianos or args.examples or args.leave_out or args.parts:
+        cases = read_cases(args.pianos, args.examples, args.lists)
         measure, text = (measure_left_out, left_out_table) if args.leave_out else (measure_case, pianos_tables)
+        measure, text = (measure_parts, parts_table) if args.parts else (measure, text)
         print(f"\n{text(over_cases(measure, cases))}")
         return
     if not args.draw:
@@ -445,30 +472,53 @@ class Case(NamedTuple):
 
     @property
     def name(self):
-        return f"{self.piece}, {self.piano}{', own basis' if self.group == 'own' else ''}"
+        return f"{self.piece}, {self.piano}{', own basis' if self.group.endswith('own') else ''}"
 
 
-def read_cases(pianos=None, examples=None):
-    """Every piece of examples/ and of a folder like it as they are, and each of examples/ on each of the pianos."""
+def read_cases(pianos=None, examples=None, lists=None):
+    """Every piece of examples/ and of a folder like it as they are; each of examples/, and each list, on each piano."""
     _, states, n_fft = RECOMMENDED
-    suites, cases = learn_basis(n_fft, states), []
+    suites, cases = learn_basis(n_fft, states, ROOT / "basis_wav_piano", "--keys", "A0", "C8"), []
     for folder in filter(None, (ROOT / "examples", examples)):
         for path in sorted(folder.glob("*/*/mixture.flac")):
             piece, piano = path.parts[-3:-1]
             played, group = notes.read_score(folder / piece / "notes.csv"), "matched" if piano == "matched" else "other"
             cases.append(Case(piece, piano, group, *read_piece(path.parent), suites, played))
+    examples = {piece: notes.read_score(ROOT / "examples" / piece / "notes.csv") for piece in example_names()}
     for piano in sorted(path for path in pianos.iterdir() if path.is_dir()) if pianos else ():
         layers = play_notes.read_layers(piano)
-        own = basis_of_layer(n_fft, states, layers[0])
-        for piece, (group, basis) in itertools.product(example_names(), {"real": suites, "own": own}.items()):
-            played = notes.read_score(ROOT / "examples" / piece / "notes.csv")
-            stems = play_notes.play(played, layers)
-            gain = play_notes.PEAK / np.abs(sum(stems.values())).max()
-            stems = {midi: (gain * s).astype(np.float32) for midi, s in stems.items()}
-            cases.append(Case(piece, piano.name, group, sum(stems.values()), stems, basis, played))
+        bases = {"": suites} | ({"own": basis_of_layer(n_fft, states, layers[0])} if layers[1:] else {})
+        for kind, basis in bases.items():
+            for piece, played in examples.items():
+                cases.append(played_case(piece, piano.name, kind or "real", layers, basis, played))
+            for piece, played in performances(lists, layers).items() if lists else ():
+                group = ", ".join(filter(None, ("performed", kind)))
+                cases.append(played_case(piece, piano.name, group, layers[1:] or layers, basis, played))
     if len({case.name for case in cases}) < len(cases):
         raise SystemExit("got two pieces with one name on pianos with one name, expected different ones")
     return cases
+
+
+def performances(lists, layers):
+    """The first ``SECONDS`` of each list of a folder, by name, without the notes that a layer lacks."""
+    found = {}
+    for path in sorted(lists.glob("*.csv")):
+        played = [note for note in notes.read_score(path) if note.onset < SECONDS and near(note, layers)]
+        found[path.stem] = [note._replace(offset=min(note.offset, SECONDS)) for note in played]
+    return found
+
+
+def near(note, layers):
+    """Whether every layer has a recording near enough to play a note with."""
+    return all(min(abs(midi - note.midi) for midi in layer) <= play_notes.FARTHEST for layer in layers)
+
+
+def played_case(piece, piano, group, layers, basis, played):
+    """A :class:`Case` of a list that is played."""
+    stems = play_notes.play(played, layers)
+    gain = play_notes.PEAK / np.abs(sum(stems.values())).max()
+    stems = {midi: (gain * s).astype(np.float32) for midi, s in stems.items()}
+    return Case(piece, piano, group, sum(stems.values()), stems, basis, played)
 
 
 def over_cases(function, cases):
@@ -589,6 +639,61 @@ def by_group(cases):
     return {group: members for group, members in groups.items() if members}
 
 
+# --- Parts of the estimation ----------------------------------------------------------------------------
+
+
+def measure_parts(case):
+    """Mean SDR in dB with each of ``PARTS`` replaced by the truth."""
+    whole, played, means = setting_of(RECOMMENDED), listed(case.y, case.basis), []
+    transform = {"n_fft": whole.n_fft, "hop": whole.n_fft // 4}
+    Y, truth = (recording.stft(case.y, **transform), {n: recording.stft(s, **transform) for n, s in case.stems.items()})
+    basis, strength, prior = adapt.adapt_basis(Y, case.basis, "auto", played)
+    basis, _ = phase.start(Y, basis, strength=strength, prior=prior)
+    for parts in PARTS:
+        model, U = with_truth(Y, basis, truth, prior, parts)
+        setting = whole._replace(separate=partial(components, start=phase.held(Y, U, model)))
+        estimates = separate(setting, case.y, case.stems, model, {"listed": played})
+        means.append(float(np.mean(figures(case.stems, estimates, case.y)[0])))
+    return means
+
+
+def with_truth(Y, basis, truth, prior, parts):
+    """The basis, and activations for it, with parts of them as the true notes have them."""
+    H, rotation = basis.H.copy(), basis.rotation.copy()
+    for note, X in truth.items():
+        l = basis.notes[note]
+        if "spectra" in parts:
+            H[:, l] = best_fit(np.abs(X), H[:, l], with_spectra=True)[0]
+        if "rotations" in parts:
+            rotation[:, l] = phase._rotation(*phase._correlations(X.T)[:3])[:, None]
+    U, _ = utils.nmf(Y, H, phase.N_SWEEPS, loss=LOSSES["KL"], solver="cd", prior=prior)
+    if "activations" in parts:
+        U[:] = 0
+        for note, X in truth.items():
+            U[basis.notes[note]] = best_fit(np.abs(X), H[:, basis.notes[note]])[1]
+    return replace(basis, H=H, rotation=rotation), U
+
+
+def best_fit(V, H, with_spectra=False):
+    """H and U after ``TRUTH_SWEEPS`` sweeps of Kullback-Leibler NMF, of which H may be held."""
+    H, level = H / H.sum(axis=0), H.sum(axis=0)
+    U = utils.nmf(V, H, TRUTH_SWEEPS, loss=LOSSES["KL"])[0]
+    for _ in range(TRUTH_SWEEPS if with_spectra else 0):
+        R = V / np.maximum(H @ U, np.finfo(np.float32).tiny)
+        H, U = H * (R @ U.T), U * (H.T @ R)
+        H /= np.maximum(H.sum(axis=0), np.finfo(np.float32).tiny)
+    return H * level, U / level[:, None]
+
+
+def parts_table(results):
+    """Mean SDR over the pieces of each group."""
+    groups, means = by_group([case for case, _ in results]), {case.name: values for case, values in results}
+    rows = [[parts or "nothing"] for parts in PARTS]
+    for members, (i, row) in itertools.product(groups.values(), enumerate(rows)):
+        row.append(f"{np.mean([means[case.name][i] for case in members]):.2f}")
+    return markdown(["as in the truth", *(f"{GROUPS[group]} ({len(groups[group])})" for group in groups)], rows)
+
+
 # --- Iterations ---------------------------------------------------------------------------------------
 
 
@@ -644,12 +749,16 @@ def draw_iterations(path, results):
 # --- Parts left out -----------------------------------------------------------------------------------
 
 
-def without_tuning(N, H0, basis):
-    return np.zeros(len(basis.notes))
+def nothing_known(basis, told):
+    return np.zeros((told.size, np.count_nonzero(told)))
 
 
-def without_factors(fit, T0, N, basis):
-    return T0, N
+def nowhere_else(basis, told):
+    return nothing_known(basis, told), nothing_known(basis, told)
+
+
+def as_masked(*_):
+    """In the place of :func:`separate.quiet_before`."""
 
 
 def without_chance(found, most, chance):
@@ -681,9 +790,15 @@ def left_out():
         "the list of notes": (whole._replace(told="none"), {}),
         "the list, in the last decomposition": (whole, {(phase, "start"): without_prior}),
         "energies of smoothed notes": (whole, {(phase, "with_energies"): without_energies}),
-        "tuning": (whole, {(adapt, "tuning"): without_tuning}),
-        "factors of partials": (whole, {(adapt, "_with_factors"): without_factors}),
-        "what factors of partials have in common": (whole, {(adapt, "COMMON"): 0.01, (adapt, "SHARED"): 0.01}),
+        "silence before a strike": (whole, {(stems_of, "quiet_before"): as_masked}),
+        "places of partials": (whole, {(adapt, "cents_covariance"): nowhere_else}),
+        "inharmonicity": (whole, {(adapt, "STIFFNESS"): (0, 0, 0)}),
+        "each partial's own place": (whole, {(adapt, "OWN_CENTS"): 0}),
+        "factors of partials": (whole, {(adapt, "level_covariance"): nothing_known}),
+        "what factors of partials have in common": (
+            whole,
+            {(adapt, name): 0.01 for name in ("COMMON", "EVEN", "SHARED")},
+        ),
         "each note's own deviation, and its rotation": (with_strength[adapt.FIRMEST], {}),
         "rotations of the recording": (whole, {(phase, "adapted_rotation"): templates_rotation}),
         "rotations measured once more": (whole, {(phase, "refined_rotation"): as_measured_first}),
@@ -747,15 +862,14 @@ def left_out_table(results):
 
 
 def basis_of_layer(n_fft, states, layer):
-    """Learn a basis from recordings of notes by MIDI number; those between are transposed, as the pieces have them."""
+    """Learn a basis of all keys from recordings of notes by MIDI number; those between are transposed."""
     import soundfile
 
     with tempfile.TemporaryDirectory() as folder:
-        for path in recording.audio_files(ROOT / "basis_wav_piano"):
-            midi = pitch.midi_of_name(path.stem)
+        for midi in pitch.PIANO:
             near = min(layer, key=lambda other, midi=midi: abs(other - midi))
-            y = recording.transpose(layer[near], SR, midi - near)[: soundfile.info(path).frames]
-            soundfile.write(Path(folder, path.name), y, SR, subtype="FLOAT")
+            y = recording.transpose(layer[near], SR, midi - near)[: round(TEMPLATE_S * SR)]
+            soundfile.write(Path(folder, f"{pitch.note_name(midi)}.wav"), y, SR, subtype="FLOAT")
         return learn_basis(n_fft, states, Path(folder))
 
 

@@ -1,26 +1,34 @@
 """Adapt a basis to the piano of a recording, while its own templates hold it back.
 
-Another piano is the templates' with its keys tuned otherwise and its partials weaker or louder, and then it is itself.
-So the model of a recording's magnitudes V, K bins by M frames, is
+Another piano is the templates' with its partials elsewhere and weaker or louder, and then it is itself. So the model of
+a recording's magnitudes V, K bins by M frames, is
 
-    V ~ Poisson(H U),   H_l ~ Dirichlet(S c T_l),   T_l = normalise(e^(g_l) H0_l(k / 2^(c_l / 1200))),
+    V ~ Poisson(H U),   H_l ~ Dirichlet(S s T_l),   T_l = normalise(e^(g_l) H0_l(k / 2^(c_l / 1200))),
 
-with H0_l the template, c_l the tuning of its key in cents and g_ln the log factor of its n-th partial, in all states.
-The logarithm of the joint probability is maximised in two steps, by Kullback-Leibler NMF: c, g and U with H = T,
+with H0_l the template, c_ln the cents by which its n-th partial lies higher and g_ln its log factor, in all states of a
+note. The logarithm of the joint probability is maximised in two steps, by Kullback-Leibler NMF: c, g and U with H = T,
 which is S without end; then H and U with T as it is. N = H * ((V / HU) U^T) being what the recording says of a column,
+and D = H * (1 U^T) what is expected,
 
-    c_l <- argmax sum_k N_kl log T_kl,   for each key with its neighbours
-    g <- argmax sum_ln (N_ln g_ln - D_ln e^(g_ln)) - g^T K^(-1) g / 2,   D being what is expected where g = 0
-    H <- normalise(N + S c T),   c = sum V / (10 L)
+    c <- Newton's step for sum_kl N_kl log T_kl - c^T C^(-1) c / 2
+    g <- Newton's step for sum_ln (N_ln g_ln - D_ln e^(g_ln)) - g^T K^(-1) g / 2
+    H <- normalise(N + S s T),   s = sum V / (10 L)
     U <- U * (H^T (V / HU)) / (1 + gamma / (1 + U / quiet))
 
-These are pseudo-counts: a note heard often is itself soon, and one that is never played keeps its tuned template. K is
-the covariance of a Gaussian process: g is a gain common to all notes, smooth over frequency, that is, microphone and
-room; one for each partial, smooth over the keys, that is, hammers and voicing; and what each partial has of its own.
+These are pseudo-counts: a note heard often is itself soon, and one that is never played keeps its moved template. C and
+K are covariances of Gaussian processes. c is the tuning and, in proportion to what it does to a partial, the logarithm
+of the inharmonicity B of strings: either common to all keys, smooth over them [1]_, and of each key alone; and what
+each partial has of its own. g is a gain common to all notes, smooth over frequency, that is, microphone and room; one
+for each number of partial, common to all keys and smooth over them, that is, hammers and voicing; and each one's own.
 
 The last line has the list of notes in it: log p(U) = -gamma quiet log(1 + U / quiet), where gamma is ``UNLISTED``
 (1 - p) and p the confidence of the list that a note sounds, zero where it is not listed. There a note must explain more
 than it costs. But what is loud costs little, for lists miss notes.
+
+References
+----------
+.. [1] F. Rigaud, B. David and L. Daudet, "A parametric model and estimation techniques for the inharmonicity and
+       tuning of the piano", JASA 133(5), 2013.
 """
 
 import functools
@@ -33,17 +41,20 @@ import utils
 from piano import blocks, pitch
 
 # Set by hand on the pieces of benchmarks/separation.py, where no other reason stands beside it.
-N_TUNED = 10  # sweeps after each tuning
-N_ROUNDS, N_BETWEEN = 16, 4  # steps towards the factors, and sweeps after each
+N_ROUNDS, N_BETWEEN = 16, 4  # steps towards c and g, and sweeps after each
 N_FREE = 40  # sweeps with the basis free at last; more are no better, see benchmarks/README.md
 ADAPTED_FRAMES = 512  # at most, spread over the recording: a piano is known after so many
 SAME_COLUMNS, CORE_FRAMES = 32, 128  # frames with one set of columns that sound, and frames of one core
 FIRMEST = 1e12  # the largest strength: the templates then stay as they are, to rounding
 UNLISTED = 1.0  # gamma where a note is not listed
 QUIET = 0.02  # of the mean frame that is heard: what is as loud as that is held back half as much
-KEY_CENTS = np.arange(-24.0, 25, 2)  # by which a key may be out of tune with its template
+NOTE_COUNTS = 300  # counts that the average note is worth
+WIDEST = 20.0  # cents, over which templates are averaged at first: they meet partials that lie so far away
 N_PARTIALS = 40  # of a note; what lies above is taken for the last
-COMMON, SHARED = 0.5, 0.5  # standard deviations of the first two parts of g, in nepers
+# Standard deviations of the parts of g in nepers, and of c, common to all keys, smooth over them, and of each alone, in
+# cents and nepers of B: what three pianos' single notes differ by from the suite's templates.
+COMMON, EVEN, SHARED, OWN, LEVEL = 0.3, 0.9, 0.8, 0.4, 2.0
+TUNING, STIFFNESS, OWN_CENTS = (15.0, 5.0, 3.0), (0.3, 0.3, 0.2), 3.0
 TELLING = 3e-3  # of the most counts of a note: what has less says nothing of c and g
 
 
@@ -80,7 +91,7 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
     Y : np.ndarray [shape=(K, M), float or complex] or utils.Spectrogram
         Linear amplitude; may be a memory map.
     basis : Basis
-        Where its columns are not described, the templates are neither tuned nor given factors.
+        Where its columns are not described, no partial is moved or given a factor.
     strength : float, "auto" or "none"
         S > 0; above ``FIRMEST`` it is taken for that. None of these changes nothing.
     notes : list, optional
@@ -111,7 +122,7 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
     utils.check_bins(Y, basis.H)
     H, level = basis.H, basis.H.sum(axis=0)
     described = basis.columns and basis.sr
-    n_sweeps = 1 + N_FREE + (2 * N_TUNED + N_ROUNDS * N_BETWEEN if described else 0)
+    n_sweeps = 1 + N_FREE + (N_ROUNDS * N_BETWEEN if described else 0)
     strength = strength if strength == "auto" else float(min(strength, FIRMEST))
     heard = np.flatnonzero(Y.loudness > 1e-3 * Y.loudness.max())
     quiet = QUIET * float(Y.loudness[heard].sum()) / max(len(heard), 1)
@@ -126,9 +137,7 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
     fit.count = functools.partial(progress, len(frames), n_sweeps * len(frames)) if progress else lambda: None
     N = fit.sweep(T)
     if described:
-        cents, T, N = _tuned(fit, T, N, basis)
-        T, N = _with_factors(fit, T, N, basis)
-        basis = replace(basis, rotation=turned(basis, cents))
+        T, N, basis = _as_piano(fit, T, N, basis)
     if strength == "auto":
         strength = 1 / max(divergence(N, T), 1 / FIRMEST)
     pseudo_counts = strength * N.sum() / (10 * H.shape[1]) * T
@@ -207,90 +216,60 @@ def summing_to_one(H):
     return H / H.sum(axis=0)
 
 
-# --- Tuning -------------------------------------------------------------------------------------------
+# --- The piano: where its partials are, and how loud they are -----------------------------------------
 
 
-def _tuned(fit, H0, N, basis):
-    """Cents of each note, templates tuned by them, and N after sweeps with those; done twice, for N changes."""
-    for _ in range(2):
-        cents = tuning(N, H0, basis)
-        T = warped(H0, cents, basis)
-        N = fit.sweep(T, N_TUNED)
-    return cents, T, N
-
-
-def tuning(N, H0, basis):
-    """Cents that each note is above its template [shape=(notes,)].
-
-    Maximises ``sum_k N_kl log H0_l(k / 2^(c / 1200))`` on a grid, and by a parabola between, for each note together
-    with its neighbours, weighted by ``exp(-d^2 / 2)`` at d semitones.
-    """
-    notes, total = list(basis.notes.values()), N.sum(axis=0)
-    l = np.flatnonzero(total > TELLING * total.max())  # columns that say something
-    of_columns, likelihood = np.zeros(H0.shape[1]), np.empty((len(notes), len(KEY_CENTS)))
-    for j, cents in enumerate(KEY_CENTS):
-        T = summing_to_one(np.maximum(_stretched(H0[:, l], cents), np.finfo(np.float32).tiny))
-        of_columns[l] = np.sum(N[:, l] * np.log(T), axis=0)
-        likelihood[:, j] = [of_columns[l].sum() for l in notes]
-    distance = np.subtract.outer(list(basis.notes), list(basis.notes))
-    likelihood = np.exp(-(distance**2) / 2) @ likelihood
-    best = np.clip(likelihood.argmax(axis=1), 1, len(KEY_CENTS) - 2)
-    before, at, after = (likelihood[np.arange(len(notes)), best + step] for step in (-1, 0, 1))
-    return KEY_CENTS[best] + (KEY_CENTS[1] - KEY_CENTS[0]) * pitch.parabola_peak(before, at, after)
-
-
-def warped(H0, cents, basis):
-    """Templates, each ``H0_l(k / 2^(c_l / 1200))``, linear between bins, and normalised."""
-    return summing_to_one(np.maximum(_moved(H0, cents, basis), np.finfo(np.float32).tiny))
-
-
-def turned(basis, cents):
-    """Rotations of the tuned templates: moved along, and turning faster as their partials are higher; or None."""
-    if basis.rotation is None:
-        return None
-    f = np.arange(len(basis.H)) * basis.sr / basis.n_fft
-    moved = _moved(basis.rotation, cents, basis)
-    for c, l in zip(cents, basis.notes.values(), strict=True):
-        moved[:, l] *= np.exp(2j * np.pi * basis.hop / basis.sr * f * (1 - 2 ** (-c / 1200)))[:, None]
-    return moved.astype(np.complex64)
-
-
-def _moved(columns, cents, basis):
-    moved = np.empty(columns.shape, np.result_type(columns, np.float64))
-    for c, l in zip(cents, basis.notes.values(), strict=True):
-        moved[:, l] = _stretched(columns[:, l], c)
-    return moved
-
-
-def _stretched(columns, cents):
-    """Columns at k / 2^(cents / 1200), linear between bins; beyond the last bin they are as there."""
-    place = np.minimum(np.arange(len(columns)) / 2 ** (cents / 1200), len(columns) - 1)
-    k = np.minimum(place.astype(int), len(columns) - 2)
-    part = (place - k)[:, None]
-    return columns[k] * (1 - part) + columns[k + 1] * part
-
-
-# --- Factors of partials ------------------------------------------------------------------------------
-
-
-def _with_factors(fit, T0, N, basis):
-    """Templates with the factors of their partials, and N after sweeps with those."""
-    partial_of = partials(basis)
-    heard = by_partial(N, partial_of, basis).sum(axis=1)
+def _as_piano(fit, T0, N, basis):
+    """Templates as the piano has them, N after sweeps with those, and the basis with its rotations moved along."""
+    cell, T0, column = cells(basis), np.maximum(T0, np.finfo(np.float32).tiny), np.arange(len(T0))[:, None]
+    heard = by_partial(N, cell).sum(axis=1)
     heard = heard > TELLING * heard.max()
     if fit.rate is not None:
         heard &= [fit.rate[l].min() < UNLISTED for l in basis.notes.values()]
-    C = covariance(basis, heard)
-    g = np.zeros((len(basis.notes), N_PARTIALS))
-    for _ in range(N_ROUNDS):
-        counts = (by_partial(each, partial_of, basis) for each in (N, T0 * fit.U.sum(axis=1, dtype=np.float64)))
-        g = factors(*counts, basis, heard, C, g)
-        T = T0.copy()
-        for j, l in enumerate(basis.notes.values()):
-            T[:, l] *= np.exp(g[j, partial_of[:, j]])[:, None]
-        T = summing_to_one(T)
+    told = heard[:, None] & (partial_frequencies(basis) < basis.sr / 2)
+    of_levels, (of_strings, of_partials) = level_covariance(basis, told), cents_covariance(basis, told)
+    of_cents = of_strings + of_partials
+    g, cents, T = np.zeros(told.shape), np.zeros(told.shape), T0
+    for r in range(N_ROUNDS):
+        D = T * fit.U.sum(axis=1, dtype=np.float64)
+        slope = np.gradient(np.log(T), axis=0) * (-np.log(2) / 1200 * column)  # of log T, for each cent
+        n, d, n1, d1, n2 = (by_partial(each, cell) for each in (N, D, N * slope, D * slope, N * slope**2))
+        unit = NOTE_COUNTS * heard.sum() / n.sum()
+        ratio = np.divide(n, d, out=np.zeros_like(n), where=d > 0)
+        moving = cents, unit * (n1 - ratio * d1), unit * n2
+        cents = newton(*moving, of_cents, told)
+        g += np.clip(newton(g, unit * (n - d), unit * d, of_levels, told) - g, -3, 3)
+        place = places(cents, basis)
+        T = averaged(T0, place, WIDEST * max(0, 1 - 2 * (r + 1) / N_ROUNDS)) * np.exp(g.ravel()[cell])
+        T = summing_to_one(np.maximum(T, np.finfo(np.float32).tiny))
         N = fit.sweep(T, N_BETWEEN)
-    return T, N
+    strings = newton(*moving, of_strings, told)  # a partial's own place is not known well enough to turn it
+    return T, N, replace(basis, rotation=turned(basis, places(strings, basis)))
+
+
+def newton(x, slope, weight, C, told):
+    """One step of Newton's method from x towards the most likely value of a Gaussian process, of mean zero.
+
+    See Rasmussen and Williams, "Gaussian Processes for Machine Learning", algorithm 3.1.
+
+    Parameters
+    ----------
+    x : np.ndarray [shape=(notes, N_PARTIALS)]
+        Where the step starts.
+    slope, weight : np.ndarray [shape=(notes, N_PARTIALS)]
+        First derivative of the log-likelihood at x, and its second, negated.
+    C : np.ndarray [shape=(notes * N_PARTIALS, n)]
+        Covariance of all x with those that are told.
+    told : np.ndarray [shape=(notes, N_PARTIALS), bool]
+        Of which the likelihood tells, n altogether; the others only follow.
+    """
+    W, b, K = weight[told], (weight * x + slope)[told], C[told.ravel()]
+    telling = W * K.diagonal() > 0.1  # the others would hardly be known better than before
+    W, b, K, C = W[telling], b[telling], K[np.ix_(telling, telling)], C[:, telling]
+    root = np.sqrt(W)
+    B = np.eye(len(W)) + root[:, None] * K * root
+    a = b - root * np.linalg.solve(B, root * (K @ b))  # of numpy, whose BLAS has one thread here
+    return (C @ a).reshape(x.shape)
 
 
 def partial_frequencies(basis):
@@ -299,68 +278,81 @@ def partial_frequencies(basis):
     return pitch.partial(np.arange(1, N_PARTIALS + 1), f1, 0.0)
 
 
-def partials(basis):
-    """Partial, from 0, that each bin of each note belongs to [shape=(K, notes), int]: the nearest."""
+def cells(basis):
+    """Partial that each bin of each column belongs to [shape=(K, L), int]: the nearest, counted note by note."""
     f = np.arange(len(basis.H)) * basis.sr / basis.n_fft
-    return np.stack([np.searchsorted((p[1:] + p[:-1]) / 2, f) for p in partial_frequencies(basis)], axis=1)
+    nearest = [np.searchsorted((p[1:] + p[:-1]) / 2, f) for p in partial_frequencies(basis)]
+    return (np.stack(nearest, axis=1) + N_PARTIALS * np.arange(len(nearest)))[:, basis.note_of]
 
 
-def by_partial(counts, partial_of, basis):
+def by_partial(counts, cell):
     """Sums of counts [shape=(K, L)] over each partial's bins and each note's states [shape=(notes, N_PARTIALS)]."""
-    columns = zip(partial_of.T, basis.notes.values(), strict=True)
-    return np.stack([np.bincount(p, counts[:, l].sum(axis=1), N_PARTIALS) for p, l in columns])
+    n_notes = cell.max() // N_PARTIALS + 1
+    return np.bincount(cell.ravel(), counts.ravel(), n_notes * N_PARTIALS).reshape(n_notes, N_PARTIALS)
 
 
-def covariance(basis, heard):
-    """Covariance K of the log factors, see the top [shape=(partials, partials that are heard)], note by note.
-
-    Partials that exist lie below half the sampling rate. ``heard`` [shape=(notes,), bool] tells of the notes.
-    """
-    f = partial_frequencies(basis)
-    note, n = np.nonzero(f < basis.sr / 2)
-    octave, key, told = np.log2(f[note, n]), np.array(list(basis.notes))[note], heard[note]
-
-    def likeness(x, width):
-        return np.exp(-((np.subtract.outer(x, x[told]) / width) ** 2) / 2)
-
-    same_note, same_partial = (np.equal.outer(x, x[told]) for x in (note, n))
-    C = COMMON**2 * likeness(octave, 0.2) + SHARED**2 * same_partial * likeness(key, 4)  # octaves, semitones
-    own, level = 0.5, 2.0  # nepers, of each partial, and of the whole note, which U takes up
-    return C + own**2 * (same_note & same_partial) + level**2 * same_note
+def level_covariance(basis, told):
+    """Covariance of the log factors g of all partials with those of the told ones, see the top."""
+    key, n, octave = _coordinates(basis)
+    common = COMMON**2 * np.exp(-((_between(octave, told) / 0.2) ** 2) / 2)
+    of_partial = EVEN**2 + SHARED**2 * np.exp(-np.abs(_between(key, told)) / 4)
+    same_note, same_n = _between(key, told) == 0, _between(n, told) == 0
+    return common + same_n * (of_partial + OWN**2 * same_note) + LEVEL**2 * same_note
 
 
-def factors(N, D, basis, heard, C, start):
-    """Log factors g of the partials [shape=(notes, N_PARTIALS)], a step of Newton's method nearer to their best.
+def cents_covariance(basis, told):
+    """Covariance of the cents c of all partials with those of the told ones, of strings and of single partials."""
+    key, n, _ = _coordinates(basis)
+    B = pitch.inharmonicity(440 * 2 ** ((key - 69) / 12), 0.0)
+    stiff = 600 / np.log(2) * (B * n**2 / (1 + B * n**2) - B / (1 + B))  # cents that a neper of B is worth
+    near, same_note = np.exp(-((_between(key, told) / 12) ** 2) / 2), _between(key, told) == 0
+    tuning, of_B = (common**2 + smooth**2 * near + own**2 * same_note for common, smooth, own in (TUNING, STIFFNESS))
+    strings = tuning + of_B * np.outer(stiff, stiff[told.ravel()])
+    return strings, OWN_CENTS**2 * same_note * (_between(n, told) == 0)
 
-    See the top of this module, and Rasmussen and Williams, "Gaussian Processes for Machine Learning", algorithm 3.1.
 
-    Parameters
-    ----------
-    N, D : np.ndarray [shape=(notes, N_PARTIALS)]
-        Counts, and what they would be with g = 0.
-    basis : Basis
-    heard : np.ndarray [shape=(notes,), bool]
-        Notes that are played as far as is known; the others only follow.
-    C : np.ndarray
-        From :func:`covariance`.
-    start : np.ndarray [shape=(notes, N_PARTIALS)]
-        Where the step starts; no factor moves by more than three nepers.
-    """
-    exists = partial_frequencies(basis) < basis.sr / 2
-    told = heard[np.nonzero(exists)[0]]
-    unit = 300 * heard.sum() / N.sum()  # counts that the average note is worth
-    N, D = unit * N[exists][told], unit * D[exists][told]
-    counted = np.maximum(N, D) > 0.5  # what has less says nothing
-    N, D, g, C = N[counted], D[counted], start[exists][told][counted], C[:, counted]
-    K = C[np.flatnonzero(told)[counted]]
-    mean = D * np.exp(g)
-    root = np.sqrt(mean)
-    b = mean * g + N - mean
-    B = np.eye(len(g)) + root[:, None] * K * root
-    a = b - root * np.linalg.solve(B, root * (K @ b))  # of numpy, whose BLAS has one thread here
-    found = np.zeros(exists.shape)
-    found[exists] = C @ a
-    return start + np.clip(found - start, -3, 3)
+def _coordinates(basis):
+    """Key, number and octave of each partial, note by note."""
+    key, n = np.meshgrid(list(basis.notes), np.arange(1.0, N_PARTIALS + 1), indexing="ij")
+    return key.ravel(), n.ravel(), np.log2(partial_frequencies(basis)).ravel()
+
+
+def _between(x, told):
+    return np.subtract.outer(x, x[told.ravel()])
+
+
+def places(cents, basis):
+    """Bin of the template that each bin of a column is taken from [shape=(K, L)]; between partials cents are linear."""
+    k = np.arange(len(basis.H))
+    partial = partial_frequencies(basis) * basis.n_fft / basis.sr
+    higher = np.stack([np.interp(k, *of_note) for of_note in zip(partial, cents, strict=True)], axis=1)
+    return np.minimum(k[:, None] / 2 ** (higher / 1200), len(k) - 1)[:, basis.note_of]
+
+
+def averaged(columns, place, cents):
+    """Columns at those places, averaged with the weights of a triangle that ends so many cents away."""
+    if not cents:
+        return np.exp(moved(np.log(columns), place))
+    total = np.cumsum(np.cumsum(columns, axis=0), axis=0)
+    total = np.vstack([0 * total[:1], total[:-1]])  # whose second difference is, at each place, the column there
+    wide = np.maximum(place * (2 ** (cents / 1200) - 1), 1)
+    high, low = (np.clip(place + side, 0, len(columns) - 1) for side in (wide, -wide))
+    return np.maximum(moved(total, high) - 2 * moved(total, place) + moved(total, low), 0) / wide**2
+
+
+def moved(columns, place):
+    """Columns at those places, linear between bins."""
+    k = np.minimum(place.astype(int), len(columns) - 2)
+    before, after = (np.take_along_axis(columns, each, 0) for each in (k, k + 1))
+    return before + (place - k) * (after - before)
+
+
+def turned(basis, place):
+    """Rotations of the moved templates: moved along, and turning faster as their partials are higher; or None."""
+    if basis.rotation is None:
+        return None
+    higher = np.arange(len(place))[:, None] - place  # bins
+    return (moved(basis.rotation, place) * np.exp(2j * np.pi * basis.hop / basis.n_fft * higher)).astype(np.complex64)
 
 
 def divergence(N, template):

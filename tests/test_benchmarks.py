@@ -172,11 +172,11 @@ def test_what_is_left_out_must_be_there_and_be_called(separation, stages):
 
 def test_the_table_of_what_is_left_out_has_the_largest_changes(separation, case):
     names = list(separation.left_out())
-    first = dict.fromkeys(names, 10.0) | {"tuning": 7.0}
-    second = dict.fromkeys(names, 5.0) | {"tuning": 6.0}
+    first = dict.fromkeys(names, 10.0) | {"inharmonicity": 7.0}
+    second = dict.fromkeys(names, 5.0) | {"inharmonicity": 6.0}
     table = separation.left_out_table([(case, first), (case._replace(piece="fugue", group="real"), second)])
     assert "| nothing | 10.00 | 5.00 |  |  |" in table
-    assert "| tuning | 7.00 | 6.00 | -3.00 (scale, sines) | +1.00 (fugue, sines) |" in table
+    assert "| inharmonicity | 7.00 | 6.00 | -3.00 (scale, sines) | +1.00 (fugue, sines) |" in table
 
 
 def test_iterations_change_cost_and_sound_as_the_command_would(separation, case, tmp_path, drawn, monkeypatch):
