@@ -30,26 +30,31 @@ from piano import blocks, pitch
 # Set by hand on the ten pieces of benchmarks/README.md, where no other reason stands beside it.
 SR = 16000  # Hz, of every sound here: what a piano has above 8 kHz tells no notes apart
 N_FFT, HOP = 4096, 256  # samples: a quarter of a second tells bass notes apart; a frame is 16 ms
+SHORT = 1024  # samples of a second window, which sees strikes and dampers sharply; tells keys apart in the treble only
+SHORT_WEIGHT = 2.0  # of its features, so that they weigh half as much as those of the long one
 POWER = 0.8  # of the magnitudes: between loudness and amplitude, so that soft partials count
 LEAD, LENGTH = 8, 108  # frames of a pattern: before the onset (half a window), and altogether
 HEAD = N_FFT // HOP  # frames at the start of an event with one factor: the windows that see the onset
+ZONES = np.searchsorted([HEAD, 2 * HEAD, 4 * HEAD], np.arange(LENGTH), side="right")  # of a pattern's frames
 LOUD_AT = LEAD + 4  # frame of a pattern that its event is held against all that sounds at
 LONGEST = 360  # frames of an event, 5.8 s; the last frame of a pattern repeats
 SEGMENT_S = 30.0  # s, fitted at a time
 CORE_FRAMES, CORE_EVENTS = 256, 64  # that one core works on at a time: what is quickest
 FLOOR = 1e-30  # of denominators, in any unit
 TINY = 1e-7  # of the mean feature: the background is never less, so that no model is zero
+MOST_CHANGED = 5  # gain of a feature, 17 dB of amplitude: what moves a pattern farther is no piano
 INAUDIBLE = 0.003  # of the mean frame; an event is zero where it is softer
 
 # The list. The first three are what this prints, of the ten pieces and examples/, on both bases:
 # python tools/fit_list.py MAPS examples --basis MAPS_NOTES basis_wav_piano
-WEIGHTS = 3.35, 0.19, 0.30, -0.48, 0.22, -0.54, 5.29  # of :func:`evidence`
+WEIGHTS = 2.78, 0.09, 0.34, 0.80, -0.64, -0.15, 5.35  # of :func:`evidence`
 DELAY_S = 0.007  # s from the strike of a key until :func:`find_onset` sees it, in the first folder
 LEAST_GAIN = 0.1  # nats for a unit of mass: a recording whose median listed note gains less is noise
 DOUBT = 0.4  # of a confidence, what is left where an event gains too little; below LISTED, so nothing is listed
 LISTED = 0.5  # confidence from which a note is listed, or heard: then it is right more often than wrong
 CANDIDATE_LEVEL = 0.02  # of the robust maximum of all onset strengths: a local maximum above it is a candidate
 MISTUNED_CENTS = np.arange(-40, 41, 10)  # by which a recording may be out of tune with the patterns
+FALL, FALLEN, FALL_S = 8, 0.6, 0.06  # a note ends when it falls to that share in so many frames; s that it takes
 SAME_S = 0.048  # s, three frames; two segments' onsets of one note differ by less
 
 # Notes of a score.
@@ -92,30 +97,40 @@ class Patterns(NamedTuple):
 
 
 @functools.cache
-def bin_groups():
+def bin_groups(n_fft=N_FFT):
     """First bin of each group of bins that is summed, and one past the last bin: narrow in the bass, wider above."""
-    width = SR / N_FFT
+    width = SR / n_fft
     edges, stop = [math.ceil(25 / width)], int(7900 / width)  # Hz: below A0, and where resampling begins to cut
     while edges[-1] < stop:
         edges.append(edges[-1] + max(1, round(edges[-1] * width / 600)))  # a bin for each 600 Hz of its frequency
     return np.array(edges[:-1]), edges[-1]
 
 
+@functools.cache
+def sizes():
+    """Number of bins in each group of the long window, and in each of the short one."""
+    return tuple(np.diff(edges, append=stop) for edges, stop in map(bin_groups, (N_FFT, SHORT)))
+
+
 def pattern_shape():
     """Shape of a pattern, (LENGTH, K)."""
-    return LENGTH, len(bin_groups()[0])
+    return LENGTH, sum(map(len, sizes()))
+
+
+def long_window(P):
+    """Those features of P [shape=(..., K)] that are the long window's, which tell keys apart."""
+    return P[..., : len(sizes()[0])]
 
 
 @functools.cache
 def shape():
     """Of the background, (K,), mean one: between white noise, whose features grow with a group, and pink."""
-    edges, stop = bin_groups()
-    size = np.diff(edges, append=stop).astype(np.float32) ** 0.5
+    size = np.concatenate(sizes()).astype(np.float32) ** 0.5
     return size / size.mean()
 
 
 def features(y, every=1):
-    """Features of a sound: STFT magnitudes to the power ``POWER``, summed over groups of bins.
+    """Features of a sound: STFT magnitudes to the power ``POWER``, summed over groups of bins, of two windows.
 
     Parameters
     ----------
@@ -129,22 +144,27 @@ def features(y, every=1):
     np.ndarray [shape=(M, K), float32, >= 0]
         Frame m is centred on sample ``m * HOP``; there are ``1 + n // HOP`` frames.
     """
+    n_frames = 1 + len(y) // HOP
+    V = np.empty((-(-n_frames // every), pattern_shape()[1]), np.float32)
+    n_long = len(sizes()[0])
+    for n_fft, weight, place in ((N_FFT, 1, slice(n_long)), (SHORT, SHORT_WEIGHT, slice(n_long, None))):
+        window = np.hanning(n_fft + 1)[:-1].astype(np.float32)
+        window *= np.float32(weight ** (1 / POWER))
+        padded = np.zeros(n_fft + n_frames * HOP, np.float32)
+        padded[n_fft // 2 : n_fft // 2 + len(y)] = y
+        frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[: n_frames * HOP : every * HOP]
+        transform = functools.partial(transform_frames, frames, window, bin_groups(n_fft), V[:, place])
+        shared(transform, len(V), 128)
+    return V
+
+
+def transform_frames(frames, window, groups, V, m):
+    """Features V of frames m, in place."""
     import scipy.fft
 
-    edges, stop = bin_groups()
-    n_frames = 1 + len(y) // HOP
-    window = np.hanning(N_FFT + 1)[:-1].astype(np.float32)
-    padded = np.zeros(N_FFT + n_frames * HOP, np.float32)
-    padded[N_FFT // 2 : N_FFT // 2 + len(y)] = y
-    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[: n_frames * HOP : every * HOP]
-    V = np.empty((len(frames), len(edges)), np.float32)
-
-    def transform(m):
-        magnitude = np.abs(scipy.fft.rfft(frames[m] * window, axis=1)[:, :stop])
-        np.add.reduceat(magnitude**POWER, edges, axis=1, out=V[m])
-
-    shared(transform, len(V), 128)
-    return V
+    edges, stop = groups
+    magnitude = np.abs(scipy.fft.rfft(frames[m] * window, axis=1)[:, :stop])
+    V[m] = np.add.reduceat(magnitude**POWER, edges, axis=1)
 
 
 def learn_pattern(y):
@@ -200,23 +220,12 @@ def find_onset(y):
 
 
 def onset_strengths(V, P):
-    """Onset strength of each pattern at each frame: how much it rises in a KL-NMF with one spectrum per pattern.
+    """Onset strength of each pattern at each frame, (L, M): how much it rises in a KL-NMF, one spectrum per pattern.
 
-    Parameters
-    ----------
-    V : np.ndarray [shape=(M, K), float32]
-        Features.
-    P : np.ndarray [shape=(L, T, K), float32]
-        Patterns.
-
-    Returns
-    -------
-    np.ndarray [shape=(L, M), float32, >= 0]
-        Mean activation over frames m + 1 to m + 6 minus that over m - 3 to m - 1, in units of the features.
+    That is its mean activation over frames m + 1 to m + 6 minus that over m - 3 to m - 1, in units of the features.
     """
-    W = spectra(P)
-    n = V.shape[1] - V.shape[1] % 2
-    U, _ = activations(V[:, 0:n:2] + V[:, 1:n:2], W[:, 0:n:2] + W[:, 1:n:2], 30)
+    pairs = np.arange(0, len(sizes()[0]), 2)
+    U, _ = activations(*(np.add.reduceat(long_window(X), pairs, axis=1) for X in (V, spectra(P))), 30)
     total = np.pad(np.cumsum(np.pad(U, ((3, 6), (0, 0))), axis=0, dtype=np.float64), ((1, 0), (0, 0)))
     m = np.arange(len(V)) + 3
     rise = (total[m + 7] - total[m + 1]) / 6 - (total[m] - total[m - 3]) / 3
@@ -294,31 +303,20 @@ def shared(function, n, size):
 
 
 def step(V, B, patterns, struck, N=None):
-    """One EM step.
+    """Background and events, improved by one EM step.
 
     With R = V / S, ``B <- B mean_k w R``; c_e becomes the non-increasing sequence, constant over the head, that is
-    closest to ``c_e sum_k R P / sum_k P`` in the sense of the divergence.
-
-    Parameters
-    ----------
-    V, B : np.ndarray [shapes (M, K), (M,), float32]
-    patterns : Patterns
-    struck : Struck
-    N : np.ndarray [shape=(n, L, K), float32], optional
-        Where to count ``sum c P R`` of each pattern, over each ``CORE_FRAMES`` frames.
-
-    Returns
-    -------
-    B, struck
-        Improved.
+    closest to ``c_e sum_k R P / sum_k P`` in the sense of the divergence. N (n, L, Z, K), where it is there, is to
+    count ``sum c P R`` of each pattern and zone over each ``CORE_FRAMES`` frames.
     """
     P, mass = patterns
-    num, c, back, S = np.zeros_like(struck.c), struck.c.copy(), np.empty_like(B), np.empty((0, V.shape[1]), np.float32)
+    num, c, back, S = np.zeros_like(struck.c), struck.c.copy(), np.empty_like(B), np.empty((0, 0), np.float32)
+    none = np.empty((0, 0, 0), np.float32)
     sweep, pool = kernel(_expect), kernel(_pool)
 
     def expect(m):
-        counts = S if N is None else N[m.start // CORE_FRAMES]
-        sweep(V, B, shape(), P, *struck[:4], m.start, m.stop, S, num, back, counts)
+        counts = none if N is None else N[m.start // CORE_FRAMES]
+        sweep(V, B, shape(), P, ZONES, *struck[:4], m.start, m.stop, S, num, back, counts)
 
     def maximise(e):
         pool(c[e], num[e], mass, struck.note[e], struck.first[e], struck.length[e], len(V), INAUDIBLE * V.shape[1])
@@ -330,25 +328,31 @@ def step(V, B, patterns, struck, N=None):
 
 def model(V, B, patterns, struck):
     """S of the equation above, (M, K) float32."""
-    S, none = np.empty_like(V), np.empty((0, 0), np.float32)
+    S, (num, back, N) = np.empty_like(V), (np.empty((0,) * n, np.float32) for n in (2, 1, 3))
     sweep = kernel(_expect)
 
     def expect(m):
-        sweep(V, B, shape(), patterns.P, *struck[:4], m.start, m.stop, S, none, none.ravel(), none)
+        sweep(V, B, shape(), patterns.P, ZONES, *struck[:4], m.start, m.stop, S, num, back, N)
 
     shared(expect, len(V), CORE_FRAMES)
     return S
 
 
 def counted(struck, P, n_frames):
-    """D = sum c P of each pattern over the frames of a segment, (L, K)."""
+    """D = sum c P of each pattern and zone over the frames of a segment, (L, Z, K)."""
     t = np.arange(LONGEST)
     sounds = (t >= -struck.first[:, None]) & (t < np.minimum(struck.length, n_frames - struck.first)[:, None])
     c = np.where(sounds, struck.c, np.float32(0))
     T = P.shape[1]
     c = np.concatenate([c[:, : T - 1], c[:, T - 1 :].sum(axis=1, keepdims=True)], axis=1)
     of = (np.arange(len(P))[:, None] == struck.note).astype(np.float32)
-    return np.matmul((of @ c)[:, None], P)[:, 0]
+    return by_zone((of @ c)[:, :, None] * P)
+
+
+def by_zone(P):
+    """Sums over the frames of each zone, (L, Z, K), of patterns [shape=(L, T, K)]."""
+    starts = np.flatnonzero(np.diff(ZONES[: P.shape[1]], prepend=-1))
+    return np.add.reduceat(P, starts, axis=1)
 
 
 def steps(V, B, patterns, struck, n):
@@ -370,46 +374,42 @@ def cut(struck):
     return struck._replace(length=np.minimum(struck.length, np.maximum(end, HEAD)))
 
 
-def adaptation(h, N, D, n_patterns):
-    """Gain of each pattern and bin, (L, K), that moves the patterns towards the piano of the recording.
+def adaptation(P, N, D, n_patterns):
+    """Gain of each pattern, zone and bin, (L, Z, K), that moves the patterns towards the piano of the recording.
 
-    One smooth gain for all notes, G(k) = sum N / sum D over a quarter of an octave or so, takes up the room and the
-    microphones; then each note's mean spectrum has ``kappa`` pseudo-counts against its own N and D.
+    One smooth gain for all notes, G(z, k) = sum N / sum D over a quarter of an octave or so, takes up the microphones,
+    and in each zone how the room sounds on; then each note has ``kappa`` pseudo-counts against its own N and D, over
+    all zones, and again in each: the mass of all N over ``n_patterns``, of which these are those that sound.
 
-    Parameters
-    ----------
-    h : np.ndarray [shape=(L, K), float32]
-        Mean over the frames of each pattern.
-    N, D : np.ndarray [shape=(L, K), float32]
-        Counts ``sum c P R`` and ``sum c P`` of each pattern, see :func:`step`.
-    n_patterns : int
-        Of which these are those that sound: ``kappa`` is the mass of all N over it.
+    P, N and D are (L, Z, K): sums over zones of the patterns, of ``c P R`` and of ``c P``, see :func:`step`.
     """
     mass = float(N.sum(dtype=np.float64))
     if not mass > 0:
         return np.ones_like(N)
+    smooth = functools.partial(smooth_ratio, prior=1e-3 * mass / N.shape[2])
+    gain = smooth(N.sum(axis=(0, 1)), D.sum(axis=(0, 1)))
+    gain = gain * np.stack([smooth(n, d * gain) for n, d in zip(N.sum(axis=0), D.sum(axis=0), strict=True)])
+    kappa = np.float32(mass / n_patterns)
+    for axes in ((1,), ()):
+        n, d, prior = (x.sum(axis=axes, keepdims=True) for x in (N, D * gain, P * gain))
+        prior *= kappa / np.maximum(prior.sum(axis=2, keepdims=True), np.float32(FLOOR))
+        prior += np.float32(1e-9 * mass / N.size)
+        gain = gain * (n + prior) / (d + prior)
+    return gain
+
+
+def smooth_ratio(n, d, prior):
+    """Ratio of n to d (K,), each smoothed over neighbouring groups of bins, with ``prior`` counts."""
     window = np.hanning(19)[1:-1]  # groups of bins
-    smooth = [np.convolve(counts.sum(axis=0, dtype=np.float64), window / window.sum(), "same") for counts in (N, D)]
-    G = ((smooth[0] + 1e-3 * mass / len(smooth[0])) / (smooth[1] + 1e-3 * mass / len(smooth[1]))).astype(np.float32)
-    h = h / np.maximum(h.sum(axis=1, keepdims=True), np.float32(FLOOR))
-    kappa, tiny = np.float32(mass / n_patterns), np.float32(1e-9 * mass / N.size)
-    return G * (N + kappa * h + tiny) / (D * G + kappa * h + tiny)
+    n, d = (np.convolve(counts, window / window.sum(), "same") + prior for counts in (n, d))
+    return (n / d).astype(np.float32)
 
 
 def move(V, B, patterns, struck, bounds, reach=3):
     """Move each event by up to ``reach`` frames to where the divergence of its head is least, the others held.
 
-    Parameters
-    ----------
-    bounds : np.ndarray [shape=(n + 1, 2), int]
-        First and last frame that the onset of each given note may lie at; of all other events the last row.
-
-    Returns
-    -------
-    struck : Struck
-        In order of onset.
-    fraction : np.ndarray [shape=(E,), float]
-        Of a frame, by which the least divergence lies after the onset, from a parabola.
+    ``bounds`` is of :func:`bounds_of`. Returns the events in order of onset, and the fraction of a frame (E,) by which
+    the least divergence lies after each onset, from a parabola.
     """
     if len(struck.note) == 0:
         return struck, np.zeros(0)
@@ -431,11 +431,6 @@ def likelihood_gains(V, S, patterns, struck, reach=0):
     return gain
 
 
-def background(V):
-    """Where the background starts, (M,)."""
-    return (0.1 * V.mean(axis=1) + TINY * V.mean()).astype(np.float32)
-
-
 def tenth(A, n_frames):
     """A level that few events exceed, whatever the length: about the tenth largest in half a minute."""
     return np.sort(A)[-min(len(A), max(1, round(n_frames / 190)))] if len(A) else 0.0
@@ -444,10 +439,10 @@ def tenth(A, n_frames):
 # --- Compiled ---------------------------------------------------------------------------------------------
 
 
-def _expect(V, B, w, P, note, first, length, c, begin, end, S, num, back, N):
+def _expect(V, B, w, P, zones, note, first, length, c, begin, end, S, num, back, N):
     """E-step of the frames from begin to end; what has no room is left out: S, or all the others, or N.
 
-    With R = V / S: num = sum_k R P for every event and frame, back = mean_k w R, and N += sum c P R for every pattern.
+    With R = V / S: num = sum_k R P of every event and frame, back = mean_k w R, N += sum c P R by pattern and zone.
     Where patterns repeat their last frame, all events of one are a single row. Rows are read four at a time, so that S
     and R are seldom loaded and stored. Three kernels, one for each job, would gather the same rows and take three times
     as long to compile.
@@ -513,7 +508,7 @@ def _expect(V, B, w, P, note, first, length, c, begin, end, S, num, back, N):
             dot[i], dot[i + 1], dot[i + 2], dot[i + 3] = d0, d1, d2, d3
         if len(N):
             for i in range(n):
-                counted, p, x = N[l[i]], P[l[i], t[i]], g[i]
+                counted, p, x = N[l[i], zones[t[i]]], P[l[i], t[i]], g[i]
                 for k in range(K):
                     counted[k] += x * p[k] * R[k]
         for a in range(n_active):
@@ -599,8 +594,8 @@ def _gains(V, S, P, note, first, length, c, reach, gain):
 
 
 KERNELS = {
-    _expect: "void(f4[:, ::1], f4[::1], f4[::1], f4[:, :, ::1], i8[::1], i8[::1], i8[::1], f4[:, ::1], i8, i8, "
-    "f4[:, ::1], f4[:, ::1], f4[::1], f4[:, ::1])",
+    _expect: "void(f4[:, ::1], f4[::1], f4[::1], f4[:, :, ::1], i8[::1], i8[::1], i8[::1], i8[::1], f4[:, ::1], "
+    "i8, i8, f4[:, ::1], f4[:, ::1], f4[::1], f4[:, :, ::1])",
     _pool: "void(f4[:, ::1], f4[:, ::1], f4[:, ::1], i8[::1], i8[::1], i8[::1], i8, f8)",
     _gains: "void(f4[:, ::1], f4[:, ::1], f4[:, :, ::1], i8[::1], i8[::1], i8[::1], f4[:, ::1], i8, f8[:, ::1])",
 }
@@ -622,6 +617,7 @@ class Found(NamedTuple):
     offset: np.ndarray  # s
     level: np.ndarray  # loudness in units of the features
     gain: np.ndarray  # log-likelihood that the head gains, nats for each unit of its mass
+    unique: np.ndarray  # the same with all else that sounds fitted again, at two frames of the head
     share: np.ndarray  # of all that sounds at the onset
     given: np.ndarray  # int, number of the note that was given, -1 where none was
     n_frames: int  # of the sound that was searched
@@ -655,6 +651,13 @@ def frame_of(onset, start):
     return np.round((onset + DELAY_S) * (SR / HOP) - start // HOP).astype(int)
 
 
+def bounds_of(given, cut_at):
+    """First and last frame of a segment that each given note may be moved to, and in the last row any other event."""
+    start, stop, *_ = cut_at
+    free = start / SR - 1, stop / SR + 1  # anywhere
+    return frame_of(np.append(np.stack([given.earliest, given.latest], axis=1), [free], axis=0), start)
+
+
 def segments(n):
     """Cut n samples into segments: ``(start, stop, first, last)``, samples to fit and samples to list events of.
 
@@ -684,14 +687,17 @@ def transposed(P, cents):
     """Patterns [shape=(..., K)] that sound ``cents`` higher, by interpolation between groups of bins."""
     if cents == 0:
         return P
-    edges, stop = bin_groups()
-    ends = np.append(edges, stop)
-    size, centre = np.diff(ends).astype(np.float32), (ends[1:] + ends[:-1] - 1) / 2
-    source = centre / 2 ** (cents / 1200)
-    right = np.clip(np.searchsorted(centre, source), 1, len(centre) - 1)
-    share = np.clip((source - centre[right - 1]) / (centre[right] - centre[right - 1]), 0, 1).astype(np.float32)
-    density = P / size
-    return np.ascontiguousarray(((1 - share) * density[..., right - 1] + share * density[..., right]) * size)
+    moved = []
+    for n_fft, P_window in zip((N_FFT, SHORT), np.split(P, [len(sizes()[0])], axis=-1), strict=True):
+        edges, stop = bin_groups(n_fft)
+        ends = np.append(edges, stop)
+        size, centre = np.diff(ends).astype(np.float32), (ends[1:] + ends[:-1] - 1) / 2
+        source = centre / 2 ** (cents / 1200)
+        right = np.clip(np.searchsorted(centre, source), 1, len(centre) - 1)
+        share = np.clip((source - centre[right - 1]) / (centre[right] - centre[right - 1]), 0, 1).astype(np.float32)
+        density = P_window / size
+        moved.append(((1 - share) * density[..., right - 1] + share * density[..., right]) * size)
+    return np.ascontiguousarray(np.concatenate(moved, axis=-1))
 
 
 def tune_segment(part, patterns):
@@ -699,8 +705,8 @@ def tune_segment(part, patterns):
     V, mean = scaled(part[0], 8)
     if V is None:
         return np.zeros(len(MISTUNED_CENTS))
-    W = spectra(patterns)
-    return mean * np.array([activations(V, transposed(W, cents), 15)[1] for cents in MISTUNED_CENTS])
+    V, W = long_window(V), spectra(patterns)
+    return mean * np.array([activations(V, long_window(transposed(W, cents)), 15)[1] for cents in MISTUNED_CENTS])
 
 
 def first_fit(V, patterns, midi, given, start, share, pruning):
@@ -714,7 +720,8 @@ def first_fit(V, patterns, midi, given, start, share, pruning):
     note, frame, told = with_given(*candidates(d, least), midi, given, frame_of(given.onset, start), len(V))
     loud = patterns.mass.max(axis=1)
     c0 = np.maximum(d[note, frame], least) / max(float(d.max()), TINY) * V.sum(axis=1).max()
-    B, struck = background(V), strike(note, frame, c0 / np.maximum(loud[note], TINY), len(V), told)
+    B = (0.1 * V.mean(axis=1) + TINY * V.mean()).astype(np.float32)
+    struck = strike(note, frame, c0 / np.maximum(loud[note], TINY), len(V), told)
     for n, least in pruning:
         B, struck = steps(V, B, patterns, struck, n)
         A = level(struck, patterns)
@@ -739,83 +746,61 @@ def with_given(note, frame, midi, given, at, n_frames):
 
 
 def count_segment(part, patterns, midi, given):
-    """How the piano of a segment differs from the patterns: counts N and D of :func:`adaptation`, [shape=(2, L, K)].
+    """How the piano of a segment differs from the patterns: counts N and D of :func:`adaptation`, [shape=(2, L, Z, K)].
 
-    The patterns are adapted to the segment alone until what they explain has settled; that is counted.
-
-    Parameters
-    ----------
-    part : tuple
-        Of :func:`parts`.
-    patterns : np.ndarray [shape=(L, T, K), float]
-    midi : np.ndarray [shape=(L,), int]
-    given : Given
+    The patterns, and how they are adapted to the segment alone, settle first; arguments are those of
+    :func:`fit_segment`.
     """
-    y, (start, *_) = part
+    y, cut_at = part
     P = patterns.astype(np.float32)
+    counts = np.zeros((2, *by_zone(P).shape), np.float32)
     V, mean = scaled(y)
     if V is None:
-        return np.zeros((2, len(P), P.shape[2]), np.float32)
-    B, struck = first_fit(V, under_fit(P), midi, given, start, 0.12, ((3, 0.01), (4, 0.03)))  # only the loud notes
-    counts = np.zeros((2, len(P), P.shape[2]), np.float32)
+        return counts
+    fit = under_fit(P)
+    B, struck = first_fit(V, fit, midi, given, cut_at[0], 0.12, ((3, 0.01), (4, 0.03)))  # only the loud notes
+    struck, _ = move(V, B, fit, struck, bounds_of(given, cut_at))
+    B, struck = steps(V, B, fit, struck, 3)
     used, note = np.unique(struck.note, return_inverse=True)
     P, struck = P[used], struck._replace(note=note.reshape(-1))
-    total = np.ones((len(P), P.shape[2]), np.float32)
-    Q, h = np.empty_like(P), P.mean(axis=1)
+    whole = by_zone(P)
+    gain = np.ones_like(whole)
     for _ in range(8):
-        np.multiply(P, total[:, None], out=Q)
-        D_first = counted(struck, P, len(V))
-        N = np.zeros((-(-len(V) // CORE_FRAMES), *total.shape), np.float32)
+        D = counted(struck, P, len(V))
+        N = np.zeros((-(-len(V) // CORE_FRAMES), *gain.shape), np.float32)
+        Q = np.take(gain, ZONES, axis=1)
+        Q *= P
         B, struck = step(V, B, under_fit(Q), struck, N)
         N = N.sum(axis=0)
-        change = adaptation(h * total, N, D_first * total, counts.shape[1])
-        total = np.clip(total * change, np.float32(1e-3), np.float32(1e3))
-    D_first *= N.sum(dtype=np.float64) / max(D_first.sum(dtype=np.float64), 1e-30)
-    counts[:, used] = N, D_first
+        gain *= adaptation(whole * gain, N, D * gain, len(patterns))
+        np.clip(gain, 1 / MOST_CHANGED, MOST_CHANGED, out=gain)
+    D *= N.sum(dtype=np.float64) / max(D.sum(dtype=np.float64), 1e-30)
+    counts[:, used] = N, D
     return counts * np.float32(mean)
 
 
 def fit_segment(part, patterns, gain, midi, given):
-    """Events of a segment.
+    """Events whose onset lies in a segment proper, as :class:`Found`; times are those of the recording.
 
-    Parameters
-    ----------
-    part : tuple
-        Of :func:`parts`.
-    patterns : np.ndarray [shape=(L, T, K), float]
-    gain : np.ndarray [shape=(L, K), float32]
-        Of :func:`adaptation`.
-    midi : np.ndarray [shape=(L,), int]
-    given : Given
-
-    Returns
-    -------
-    Found
-        Of those notes whose onset lies in the segment proper. Times are those of the recording.
+    ``part`` is one of :func:`parts`, patterns are (L, T, K), their ``gain`` (L, Z, K) is that of :func:`adaptation`.
     """
-    y, (start, stop, first, last) = part
+    y, cut_at = part
+    start, stop, first, last = cut_at
     V, mean = scaled(y)
     if V is None:
         return nothing((last - first) // HOP)
-    patterns = under_fit(patterns.astype(np.float32) * gain[:, None])
+    patterns = under_fit(patterns.astype(np.float32) * np.take(gain, ZONES, axis=1))
     B, struck = first_fit(V, patterns, midi, given, start, CANDIDATE_LEVEL, ((3, 0.005), (3, 0.01), (5, 0.02)))
-    free = start / SR - 1, stop / SR + 1  # anywhere
-    bounds = frame_of(np.append(np.stack([given.earliest, given.latest], axis=1), [free], axis=0), start)
+    bounds = bounds_of(given, cut_at)
     for _ in range(2):
         B, struck = steps(V, B, patterns, struck, 3)
         struck, fraction = move(V, B, patterns, struck, bounds)
     B, struck = steps(V, B, patterns, struck, 3)
     heard = describe(V, B, patterns, struck, fraction)
-    heard = heard._replace(
-        onset=heard.onset + start / SR,
-        offset=heard.offset + start / SR,
-        level=heard.level * mean,
-        n_frames=(last - first) // HOP,
-    )
+    onset, offset, n_frames = heard.onset + start / SR, heard.offset + start / SR, (last - first) // HOP
+    heard = heard._replace(onset=onset, offset=offset, level=heard.level * mean, n_frames=n_frames)
     place = np.where(heard.given >= 0, np.append(given.onset, 0)[heard.given], heard.onset)
-    margin = np.where(
-        heard.given >= 0, 0, SAME_S / 2
-    )  # two segments may both find a note between them; they are joined
+    margin = np.where(heard.given >= 0, 0, SAME_S / 2)  # both segments may find a note between them
     earliest = first / SR - margin if first else -math.inf
     latest = last / SR + margin if stop > last else math.inf
     return pick(heard, (place >= earliest) & (place < latest))
@@ -823,19 +808,52 @@ def fit_segment(part, patterns, gain, midi, given):
 
 def describe(V, B, patterns, struck, fraction):
     """What is known of each event of a segment, as :class:`Found`; times are those of the segment."""
-    gain = likelihood_gains(V, model(V, B, patterns, struck), patterns, struck)[:, 0]
+    S = model(V, B, patterns, struck)
+    gain = likelihood_gains(V, S, patterns, struck)[:, 0]
     m = struck.first[:, None] + np.arange(HEAD)
     mass = (struck.c[:, :HEAD] * patterns.mass[struck.note, :HEAD]).sum(axis=1, where=(m >= 0) & (m < len(V)))
     A = level(struck, patterns).astype(np.float64)
     onset = (struck.first + LEAD + fraction) * HOP / SR - DELAY_S
-    dropped = struck.c < 0.5 * factor(struck)[:, None]
+    earlier = np.pad(struck.c, ((0, 0), (FALL, 0)), "edge")[:, :-FALL]
+    dropped = (struck.c < FALLEN * earlier) | (struck.c < 0.1 * factor(struck)[:, None])
     dropped[:, :HEAD] = False
     t = np.where(dropped.any(axis=1), np.argmax(dropped, axis=1), LONGEST)
-    offset = (struck.first + np.minimum(t, struck.length)) * HOP / SR - 0.07  # s that a damper takes to halve it
+    offset = (struck.first + np.minimum(t, struck.length)) * HOP / SR - FALL_S
     whole = V.sum(axis=1, dtype=np.float64)[np.clip(struck.first + LOUD_AT, 0, len(V) - 1)]
     offset = np.maximum(offset, onset + HOP / SR)
     share = A / np.maximum(whole, FLOOR)
-    return Found(struck.note, onset, offset, A, gain / np.maximum(mass, FLOOR), share, struck.given, 0)
+    gain, unique = gain / np.maximum(mass, FLOOR), unique_gains(S, B, patterns, struck)
+    return Found(struck.note, onset, offset, A, gain, unique, share, struck.given, 0)
+
+
+def unique_gains(S, B, patterns, struck):
+    """Log-likelihood that each event gains at two frames of its head, all else fitted again, nats a unit of mass, (E,).
+
+    With p = c P / sqrt(S) of all that sounds there, and C the matrix of their cosines, that is about |p|^2 over the
+    event's element of C^-1's diagonal: what of it nothing else can take.
+    """
+    unique, ends, T = np.zeros(len(struck.note)), struck.first + struck.length, patterns.P.shape[1]
+
+    def fit_again(part):
+        for e in range(part.start, part.stop):
+            m = struck.first[e] + np.array([LEAD - 4, LEAD + 2])
+            m = m[(m >= 0) & (m < len(S))]
+            near = np.flatnonzero((struck.first <= m[-1]) & (ends > m[0]))
+            t = m - struck.first[near, None]
+            c = struck.c[near[:, None], np.clip(t, 0, LONGEST - 1)]
+            c = np.where((t >= 0) & (t < struck.length[near, None]), c, np.float32(0))
+            p = c[:, :, None] * patterns.P[struck.note[near, None], np.clip(t, 0, T - 1)]
+            i = np.searchsorted(near, e)
+            mass = p[i].sum()
+            p = np.concatenate([p, B[None, m, None] * shape()]) / np.sqrt(S[m])
+            p = p.reshape(len(p), -1)
+            norm = np.maximum(np.sqrt((p**2).sum(axis=1, keepdims=True)), np.float32(FLOOR))
+            p /= norm
+            inverse = np.linalg.inv(p @ p.T + 1e-3 * np.eye(len(p)))
+            unique[e] = float(norm[i, 0]) ** 2 / inverse[i, i] / max(float(mass), FLOOR)
+
+    shared(fit_again, len(unique), CORE_EVENTS)
+    return unique
 
 
 def ended(heard, midi):
@@ -857,7 +875,7 @@ def pick(heard, which):
 
 def nothing(n_frames):
     """No events."""
-    return Found(np.zeros(0, int), *(np.zeros(0) for _ in range(5)), np.zeros(0, int), n_frames)
+    return Found(np.zeros(0, int), *(np.zeros(0) for _ in range(6)), np.zeros(0, int), n_frames)
 
 
 # --- Recordings ----------------------------------------------------------------------------------------
@@ -912,14 +930,14 @@ def fit(y, cuts, patterns, midi, given, map, progress):
     if left[best] < 0.99 * left[len(MISTUNED_CENTS) // 2]:  # or else it is in tune
         patterns = transposed(patterns.astype(np.float32), int(MISTUNED_CENTS[best]))
     count = functools.partial(count_segment, patterns=patterns, midi=midi, given=given)
-    counts = np.zeros((2, len(patterns), patterns.shape[2]))
+    counts = np.zeros((2, len(patterns), ZONES[-1] + 1, patterns.shape[2]))
     total = sum(stop - start for start, stop, *_ in (*chosen, *cuts))
     for (start, stop, *_), more in zip(chosen, each_segment(count, parts(y, chosen), map), strict=True):
         counts += more
         if progress:
             progress(stop - start, total)
     N, D = counts.astype(np.float32) / np.float32(max(counts[0].mean(), 1e-30))
-    gain = adaptation(patterns.mean(axis=1, dtype=np.float32), N, D, len(patterns))
+    gain = adaptation(by_zone(patterns.astype(np.float32)), N, D, len(patterns))
     found = []
     function = functools.partial(fit_segment, patterns=patterns, gain=gain, midi=midi, given=given)
     for (start, stop, *_), heard in zip(cuts, each_segment(function, parts(y, cuts), map), strict=True):
@@ -959,7 +977,7 @@ def evidence(heard, midi):
     """What tells notes from remains, (E, 7), as logarithms but for the key.
 
     It is each event's level against that of the recording's loud notes, and of the loudest within a second; what sounds
-    below it at the same time with a partial there; its share of all that sounds; its likelihood gain; its key; and one.
+    below it at the same time with a partial there; its share of all that sounds; what it alone explains; its key; one.
     """
     if not len(heard.level):
         return np.zeros((0, len(WEIGHTS)))
@@ -981,7 +999,7 @@ def evidence(heard, midi):
             np.log(A / np.maximum(near, FLOOR) + 1e-3),
             np.log(A / np.maximum(A + below, FLOOR) + 0.02),
             np.log(np.maximum(heard.share, 0.03)),
-            np.log(np.maximum(heard.gain, 0) + 0.02),
+            np.log(heard.unique + 0.003),
             (midi[heard.pattern] - 60) / 20,
             np.ones(len(A)),
         ]
@@ -996,12 +1014,8 @@ def within(onset, seconds):
 def events(heard, confidence, midi):
     """A list of :class:`Event` in order of onset, then of pitch."""
     level_db = 20 / POWER * np.log10(np.maximum(heard.level / heard.level.max(initial=1e-30), 1e-9))
-    rows = [
-        Event(int(key), max(0.0, float(onset)), max(0.0, float(offset)), float(dB), float(sure))
-        for key, onset, offset, dB, sure in zip(
-            midi[heard.pattern], heard.onset, heard.offset, level_db, confidence, strict=True
-        )
-    ]
+    fields = midi[heard.pattern], np.maximum(heard.onset, 0), np.maximum(heard.offset, 0), level_db, confidence
+    rows = [Event(*row) for row in zip(*(field.tolist() for field in fields), strict=True)]
     return sorted(rows, key=lambda event: (event.onset, event.midi))
 
 
@@ -1025,17 +1039,12 @@ def find_given(y, patterns, midi, given, *, map=None, progress=None):
     heard = fit(y, list(segments(len(y))), patterns, midi, given, map, progress)
     least = LEAST_GIVEN * tenth(heard.level, heard.n_frames)
     heard = pick(heard, heard.given >= 0)
-    heard = ended(
-        pick(heard, np.lexsort((heard.level, heard.given))), midi
-    )  # of several patterns the loudest comes last
+    heard = ended(pick(heard, np.lexsort((heard.level, heard.given))), midi)  # the loudest pattern of a note comes last
     loudest = heard.level.max(initial=FLOOR)
-    rows = [
-        Event(int(key), float(onset), float(onset), SILENT_DB, 0.0)
-        for key, onset in zip(given.midi, given.onset, strict=True)
-    ]
-    for i, onset, offset, A, explained in zip(
-        heard.given, heard.onset, heard.offset, heard.level, heard.gain, strict=True
-    ):
+    silent = zip(given.midi.tolist(), given.onset.tolist(), strict=True)
+    rows = [Event(key, onset, onset, SILENT_DB, 0.0) for key, onset in silent]
+    fields = heard.given, heard.onset, heard.offset, heard.level, heard.gain
+    for i, onset, offset, A, explained in zip(*fields, strict=True):
         sure = A / (A + least + FLOOR)
         if explained <= LEAST_GAIN:
             sure *= UNSURE if explained > GIVEN_GAIN else DOUBT

@@ -26,12 +26,8 @@ KERNELS = events.KERNELS | {
     phase._smooth_bins: phase.SMOOTH_TYPES,
 }
 CACHE = "piano-note-by-note"  # name of the suite's folder among the user's caches
-
-
 BEGINNING_S = 0.5  # s; later, a note only dies away
-NEW_SHARE = (
-    0.08  # of magnitudes that are louder later: of 328 notes of four pianos at most .044, of 16 pieces .143 or more
-)
+NEW_SHARE = 0.08  # of magnitudes that are louder later: of 328 notes of four pianos at most .044, of 16 pieces .143
 
 
 class Template(NamedTuple):
@@ -180,11 +176,6 @@ def suite_basis():
     The name of its folder tells templates, options and code apart, so it is learnt anew where one of them is another.
     Two runs that learn it at once write the same bytes. Where nothing can be kept, it lies in a temporary folder that
     goes when the run ends.
-
-    Parameters
-    ----------
-    report : callable
-        Is told in a line what takes time, and what could not be done.
 
     Raises
     ------

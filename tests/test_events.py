@@ -67,7 +67,7 @@ MELODY = [(0.5 + 0.4 * i, 0.8 + 0.4 * i, midi, 0.5) for i, midi in enumerate((60
 def test_features_are_linear_in_level_to_the_power(rng):
     y = rng.standard_normal(5000).astype(np.float32)
     V = events.features(y)
-    assert V.shape == (1 + 5000 // events.HOP, len(events.bin_groups()[0]))
+    assert V.shape == (1 + 5000 // events.HOP, events.pattern_shape()[1])
     np.testing.assert_allclose(events.features(3 * y), 3**events.POWER * V, rtol=1e-4)
 
 
@@ -87,7 +87,7 @@ def test_pattern_begins_at_the_onset_whatever_silence_is_before_it():
 def test_pattern_of_any_length_of_template(seconds):
     y = np.resize(template(60), round(seconds * SR))
     P = events.learn_pattern(y)
-    assert P.shape == (events.LENGTH, len(events.bin_groups()[0]))
+    assert P.shape == (events.LENGTH, events.pattern_shape()[1])
     assert P.dtype == np.float16
     assert np.isfinite(P).all()
     assert (P >= 0).all()
@@ -152,12 +152,14 @@ def test_expectation_is_its_equation(rng, monkeypatch, frames):
     S = model_of(B, patterns.P, struck)
     np.testing.assert_allclose(events.model(V, B, patterns, struck), S, rtol=1e-5)
     one_hot = np.eye(3)[struck.note]
+    t = np.arange(len(V)) - struck.first[:, None]
+    zones = np.eye(events.ZONES[39] + 1)[events.ZONES[np.clip(t, 0, 39)]]
     np.testing.assert_allclose(
-        events.counted(struck, patterns.P, len(V)), np.einsum("el,emk->lk", one_hot, share), rtol=1e-5
+        events.counted(struck, patterns.P, len(V)), np.einsum("el,emz,emk->lzk", one_hot, zones, share), rtol=1e-5
     )
-    N = np.zeros((-(-80 // frames), 3, 30), np.float32)
+    N = np.zeros((-(-80 // frames), 3, zones.shape[2], 30), np.float32)
     improved, after = events.step(V, B, patterns, struck, N)
-    np.testing.assert_allclose(N.sum(axis=0), np.einsum("el,emk,mk->lk", one_hot, share, V / S), rtol=1e-5)
+    np.testing.assert_allclose(N.sum(axis=0), np.einsum("el,emz,emk,mk->lzk", one_hot, zones, share, V / S), rtol=1e-5)
     np.testing.assert_allclose(improved, B * (events.shape() * V / S).mean(axis=1), rtol=1e-5)
     num, c = np.zeros_like(struck.c), struck.c.copy()
     for e, first in enumerate(struck.first):

@@ -38,7 +38,7 @@ class Heard(NamedTuple):
     group: str  # the names of the folder and of the basis
     piece: Path  # its truth: recordings that share one are one piece
     seconds: float
-    truth: np.ndarray  # (n, 3), onset and offset in s, MIDI number
+    truth: np.ndarray  # (n, 4), onset and offset in s, MIDI number, velocity
     midi: np.ndarray  # (L,), of the patterns
     found: events.Found
     delay: np.ndarray  # (E,), s, see delays
