@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import ctypes
 import functools
 import gc
 import itertools
@@ -482,7 +483,7 @@ def stages(path, basis, args):
     ``BAR_AFTER_S`` and gone at the end. It draws nothing if stderr is no terminal, or with ``--quiet``.
     """
     if args.quiet or not sys.stderr.isatty():
-        yield lambda name: lambda n, total: None
+        yield lambda name: _give_back_memory() or (lambda n, total: None)
         return
     from tqdm import tqdm
 
@@ -500,6 +501,7 @@ def stages(path, basis, args):
             bar.update(0)
 
     def stage(name):
+        _give_back_memory()
         if name not in names:  # this run has no such stage
             return lambda n, total: None
         bar.n = begun = names.index(name)
@@ -520,6 +522,12 @@ def stages(path, basis, args):
         ended.set()
         ticking.join()
         bar.close()
+
+
+def _give_back_memory():
+    """Give the system what is free: the GNU C library keeps what large arrays leave, and later ones find no place."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def report(message):
