@@ -89,7 +89,7 @@ def learn(folder, keys):
 
 def intervals(notes):
     """Intervals and frequencies as mir_eval takes them."""
-    notes = np.asarray(notes, float).reshape(-1, 3)
+    notes = np.asarray(notes, float)
     onset = np.maximum(notes[:, 0], 0)
     return np.column_stack([onset, np.maximum(notes[:, 1], onset + SHORTEST_S)]), utils.note_frequency(notes[:, 2])
 

@@ -47,7 +47,7 @@ INAUDIBLE = 0.003  # of the mean frame; an event is zero where it is softer
 
 # The list. The first three are what this prints, of the ten pieces and examples/, on both bases:
 # python tools/fit_list.py MAPS examples --basis MAPS_NOTES basis_wav_piano
-WEIGHTS = 2.78, 0.09, 0.34, 0.80, -0.64, -0.15, 5.35  # of :func:`evidence`
+WEIGHTS = 3.11, 0.20, 0.40, -0.12, 0.04, -0.68, 5.43  # of :func:`evidence`
 DELAY_S = 0.007  # s from the strike of a key until :func:`find_onset` sees it, in the first folder
 LEAST_GAIN = 0.1  # nats for a unit of mass: a recording whose median listed note gains less is noise
 DOUBT = 0.4  # of a confidence, what is left where an event gains too little; below LISTED, so nothing is listed
@@ -617,7 +617,6 @@ class Found(NamedTuple):
     offset: np.ndarray  # s
     level: np.ndarray  # loudness in units of the features
     gain: np.ndarray  # log-likelihood that the head gains, nats for each unit of its mass
-    unique: np.ndarray  # the same with all else that sounds fitted again, at two frames of the head
     share: np.ndarray  # of all that sounds at the onset
     given: np.ndarray  # int, number of the note that was given, -1 where none was
     n_frames: int  # of the sound that was searched
@@ -808,8 +807,7 @@ def fit_segment(part, patterns, gain, midi, given):
 
 def describe(V, B, patterns, struck, fraction):
     """What is known of each event of a segment, as :class:`Found`; times are those of the segment."""
-    S = model(V, B, patterns, struck)
-    gain = likelihood_gains(V, S, patterns, struck)[:, 0]
+    gain = likelihood_gains(V, model(V, B, patterns, struck), patterns, struck)[:, 0]
     m = struck.first[:, None] + np.arange(HEAD)
     mass = (struck.c[:, :HEAD] * patterns.mass[struck.note, :HEAD]).sum(axis=1, where=(m >= 0) & (m < len(V)))
     A = level(struck, patterns).astype(np.float64)
@@ -822,38 +820,7 @@ def describe(V, B, patterns, struck, fraction):
     whole = V.sum(axis=1, dtype=np.float64)[np.clip(struck.first + LOUD_AT, 0, len(V) - 1)]
     offset = np.maximum(offset, onset + HOP / SR)
     share = A / np.maximum(whole, FLOOR)
-    gain, unique = gain / np.maximum(mass, FLOOR), unique_gains(S, B, patterns, struck)
-    return Found(struck.note, onset, offset, A, gain, unique, share, struck.given, 0)
-
-
-def unique_gains(S, B, patterns, struck):
-    """Log-likelihood that each event gains at two frames of its head, all else fitted again, nats a unit of mass, (E,).
-
-    With p = c P / sqrt(S) of all that sounds there, and C the matrix of their cosines, that is about |p|^2 over the
-    event's element of C^-1's diagonal: what of it nothing else can take.
-    """
-    unique, ends, T = np.zeros(len(struck.note)), struck.first + struck.length, patterns.P.shape[1]
-
-    def fit_again(part):
-        for e in range(part.start, part.stop):
-            m = struck.first[e] + np.array([LEAD - 4, LEAD + 2])
-            m = m[(m >= 0) & (m < len(S))]
-            near = np.flatnonzero((struck.first <= m[-1]) & (ends > m[0]))
-            t = m - struck.first[near, None]
-            c = struck.c[near[:, None], np.clip(t, 0, LONGEST - 1)]
-            c = np.where((t >= 0) & (t < struck.length[near, None]), c, np.float32(0))
-            p = c[:, :, None] * patterns.P[struck.note[near, None], np.clip(t, 0, T - 1)]
-            i = np.searchsorted(near, e)
-            mass = p[i].sum()
-            p = np.concatenate([p, B[None, m, None] * shape()]) / np.sqrt(S[m])
-            p = p.reshape(len(p), -1)
-            norm = np.maximum(np.sqrt((p**2).sum(axis=1, keepdims=True)), np.float32(FLOOR))
-            p /= norm
-            inverse = np.linalg.inv(p @ p.T + 1e-3 * np.eye(len(p)))
-            unique[e] = float(norm[i, 0]) ** 2 / inverse[i, i] / max(float(mass), FLOOR)
-
-    shared(fit_again, len(unique), CORE_EVENTS)
-    return unique
+    return Found(struck.note, onset, offset, A, gain / np.maximum(mass, FLOOR), share, struck.given, 0)
 
 
 def ended(heard, midi):
@@ -875,7 +842,7 @@ def pick(heard, which):
 
 def nothing(n_frames):
     """No events."""
-    return Found(np.zeros(0, int), *(np.zeros(0) for _ in range(6)), np.zeros(0, int), n_frames)
+    return Found(np.zeros(0, int), *(np.zeros(0) for _ in range(5)), np.zeros(0, int), n_frames)
 
 
 # --- Recordings ----------------------------------------------------------------------------------------
@@ -977,7 +944,7 @@ def evidence(heard, midi):
     """What tells notes from remains, (E, 7), as logarithms but for the key.
 
     It is each event's level against that of the recording's loud notes, and of the loudest within a second; what sounds
-    below it at the same time with a partial there; its share of all that sounds; what it alone explains; its key; one.
+    below it at the same time with a partial there; its share of all that sounds; its likelihood gain; its key; and one.
     """
     if not len(heard.level):
         return np.zeros((0, len(WEIGHTS)))
@@ -999,7 +966,7 @@ def evidence(heard, midi):
             np.log(A / np.maximum(near, FLOOR) + 1e-3),
             np.log(A / np.maximum(A + below, FLOOR) + 0.02),
             np.log(np.maximum(heard.share, 0.03)),
-            np.log(heard.unique + 0.003),
+            np.log(np.maximum(heard.gain, 0) + 0.02),
             (midi[heard.pattern] - 60) / 20,
             np.ones(len(A)),
         ]

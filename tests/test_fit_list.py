@@ -23,7 +23,7 @@ def tool(root, benchmark, monkeypatch):
 
 def found_at(onset, level, pattern):
     n = len(onset)
-    rest = *np.zeros((3, n)), np.full(n, -1)
+    rest = np.zeros(n), np.zeros(n), np.full(n, -1)
     return events.Found(np.array(pattern), np.array(onset), np.array(onset), np.array(level), *rest, 1000)
 
 
