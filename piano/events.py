@@ -31,7 +31,7 @@ from piano import blocks, pitch
 SR = 16000  # Hz, of every sound here: what a piano has above 8 kHz tells no notes apart
 N_FFT, HOP = 4096, 256  # samples: a quarter of a second tells bass notes apart; a frame is 16 ms
 SHORT = 1024  # samples of a second window, which sees strikes and dampers sharply; tells keys apart in the treble only
-SHORT_WEIGHT = 2.0  # of its features, so that they weigh half as much as those of the long one
+SHORT_WEIGHT = 2.0  # of its features: together they are then two fifths of those of the long one
 POWER = 0.8  # of the magnitudes: between loudness and amplitude, so that soft partials count
 LEAD, LENGTH = 8, 108  # frames of a pattern: before the onset (half a window), and altogether
 HEAD = N_FFT // HOP  # frames at the start of an event with one factor: the windows that see the onset

@@ -83,6 +83,21 @@ def test_pattern_begins_at_the_onset_whatever_silence_is_before_it():
     assert early < 0.25 * P[events.LEAD : 2 * events.LEAD].sum()
 
 
+def test_a_click_is_short_in_the_short_window():
+    V = events.features(np.eye(1, SR, SR // 2, dtype=np.float32)[0])
+    n_long = len(events.sizes()[0])
+    seen = [np.count_nonzero(part.any(axis=1)) for part in (V[:, :n_long], V[:, n_long:])]
+    for n, n_fft in zip(seen, (events.N_FFT, events.SHORT), strict=True):
+        assert abs(n - n_fft / events.HOP) <= 1
+
+
+def test_adaptation_is_what_was_counted_where_much_was(rng):
+    """Each key's and zone's own ratio, as pseudo-counts vanish; and none where nothing was counted."""
+    P, D, ratio = rng.uniform(0.5, 1, (3, 5, 4, 30)).astype(np.float32)
+    np.testing.assert_allclose(events.adaptation(P, D * ratio, D, 10**9), ratio, rtol=1e-4)
+    np.testing.assert_array_equal(events.adaptation(P, 0 * D, 0 * D, 5), np.ones_like(D))
+
+
 @pytest.mark.parametrize("seconds", [0.2, 1.0, 3.0])
 def test_pattern_of_any_length_of_template(seconds):
     y = np.resize(template(60), round(seconds * SR))
