@@ -46,13 +46,13 @@ N_FREE = 40  # sweeps with the basis free at last; more are no better, see bench
 ADAPTED_FRAMES = 512  # at most, spread over the recording: a piano is known after so many
 SAME_COLUMNS, CORE_FRAMES = 32, 128  # frames with one set of columns that sound, and frames of one core
 FIRMEST = 1e12  # the largest strength: the templates then stay as they are, to rounding
-UNLISTED = 1.0  # gamma where a note is not listed
+UNLISTED = 0.75  # gamma where a note is not listed; on 18 pieces, .7 is .07 dB better than 1
 QUIET = 0.02  # of the mean frame that is heard: what is as loud as that is held back half as much
 NOTE_COUNTS = 300  # counts that the average note is worth
 WIDEST = 20.0  # cents, over which templates are averaged at first: they meet partials that lie so far away
 N_PARTIALS = 40  # of a note; what lies above is taken for the last
 # Standard deviations of the parts of g in nepers, and of c, common to all keys, smooth over them, and of each alone, in
-# cents and nepers of B: what three pianos' single notes differ by from the suite's templates.
+# cents and nepers of B. Of g they are what three pianos' single notes differ by from the suite's; of c set by hand.
 COMMON, EVEN, SHARED, OWN, LEVEL = 0.3, 0.9, 0.8, 0.4, 2.0
 TUNING, STIFFNESS, OWN_CENTS = (15.0, 5.0, 3.0), (0.3, 0.3, 0.2), 3.0
 TELLING = 3e-3  # of the most counts of a note: what has less says nothing of c and g
