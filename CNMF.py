@@ -161,7 +161,9 @@ def write_parts(folder, parts, recording, piano, wanted, listed, args):
             if writer:
                 mixture = blocks.read_frames(Y.Y, part.frames)
                 writer.write(separate.component_notes(mixture, piano, part, wanted))
-    return U, part.error, part.cost, writer
+            error, cost = part.error, part.cost
+            del part  # or its phases would be kept while the next ones are worked out
+    return U, error, cost, writer
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ References
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import pickle
 import tempfile
@@ -669,8 +670,9 @@ def complex_nmf_blocks(
     def run(n_iter, begin, jobs, keep):
         error, cost = np.zeros((2, n_iter))
         work = functools.partial(_swept, begin=begin, sweeps=functools.partial(sweeps, n_iter=n_iter), keep=keep)
-        results = blocks.each(work, jobs, map)
-        for frames, (begun, swept) in zip(slices, results, strict=True):
+        results = iter(blocks.each(work, jobs, map))
+        for frames in slices:
+            begun, swept = next(results)
             error = blocks.add_frames(error, swept.error * Y.unit**2)
             cost = blocks.add_frames(cost, (swept.error + 2 * weight * swept.penalty) * Y.unit**2)
             if not np.isfinite(cost).all():
@@ -678,6 +680,10 @@ def complex_nmf_blocks(
             if progress:
                 progress(frames.stop - frames.start, passes * Y.shape[1])
             yield begun, Part(frames, *swept[2:], error, cost)
+            del begun, swept  # they are large, and nobody needs them while the next ones are worked out
+
+    def in_units(_, part):
+        return part._replace(U=part.U * part.U.dtype.type(Y.unit / level), F=part.F * dtype.type(Y.unit))
 
     def parts():
         jobs, begin, n_done = ((Y.at(frames), start.job(frames)) for frames in slices), start.begin, n_iter
@@ -688,8 +694,7 @@ def complex_nmf_blocks(
                 n_done, _ = stopping_iteration(part.cost, normalised(part.error, Y.energy * Y.unit**2), thr, tol)
                 file.seek(0)
                 jobs, begin = ((Y.at(frames), pickle.load(file)) for frames in slices), _itself
-            for _, part in run(n_done, begin, jobs, "phase" if with_phase else "model"):
-                yield part._replace(U=part.U * part.U.dtype.type(Y.unit / level), F=part.F * dtype.type(Y.unit))
+            yield from itertools.starmap(in_units, run(n_done, begin, jobs, "phase" if with_phase else "model"))
 
     return parts()  # a generator of its own, so that bad input is refused here and now
 
