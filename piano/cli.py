@@ -197,10 +197,7 @@ def add_decomposition(parser):
         "at most, or MIDI (.mid), which is first matched with the recording, whatever its tempo",
     )
     compute.add_argument(
-        "--sr",
-        type=positive(int),
-        metavar="HZ",
-        help="sampling rate of the basis, where no .json beside it tells",
+        "--sr", type=positive(int), metavar="HZ", help="sampling rate of the basis, where no .json beside it tells"
     )
     compute.add_argument(
         "--dask",
@@ -236,10 +233,7 @@ def add_results(write, listen):
         "is left in the residual (default: %(default)s)",
     )
     write.add_argument(
-        "--format",
-        choices=tuple(STEM_BYTES),
-        default="flac",
-        help="of the stems: 24 bit, or floating point (default: %(default)s)",
+        "--format", choices=tuple(STEM_BYTES), default="flac", help="of stems: 24 bit, or floats (default: %(default)s)"
     )
     write.add_argument(
         "--native-sr",

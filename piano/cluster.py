@@ -29,14 +29,7 @@ import numpy as np
 from piano import blocks
 from utils import InputError
 
-PACKAGES = (
-    "numpy",
-    "scipy",
-    "numba",
-    "llvmlite",
-    "threadpoolctl",
-    "distributed",
-)  # the same versions everywhere
+PACKAGES = "numpy", "scipy", "numba", "llvmlite", "threadpoolctl", "distributed"  # the same versions everywhere
 RECORDINGS = 8  # in hand at once, at most; each has a working copy on this machine's disk
 SECONDS = 10  # to wait for a scheduler, and for its first worker
 

@@ -142,9 +142,7 @@ def draw_activation(figure, U, basis, notes=()):
             interpolation="nearest",
             extent=(left, right, keys.start - 0.5, keys.stop - 0.5),
         )
-        axes.set(
-            xlim=span, ylim=(keys.start - 0.5, keys.stop - 0.5), facecolor="0.88"
-        )  # grey where there is no recording
+        axes.set(xlim=span, ylim=(keys.start - 0.5, keys.stop - 0.5), facecolor="0.88")  # grey: no recording
         within = (boxes[:, 2, 0] >= span[0]) & (boxes[:, 0, 0] <= span[1])
         draw_outlines(axes, boxes[within], doubtful[within])
         rows.append(axes)

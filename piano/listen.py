@@ -26,7 +26,6 @@ PAGE_LIMIT = 120e6  # bytes of any page; browsers take a while to read so much
 DECODED_LIMIT = 1e9  # bytes of decoded sound that a browser must hold
 MP3_SHARE = 0.45  # of the size of FLAC, measured on piano
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz
-MP3_COMPRESSION = 0.1  # 0 is best, 1 smallest; variable bit rate
 MP3_PEAK = 0.9  # what is coded comes out a little louder or softer
 MP3_TAIL = 2304  # samples of silence at the end, two frames; Firefox drops some of the last
 FLOOR_DB = -60.0  # below the peak of the recording; a stem that is softer is not heard beside it
@@ -34,14 +33,9 @@ GAP_S = 0.3  # clips that are nearer to one another are one
 MOST_COLUMNS = 2**14  # of the picture; browsers refuse larger ones
 PARTS = Path(__file__).with_name("page")  # of the page: HTML, CSS, and scripts in the order in which they are joined
 SCRIPTS = "state", "list", "sound", "stretch", "drawing", "editing", "controls"
-CODES = {
+CODES = {  # as libsndfile names them; of MP3, compression 0 is best, 1 smallest
     "FLAC": {"format": "FLAC", "subtype": "PCM_16"},
-    "MP3": {
-        "format": "MP3",
-        "subtype": "MPEG_LAYER_III",
-        "bitrate_mode": "VARIABLE",
-        "compression_level": MP3_COMPRESSION,
-    },
+    "MP3": {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "VARIABLE", "compression_level": 0.1},
 }
 
 

@@ -156,10 +156,8 @@ def believed(y, patterns, midi, score, **options):
     rows = []
     for note, event in pairs:
         if note.confidence == 1:
-            level, confidence = (
-                min(event.level_db + scale, 0.0),
-                PLACED if event.confidence >= HEARD else event.confidence,
-            )
+            confidence = PLACED if event.confidence >= HEARD else event.confidence
+            level = min(event.level_db + scale, 0.0)
             note = note._replace(onset=event.onset, level_db=level, confidence=confidence)
         rows.append(note._replace(offset=note.offset if note.offset > note.onset else event.offset))
     rows.sort(key=lambda note: (note.midi, note.onset))
