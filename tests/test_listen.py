@@ -395,18 +395,18 @@ class Hand(NamedTuple):
     def click(self, x, y):
         if self.touch:
             self.page.touchscreen.tap(x, y)
-            drawn(self.page)
         else:
             self.page.mouse.click(x, y)
+        drawn(self.page)
 
     def press(self, name):
         button = self.page.locator(name if name.startswith("[") else f"#{name}")
         if self.touch:
             self.page.wait_for_timeout(400)  # right after another touch, Chromium takes a tap for what ends that
             button.tap()
-            drawn(self.page)
         else:
             button.click()
+        drawn(self.page)
 
     def drag(self, start, end, modifier=None):
         middle = [(a + b) / 2 for a, b in zip(start, end, strict=True)]
@@ -418,7 +418,6 @@ class Hand(NamedTuple):
                 points = [{"x": x, "y": y} for x, y in points]
                 session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
             session.detach()
-            drawn(self.page)
         else:
             self.page.mouse.move(*start)
             self.page.mouse.down()
@@ -427,6 +426,7 @@ class Hand(NamedTuple):
             self.page.mouse.up()
         if modifier:
             self.page.keyboard.up(modifier)
+        drawn(self.page)
 
 
 @pytest.fixture(params=["mouse", "touch"])
