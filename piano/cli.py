@@ -476,8 +476,24 @@ def stages(path, basis, args):
     Yields ``stage(name)``, which begins the next one and gives its ``update(n, total)``. The bar is there after
     ``BAR_AFTER_S`` and gone at the end. It draws nothing if stderr is no terminal, or with ``--quiet``.
     """
+    bar = None
+
+    def stage(name):
+        _give_back_memory()
+        if bar is None or name not in names:  # this run has no such stage
+            return lambda n, total: None
+        bar.n = begun = names.index(name)
+        bar.desc = f"[{begun + 1}/{len(names)}] {name}"
+        if bar.last_print_t > bar.start_t:  # it is there: short stages are named too
+            bar.refresh()
+
+        def update(n, total):
+            bar.n = min(bar.n + n / total, begun + 1)
+
+        return update
+
     if args.quiet or not sys.stderr.isatty():
-        yield lambda name: _give_back_memory() or (lambda n, total: None)
+        yield stage
         return
     from tqdm import tqdm
 
@@ -493,20 +509,6 @@ def stages(path, basis, args):
     def tick():  # so that it moves where nothing is counted
         while not ended.wait(TICK_S):
             bar.update(0)
-
-    def stage(name):
-        _give_back_memory()
-        if name not in names:  # this run has no such stage
-            return lambda n, total: None
-        bar.n = begun = names.index(name)
-        bar.desc = f"[{begun + 1}/{len(names)}] {name}"
-        if bar.last_print_t > bar.start_t:  # it is there: short stages are named too
-            bar.refresh()
-
-        def update(n, total):
-            bar.n = min(bar.n + n / total, begun + 1)
-
-        return update
 
     ticking = threading.Thread(target=tick, daemon=True)
     ticking.start()

@@ -197,9 +197,10 @@ def quiet_before(stems, i, onset, n_fft, sr):
     if was > comes * 10 ** (-WAS_SILENT_DB / 10):
         return
     rise = np.sin(np.linspace(0, np.pi / 2, round(FADE_S * sr), endpoint=False)) ** 2
-    gain = np.append(np.zeros(max(0, struck - quiet - len(rise))), rise)[-(struck - quiet) or len(y) :]
+    gain = np.append(np.zeros(struck - quiet), rise)[len(rise) :]
     if quiet:  # what sounded before dies away
-        gain[: len(rise)] = np.maximum(gain[: len(rise)], 1 - rise[: len(gain)])
+        n = min(len(rise), len(gain))
+        gain[:n] = np.maximum(gain[:n], 1 - rise[:n])
     taken = y[quiet:struck] * (1 - gain).astype(y.dtype)
     y[quiet:struck] -= taken
     alike = np.abs(stems[:, quiet:struck] @ taken)
@@ -317,9 +318,8 @@ class StemWriter:
         """Write the next samples of all stems, and their sum."""
         if not self.names:
             return
-        stems = self.strikes.add(
-            np.stack(blocks.in_threads(samples_of, self.names)).astype(np.float32, copy=False), last
-        )
+        samples = np.stack(blocks.in_threads(samples_of, self.names))
+        stems = self.strikes.add(samples.astype(np.float32, copy=False), last)
 
         def of_note(job):
             note, samples = job
@@ -399,10 +399,8 @@ class StemWriter:
 
         error = energy = 0.0
         with ExitStack() as stack:
-            residual, sums = (
-                stack.enter_context(self._create(self.residual)),
-                stack.enter_context(open(self.sums, "rb")),
-            )
+            residual = stack.enter_context(self._create(self.residual))
+            sums = stack.enter_context(open(self.sums, "rb"))
             sounds = [stack.enter_context(soundfile.SoundFile(path)) for path in dropped]
             for samples in blocks.frame_slices(len(self.recording.y), SAMPLES):
                 y = blocks.read_frames(self.recording.y, samples).astype(np.float64)
