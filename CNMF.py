@@ -23,12 +23,9 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import numpy as np
 
 import utils
-from piano import adapt, basis, blocks, cli, figures, listen, notes, phase, results, scores, separate
-from piano.recording import open_recording
+from piano import adapt, basis, blocks, cli, notes, phase, results, scores, separate
 
 log = logging.getLogger("piano")
-DEFAULTS = {"phase_init": "mixture", "adapt": "none", "phase": True}
-SEPARATING = {"phase_init": "sinusoidal", "adapt": "auto", "phase": False}  # with stems or a page: what is best there
 
 
 def parse_args(parser, argv):
@@ -41,7 +38,7 @@ def parse_args(parser, argv):
     )
     compute.add_argument(
         "--sparsity",
-        type=cli.not_negative,
+        type=cli.number(float, least=0),
         default=1e-5,
         metavar="S",
         help="weight of the sparsity penalty, free of gain and length (default: %(default)s)",
@@ -55,115 +52,91 @@ def parse_args(parser, argv):
     return cli.parse_decomposition(parser, argv)
 
 
-def set_defaults(args):
-    """Set what the user left open; returns what is to be told of it, where the basis has no rotations."""
-    defaults, missing = SEPARATING if cli.sounds_wanted(args) else DEFAULTS, None
-    rotation = basis.rotation_path(args.basis)
-    if args.phase_init is None and defaults["phase_init"] == "sinusoidal" and not os.path.exists(rotation):
-        args.phase_init = "mixture"
-        missing = f"no {rotation.name}: notes get the phases of the recording (--phase-init mixture)"
-    for name, default in defaults.items():
-        if getattr(args, name) is None:
-            setattr(args, name, default)
-    return missing
+def defaults(args):
+    """What is taken where the user names nothing; with stems or a page it is what separates best."""
+    if not (args.stems or args.listen):
+        return {"phase_init": "mixture", "adapt": "none", "phase": True, "remark": None}
+    best = {"phase_init": "sinusoidal", "adapt": "auto", "phase": False, "remark": None}
+    if args.basis and not os.path.exists(rotation := basis.rotation_path(args.basis)):
+        best["phase_init"] = "mixture"
+        if args.phase_init is None:
+            best["remark"] = f"no {rotation.name}: notes get the phases of the recording (--phase-init mixture)"
+    return best
 
 
 def main(argv=None):
     parser = cli.parser(__doc__, __file__)
     args = parse_args(parser, argv)
     try:
-        cli.find_inputs(args)
-        missing = set_defaults(args)
+        args = cli.settled(args, **defaults(args))
         templates = basis.load(args.basis, args.sr, with_rotation=args.phase_init == "sinusoidal")
         cli.check_stems(args, templates)
     except utils.InputError as error:
         parser.error(str(error))
-    cli.for_each_input(parser, args, functools.partial(decompose, templates=templates, missing=missing, args=args))
+    cli.for_each_input(parser, args, functools.partial(decompose, templates=templates, args=args))
 
 
-def decompose(path, out_dir, *, templates, missing, args, map):
+def decompose(path, out_dir, *, templates, args, map):
     """Take one recording apart, and write the results into ``out_dir``."""
-    own = ["learning_curve_CNMF.png", "reconst.npy", *(["phase_calc.npy"] if args.phase else [])]
-    with (
-        cli.reserved_folder(out_dir, path, templates, args, own) as workspace,
-        cli.stages(path, templates, args) as stage,
-    ):
-        stage(cli.READING)
-        recording = open_recording(path, templates, workspace)
-        utils.check_complex(recording.Y, path)
-        L = templates.H.shape[1]
-        cli.check_length(out_dir, recording, (), L, args)
-        if missing:
-            log.info(missing)
-        listed, alignment = scores.listed_notes(recording, templates, args.score, progress=stage(cli.LISTING), map=map)
+    with cli.opened(path, out_dir, templates, args, "learning_curve_CNMF.png") as (out, stage):
+        Y, L = out.recording.Y, templates.H.shape[1]
+        utils.check_complex(Y, path)
+        out.check(L)
+        if args.remark:
+            log.info(args.remark)
+        listed, alignment = scores.listed_notes(
+            out.recording, templates, args.score, progress=stage("listing"), map=map
+        )
         wanted = separate.possible_notes(templates, listed, args.stems)
-        cli.check_length(out_dir, recording, wanted, L, args)
+        out.check(L, wanted)
         piano, strength, prior = adapt.adapt_basis(
-            recording.Y, templates, args.adapt, listed, seed=args.seed, progress=stage(cli.ADAPTING)
+            Y, templates, args.adapt, listed, seed=args.seed, progress=stage("adapting")
         )
         start = args.phase_init
         if start == "sinusoidal":
-            options = {"progress": stage(cli.PHASES), "map": map}
-            piano, start = phase.start(recording.Y, piano, args.seed, strength, prior, **options)
+            options = {"progress": stage("phases"), "map": map}
+            piano, start = phase.start(Y, piano, args.seed, strength, prior, **options)
         options = {"seed": args.seed, "sparsity": args.sparsity, "thr": args.thr, "tol": args.tol, "map": map}
-        options |= {"with_phase": args.phase or cli.sounds_wanted(args), "folder": workspace}
-        options["progress"] = stage(cli.APART)
-        parts = utils.complex_nmf_blocks(recording.Y, piano.H, args.n_iter, phase_init=start, **options)
-        with results.output_folder(workspace) as folder:
-            U, error, cost, writer = write_parts(folder, parts, recording, piano, wanted, listed, args)
-            stage(cli.WRITING)
-            if listed is None and piano.columns:
-                listed = notes.find_notes(U, piano)
-            if cli.sounds_wanted(args):
-                kept = separate.wanted_notes(U, piano, listed, args.stems, args.top_db)
-                listed = writer.finish(kept, listed, told=bool(args.stems))
-            basis.save(folder / "basis_calc.npy", basis.Basis(piano.H) if strength is None else piano)
-            results.save_arrays(folder, activation_calc=U, cost=cost)
-            energy = 2 * utils.cost_scale(recording.Y)
-            error = utils.normalised(error, energy)
-            _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
-            utils.plot_learning_curve(folder / "learning_curve_CNMF.png", utils.normalised(cost, energy), reason)
-            figures.plot_activation(folder / "activation.png", U, piano, listed or (), alignment)
-            if args.notes or recording.y is not None:
-                if listed is not None:
-                    notes.write_notes(folder, listed, recording)
-                F = utils.load_spectrogram(folder / "reconst.npy").Y
-                model = functools.partial(blocks.read_frames, F)
-                figures.plot_spectrogram(folder / "spectrogram.png", recording.Y, model, piano)
-            if args.listen:
-                again = cli.command_again(args)
-                listen.write_page_of(folder, U, piano, listed, writer, span=args.listen_range, command=again)
-            ending = {"iterations": len(cost), "stopped_by": reason, "normalised_error": float(error[-1])}
-            start = args.phase_init if cli.sounds_wanted(args) else None  # otherwise the command tells
-            cli.write_record(folder, recording, piano, args, adapted_with=strength, phase_init=start, **ending)
-    cli.say_how_it_ended(out_dir, args, strength=strength, **ending)
+        options |= {"with_phase": args.phase or out.wanted.sound, "folder": out.recording.folder}
+        options |= {"phase_init": start, "progress": stage("apart")}
+        parts = utils.complex_nmf_blocks(Y, piano.H, args.n_iter, **options)
+        U, error, cost, stems = write_parts(out, parts, piano, wanted, listed)
+        stage("writing")
+        energy = 2 * utils.cost_scale(Y)
+        ending = cli.ending(cost, utils.normalised(error, energy), strength, args)
+        results.save_arrays(out.folder, activation_calc=U, cost=cost)
+        curve = utils.normalised(cost, energy)
+        utils.plot_learning_curve(out.folder / "learning_curve_CNMF.png", curve, ending["stopped_by"])
+        model = functools.partial(blocks.read_frames, utils.load_spectrogram(out.folder / "reconst.npy").Y)
+        found = notes.find_notes(U, piano) if listed is None else listed
+        out.write(piano, U, model, found, alignment, stems, strength is not None)
+        cli.write_record(out, piano, args, ending)
+    cli.say_how_it_ended(out_dir, args, ending)
 
 
-def write_parts(folder, parts, recording, piano, wanted, listed, args):
+def write_parts(out, parts, piano, wanted, listed):
     """Write reconst.npy, phase_calc.npy and the sound of the wanted notes, as their blocks come.
 
     Returns U, the error and the cost after each iteration, and the writer of the stems, or None.
     """
-    Y, dtype = recording.Y, recording.Y.dtype
+    Y, dtype, folder = out.recording.Y, out.recording.Y.dtype, out.folder
     U = np.empty((piano.H.shape[1], Y.shape[1]), dtype.type().real.dtype)
-    writer = None
     with ExitStack() as files:
         write_F = files.enter_context(utils.frame_writer(folder / "reconst.npy", Y.shape, dtype))
-        if args.phase:
+        if out.wanted.phase:
             write_P = files.enter_context(utils.frame_writer(folder / "phase_calc.npy", (len(U), *Y.shape), dtype))
-        if cli.sounds_wanted(args):
-            writer = files.enter_context(cli.stem_writer(folder, recording, piano, wanted, listed, args))
+        stems = files.enter_context(out.stems(piano, wanted, listed))
         for part in parts:
             U[:, part.frames] = part.U
             write_F(part.F)
-            if args.phase:
+            if out.wanted.phase:
                 write_P(part.P[part.row])
-            if writer:
+            if stems:
                 mixture = blocks.read_frames(Y.Y, part.frames)
-                writer.write(separate.component_notes(mixture, piano, part, wanted))
+                stems.write(separate.component_notes(mixture, piano, part, wanted))
             error, cost = part.error, part.cost
             del part  # or its phases would be kept while the next ones are worked out
-    return U, error, cost, writer
+    return U, error, cost, stems
 
 
 if __name__ == "__main__":

@@ -16,12 +16,10 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback; then cli.run has it
 
 import utils
-from piano import adapt, basis, cli, figures, listen, notes, results, scores, separate
-from piano.recording import open_recording
+from piano import adapt, basis, cli, notes, results, scores, separate
 
 
-def main(argv=None):
-    parser = cli.parser(__doc__, __file__)
+def parse_args(parser, argv):
     _, compute = cli.add_decomposition(parser)
     compute.add_argument(
         "--loss",
@@ -44,10 +42,20 @@ def main(argv=None):
     args = cli.parse_decomposition(parser, argv)
     if args.solver == "cd" and args.loss == "itakura-saito":
         parser.error("--solver: got cd with --loss itakura-saito, expected mu")
-    if args.solver is None:
-        args.solver = "cd" if cli.sounds_wanted(args) and args.loss != "itakura-saito" else "mu"
+    return args
+
+
+def defaults(args):
+    """What is taken where the user names nothing."""
+    descends = (args.stems or args.listen) and args.loss != "itakura-saito"
+    return {"solver": "cd" if descends else "mu", "adapt": "none"}
+
+
+def main(argv=None):
+    parser = cli.parser(__doc__, __file__)
+    args = parse_args(parser, argv)
     try:
-        cli.find_inputs(args)
+        args = cli.settled(args, **defaults(args))
         templates = basis.load(args.basis, args.sr)
         cli.check_stems(args, templates)
     except utils.InputError as error:
@@ -57,55 +65,33 @@ def main(argv=None):
 
 def decompose(path, out_dir, *, templates, args, map):
     """Take one recording apart, and write the results into ``out_dir``."""
-    with (
-        cli.reserved_folder(out_dir, path, templates, args, ["learning_curve_NMF.png"]) as workspace,
-        cli.stages(path, templates, args) as stage,
-    ):
-        stage(cli.READING)
-        recording = open_recording(path, templates, workspace)
-        if cli.sounds_wanted(args):
-            utils.check_complex(recording.Y, path)
-        L = templates.H.shape[1]
-        cli.check_length(out_dir, recording, (), L, args)
-        listed, alignment = scores.listed_notes(recording, templates, args.score, progress=stage(cli.LISTING), map=map)
-        cli.check_length(out_dir, recording, separate.possible_notes(templates, listed, args.stems), L, args)
-        piano, strength, prior = adapt.adapt_basis(
-            recording.Y, templates, args.adapt, listed, seed=args.seed, progress=stage(cli.ADAPTING)
+    with cli.opened(path, out_dir, templates, args, "learning_curve_NMF.png") as (out, stage):
+        Y, L = out.recording.Y, templates.H.shape[1]
+        out.check(L)
+        listed, alignment = scores.listed_notes(
+            out.recording, templates, args.score, progress=stage("listing"), map=map
         )
-        if args.loss != "kullback-leibler":  # the prior is known for that loss alone
-            prior = None
-        options = {"loss": args.loss, "solver": args.solver, "seed": args.seed, "prior": prior}
-        options |= {"thr": args.thr, "tol": args.tol, "progress": stage(cli.APART), "map": map}
-        U, cost = utils.nmf(recording.Y, piano.H, args.n_iter, **options)
-        error = utils.normalised(cost, utils.cost_scale(recording.Y, args.loss))
-        _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
-        stage(cli.WRITING)
-        struck = listed
-        if listed is None and piano.columns:
-            listed = notes.find_notes(U, piano)
-        with results.output_folder(workspace) as folder:
-            if cli.sounds_wanted(args):
-                wanted = separate.wanted_notes(U, piano, listed, args.stems, args.top_db)
-                with cli.stem_writer(folder, recording, piano, wanted, struck, args) as writer:
-                    for spectra in separate.masked_notes(recording.Y, piano, U, wanted, mask=args.mask):
-                        writer.write(spectra)
-                listed = writer.finish(wanted, listed, told=bool(args.stems))
-            basis.save(folder / "basis_calc.npy", basis.Basis(piano.H) if strength is None else piano)
-            results.save_arrays(folder, activation_calc=U, cost=cost)
-            utils.plot_learning_curve(folder / "learning_curve_NMF.png", error, reason)
-            figures.plot_activation(folder / "activation.png", U, piano, listed or (), alignment)
-            if args.notes or recording.y is not None:
-                if listed is not None:
-                    notes.write_notes(folder, listed, recording)
-                figures.plot_spectrogram(
-                    folder / "spectrogram.png", recording.Y, lambda frames: piano.H @ U[:, frames], piano
-                )
-            if args.listen:
-                again = cli.command_again(args)
-                listen.write_page_of(folder, U, piano, listed, writer, span=args.listen_range, command=again)
-            ending = {"iterations": len(cost), "stopped_by": reason, "normalised_error": float(error[-1])}
-            cli.write_record(folder, recording, piano, args, adapted_with=strength, **ending)
-    cli.say_how_it_ended(out_dir, args, strength=strength, **ending)
+        out.check(L, separate.possible_notes(templates, listed, args.stems))
+        piano, strength, prior = adapt.adapt_basis(
+            Y, templates, args.adapt, listed, seed=args.seed, progress=stage("adapting")
+        )
+        options = {"loss": args.loss, "solver": args.solver, "seed": args.seed, "thr": args.thr, "tol": args.tol}
+        prior = prior if args.loss == "kullback-leibler" else None  # it is known for that loss alone
+        U, cost = utils.nmf(Y, piano.H, args.n_iter, prior=prior, progress=stage("apart"), map=map, **options)
+        stage("writing")
+        found = notes.find_notes(U, piano) if listed is None else listed
+        wanted = separate.wanted_notes(U, piano, found, args.stems, args.top_db)
+        with out.stems(piano, wanted, listed) as stems:
+            if stems:
+                for spectra in separate.masked_notes(Y, piano, U, wanted, mask=args.mask):
+                    stems.write(spectra)
+        error = utils.normalised(cost, utils.cost_scale(Y, args.loss))
+        ending = cli.ending(cost, error, strength, args)
+        results.save_arrays(out.folder, activation_calc=U, cost=cost)
+        utils.plot_learning_curve(out.folder / "learning_curve_NMF.png", error, ending["stopped_by"])
+        out.write(piano, U, lambda frames: piano.H @ U[:, frames], found, alignment, stems, strength is not None)
+        cli.write_record(out, piano, args, ending)
+    cli.say_how_it_ended(out_dir, args, ending)
 
 
 if __name__ == "__main__":

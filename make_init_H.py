@@ -31,7 +31,7 @@ LARGEST_N_FFT = 2**20  # samples, 48 s at 22 050 Hz
 
 
 def parse_args(parser, argv):
-    number, count = cli.positive(float), cli.positive(int)
+    number, count = cli.number(float, above=0), cli.number(int, above=0)
     for name, kind, default, text in (
         ("--sr", count, 22050, "sampling rate in Hz; other rates are resampled"),
         ("--n-fft", count, 2048, "STFT length in samples"),
@@ -86,21 +86,17 @@ def main(argv=None):
         files = recording.audio_files(args.templates)
         if not files:
             raise utils.InputError(f"{args.templates}: got no audio files, expected one for each note")
-        with results.reserved_folder(
-            args.out_dir, OUTPUTS, script=args.script, inputs=files, overwrite=args.overwrite
-        ) as workspace:
+        reserved = {"script": args.script, "inputs": files, "overwrite": args.overwrite}
+        with results.reserved_folder(args.out_dir, OUTPUTS, **reserved) as (_, folder):
             bar = functools.partial(tqdm, desc="Templates", unit="note", disable=args.quiet or None, delay=2)
             names = "sr", "n_fft", "n_iter", "states", "c3", "n_peaks", "damping", "variance", "keys"
             options = {name: getattr(args, name) for name in names}
             learnt_basis, error = learn.learn_basis(files, hop=args.hop_length, progress=bar, **options)
-            with results.output_folder(workspace) as folder:
-                basis.save(folder / "fixed_basis.npy", learnt_basis)
-                figures.plot_basis(folder / "fixed_basis_spectrogram.png", learnt_basis)
-                error = [round(error, 6) for error in error]  # of each note, in order of pitch
-                ending = {"iterations": args.n_iter, "stopped_by": "number of iterations", "normalised_error": error}
-                results.write_record(
-                    folder, args.script, args.command, files, seed=None, stft=learnt_basis.stft, **ending
-                )
+            basis.save(folder / "fixed_basis.npy", learnt_basis)
+            figures.plot_basis(folder / "fixed_basis_spectrogram.png", learnt_basis)
+            error = [round(error, 6) for error in error]  # of each note, in order of pitch
+            ending = {"iterations": args.n_iter, "stopped_by": "number of iterations", "normalised_error": error}
+            results.write_record(folder, args.script, args.command, files, seed=None, stft=learnt_basis.stft, **ending)
     except utils.InputError as error:
         parser.error(str(error))
     names, n_columns = [pitch.note_name(midi) for midi in learnt_basis.notes], len(learnt_basis.columns)

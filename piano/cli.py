@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import ctypes
-import functools
 import gc
 import itertools
 import logging
@@ -15,24 +14,24 @@ import sys
 import threading
 from pathlib import Path
 
-from piano import blocks, results, separate
-from piano.basis import names as basis_names
+import utils
+from piano import blocks, listen, output, results
 from piano.basis import patterns_path, rotation_path
 from piano.files import ARRAY, FOREIGN, SOUND, check_kind, kind
-from piano.recording import inputs_in, is_sound, with_sound
+from piano.recording import inputs_in, is_sound, open_recording
 from utils import InputError
 
 log = logging.getLogger(__name__)
 N_ITER = 200  # iterations, where the user names none
-STEM_CHOICES = "listed", "all"
-STEM_BYTES = {"flac": 0.5, "wav": 4}  # of a sample of a stem; of FLAC, .3 were measured on piano
-PAGE_BYTES = 8  # of a sample of the recording; 5 to 7 measured
-LARGEST = 2**31 - 1  # of whole numbers; numpy refuses far larger ones with a traceback
-MOST_ITERATIONS = 10**6  # that a curve of costs has room for, in every part of a recording that is fitted at a time
-READING, LISTING, ADAPTING = "Reading the recording", "Finding the notes", "Adapting to the piano"
-PHASES, APART, WRITING = "Following the notes", "Taking it apart", "Writing the results"
-BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
-BAR_AFTER_S, TICK_S = 2, 0.2  # a bar's first picture, and from one to the next
+STAGES = {
+    "reading": "Reading the recording",
+    "listing": "Finding the notes",
+    "adapting": "Adapting to the piano",
+    "phases": "Following the notes",
+    "apart": "Taking it apart",
+    "writing": "Writing the results",
+}
+BAR_AFTER_S, TICK_S = 2, 0.2  # s until a bar is drawn, and from one drawing to the next
 STOPS = {
     "number of iterations": "as many as were asked for",
     "threshold": "until the error was below -thr",
@@ -80,8 +79,8 @@ def parse_decomposition(parser, argv):
         args.inputs, n_iter = before, last
     else:
         n_iter = str(N_ITER)
-    try:
-        args.n_iter = iterations(n_iter)
+    try:  # a curve of costs has room for a million, in every part of a recording that is fitted at a time
+        args.n_iter = number(int, above=0, most=10**6)(n_iter)
     except argparse.ArgumentTypeError as error:
         parser.error(f"argument N_ITER: {error}")
     return args
@@ -93,20 +92,22 @@ def _is_number(word):
     return False
 
 
-def find_inputs(args):
-    """Set ``inputs`` to all files that the SPECs stand for, and ``basis`` to the suite's own where none is named.
+def settled(args, **defaults):
+    """The arguments by which the run goes: all inputs that the SPECs stand for, a basis, and what was left open.
 
-    ``several`` is whether each input gets a folder of its own.
+    The basis is the suite's own where none is named. ``several`` is whether each input gets a folder of its own.
     """
-    args.several = len(args.inputs) > 1 or os.path.isdir(args.inputs[0])
-    args.inputs = [path for word in args.inputs for path in _inputs(word, args.basis)]
-    if args.basis is None:
+    several, basis = len(args.inputs) > 1 or os.path.isdir(args.inputs[0]), args.basis
+    inputs = [path for word in args.inputs for path in _inputs(word, basis)]
+    if basis is None:
         from piano import learn
 
-        for path in args.inputs:
-            if len(args.inputs) == 1 or kind(path) == ARRAY:  # others are told of when their turn comes
+        for path in inputs:
+            if len(inputs) == 1 or kind(path) == ARRAY:  # others are told of when their turn comes
                 check_kind(path, "a sound (a spectrogram needs N_ITER and BASIS)", SOUND, FOREIGN)
-        args.basis = learn.suite_basis()
+        basis = learn.suite_basis()
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    return argparse.Namespace(**vars(args) | defaults | given | {"inputs": inputs, "several": several, "basis": basis})
 
 
 def _inputs(word, basis):
@@ -125,7 +126,7 @@ def _inputs(word, basis):
 
 def _with_its_default(word, following):
     """``--stems`` with the value it has when none follows; argparse would take a recording after it for one."""
-    return "--stems=listed" if word == "--stems" and following not in STEM_CHOICES else word
+    return "--stems=listed" if word == "--stems" and following not in ("listed", "all") else word
 
 
 def add_output(parser):
@@ -172,13 +173,13 @@ def add_decomposition(parser):
     compute = parser.add_argument_group("how to compute")
     compute.add_argument(
         "-thr",
-        type=not_negative,
+        type=number(float, least=0),
         metavar="T",
         help="stop when the normalised error, sum |Y - model|^2 / sum |Y|^2, is below T (default: never)",
     )
     compute.add_argument(
         "--tol",
-        type=not_negative,
+        type=number(float, least=0),
         metavar="T",
         help="stop when an iteration lowers the cost by less than this fraction of it (default: never)",
     )
@@ -197,7 +198,10 @@ def add_decomposition(parser):
         "at most, or MIDI (.mid), which is first matched with the recording, whatever its tempo",
     )
     compute.add_argument(
-        "--sr", type=positive(int), metavar="HZ", help="sampling rate of the basis, where no .json beside it tells"
+        "--sr",
+        type=number(int, above=0),
+        metavar="HZ",
+        help="sampling rate of the basis, where no .json beside it tells",
     )
     compute.add_argument(
         "--dask",
@@ -205,7 +209,12 @@ def add_decomposition(parser):
         help="have the work done by the workers of the Dask scheduler at ADDRESS, such as tcp://host:8786, or by one "
         "on each core of this machine (local)",
     )
-    compute.add_argument("--seed", type=seed, default=0, help="of the random start (default: %(default)s)")
+    compute.add_argument(
+        "--seed",
+        type=number(int, least=0, most=2**64 - 1),
+        default=0,
+        help="of the random start (default: %(default)s)",
+    )
     return write, compute
 
 
@@ -220,20 +229,23 @@ def add_results(write, listen):
         "--stems",
         nargs="?",
         const="listed",
-        choices=STEM_CHOICES,
+        choices=("listed", "all"),
         help="write the sound of each pitch, stems/060_C4.flac and so on, and what is left, residual.flac: of those "
         "that are listed in notes.csv (the default), or of all that are loud enough, see --top-db",
     )
     write.add_argument(
         "--top-db",
-        type=not_negative,
+        type=number(float, least=0),
         default=30.0,
         metavar="DB",
         help="where stems do not follow the list: a note whose peak lies further below the loudest note's has none and "
         "is left in the residual (default: %(default)s)",
     )
     write.add_argument(
-        "--format", choices=tuple(STEM_BYTES), default="flac", help="of stems: 24 bit, or floats (default: %(default)s)"
+        "--format",
+        choices=tuple(output.SAMPLE_BYTES),
+        default="flac",
+        help="of stems: 24 bit, or floats (default: %(default)s)",
     )
     write.add_argument(
         "--native-sr",
@@ -248,40 +260,35 @@ def add_results(write, listen):
     listen.add_argument(
         "--listen-range",
         nargs=2,
-        type=not_negative,
+        type=number(float, least=0),
         metavar=("A", "B"),
         help="part of the recording that listen.html holds, in s (default: all of it)",
     )
 
 
-def positive(kind):
-    """An argparse type for finite numbers above zero, of ``kind`` int or float; whole ones up to ``LARGEST``."""
+def number(kind, *, above=None, least=None, most=None):
+    """An argparse type for finite numbers of ``kind``, int or float, within these bounds."""
+    if kind is int and most is None:
+        most = 2**31 - 1  # NumPy refuses far larger ones with a traceback
 
     def convert(text):
-        value = _number(text, kind)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"got {text!r}, expected a number above 0")
-        if kind is int and value > LARGEST:
-            raise argparse.ArgumentTypeError(f"got {text!r}, expected a number of at most {LARGEST}")
-        return value
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not -math.inf < value < math.inf:
+            expected = f"a {'whole' if kind is int else 'finite'} number"
+        elif above is not None and value <= above:
+            expected = f"a number above {above}"
+        elif least is not None and value < least:
+            expected = f"a number of at least {least}"
+        elif most is not None and value > most:
+            expected = f"a number of at most {most}"
+        else:
+            return value
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected {expected}")
 
     return convert
-
-
-def iterations(text):
-    """An argparse type for numbers of iterations: whole ones up to ``MOST_ITERATIONS``."""
-    value = positive(int)(text)
-    if value > MOST_ITERATIONS:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number of at most {MOST_ITERATIONS}")
-    return value
-
-
-def not_negative(text):
-    """An argparse type for finite numbers >= 0."""
-    value = _number(text, float)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number of at least 0")
-    return value
 
 
 def named(text):
@@ -293,26 +300,7 @@ def named(text):
 
 def strength(text):
     """An argparse type for the strength of a prior: "auto", "none" or a finite number above zero."""
-    return text if text in ("auto", "none") else positive(float)(text)
-
-
-def seed(text):
-    """An argparse type for seeds: whole numbers of 64 bits."""
-    value = _number(text, int)
-    if not 0 <= value < 2**64:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 0 to 2^64 - 1")
-    return value
-
-
-def _number(text, kind):
-    try:
-        value = kind(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        expected = "a whole number" if kind is int else "a finite number"
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected {expected}")
-    return value
+    return text if text in ("auto", "none") else number(float, above=0)(text)
 
 
 def check_stems(args, basis):
@@ -321,57 +309,8 @@ def check_stems(args, basis):
         raise InputError("--listen-range: got it without --listen, expected both")
     if args.listen and basis.columns is None:
         raise InputError("--listen: got a basis without notes, expected fixed_basis.json beside it")
-    if not sounds_wanted(args):
-        return
-    if basis.sr is None:
+    if (args.stems or args.listen) and basis.sr is None:
         raise InputError("--stems: got no sampling rate, expected fixed_basis.json beside the basis or --sr")
-
-
-def check_length(out_dir, recording, wanted, n_columns, args):
-    """Raise :class:`InputError` where a recording is too long for the page, or what is to be written for the disk.
-
-    ``wanted`` are the notes that may have stems; empty where the list will tell.
-    """
-    Y, n, sr = recording.Y, (recording.Y.shape[1] - 1) * recording.hop, recording.sr
-    if recording.y is not None and args.native_sr:
-        n, sr = round(len(recording.y) * recording.own_sr / sr), recording.own_sr
-    if sounds_wanted(args) and recording.y is None and not n:
-        raise InputError(f"{recording.path}: got a single frame, expected more of them to make a sound")
-    if args.listen:
-        from piano import listen
-
-        listen.check_span(args.listen_range, n, sr)
-    n_bytes = math.prod(Y.shape) * Y.dtype.itemsize
-    parts = {"activations": n_columns * Y.shape[1] * Y.dtype.itemsize}
-    if hasattr(args, "phase"):
-        parts["reconst.npy"] = n_bytes
-        parts["phase_calc.npy, which --no-phase leaves out"] = args.phase * n_columns * n_bytes
-        if args.phase_init == "sinusoidal" and (args.thr is not None or args.tol is not None):
-            parts["the phases, which are kept while -thr or --tol look at all"] = len(wanted) * n_bytes
-    if recording.y is not None:
-        parts["notes.wav and the copy that notes are found in"] = 6 * len(recording.y)
-    if sounds_wanted(args):
-        parts["stems"] = int(n * STEM_BYTES[stem_format(args)] * len(wanted))
-        parts["the residual and working copies"] = 16 * n
-        parts["listen.html"] = args.listen * PAGE_BYTES * n
-    results.check_space(out_dir, parts)
-
-
-def stem_format(args):
-    """Format of the stems; where only the page wants them, they lose nothing."""
-    return args.format if args.stems else "wav"
-
-
-def stem_writer(folder, recording, basis, wanted, listed, args):
-    """A :class:`separate.StemWriter`; where only the page wants stems, they are no results, but working files."""
-    folder = folder if args.stems else recording.folder
-    sounding = with_sound(recording, native=args.native_sr)
-    return separate.StemWriter(folder / results.STEMS, basis, wanted, sounding, stem_format(args), listed or ())
-
-
-def sounds_wanted(args):
-    """Whether notes are to be turned into sound: for stems, or for the page."""
-    return bool(args.stems or args.listen)
 
 
 def for_each_input(parser, args, work):
@@ -384,9 +323,15 @@ def for_each_input(parser, args, work):
     for folder, name in zip(folders, names, strict=True):
         if names.count(name) > 1:
             parser.error(f"SPEC: got two inputs called {folder.name}, expected different names for their folders")
+
+    def complaint(job):
+        try:
+            work(*job, map=map_blocks)
+        except InputError as error:
+            return str(error)
+
     try:
         with _maps(args.dask) as (map_blocks, map_inputs):
-            complaint = functools.partial(_complaint, functools.partial(work, map=map_blocks))
             errors = list(filter(None, map_inputs(complaint, zip(args.inputs, folders, strict=True))))
     except InputError as error:
         errors = [str(error)]
@@ -408,27 +353,41 @@ def _maps(address):
     return cluster.connected(address)
 
 
-def _complaint(work, job):
-    """The message of what was wrong with an input, or None."""
-    try:
-        work(*job)
-    except InputError as error:
-        return str(error)
+@contextlib.contextmanager
+def opened(path, out_dir, basis, args, *own):
+    """Context of a run on one recording. Yields its :class:`output.Output`, and ``stage`` of :func:`stages`.
+
+    ``own`` are names of files that the script writes besides.
+    """
+    is_complex = hasattr(args, "phase")
+    wanted = output.Wanted(
+        model=is_complex,
+        phase=is_complex and args.phase,
+        kept=is_complex and args.phase_init == "sinusoidal" and (args.thr, args.tol) != (None, None),
+        notes=args.notes or is_sound(path),
+        stems=args.stems,
+        top_db=args.top_db,
+        format=args.format if args.stems else "wav",  # which loses nothing
+        native_sr=args.native_sr,
+        listen=args.listen,
+        listen_range=args.listen_range,
+        again=_command_again(args),
+    )
+    names, inputs = [*wanted.names(basis, args.adapt != "none"), *own], [*args.inputs, *_other_inputs(args, basis)]
+    reserved = {"script": args.script, "inputs": inputs, "overwrite": args.overwrite}
+    with (
+        results.reserved_folder(out_dir, names, **reserved) as (working, folder),
+        stages(path, basis, args) as stage,
+    ):
+        stage("reading")
+        yield output.Output(folder, open_recording(path, basis, working), wanted), stage
 
 
-def reserved_folder(out_dir, path, basis, args, own):
-    """:func:`results.reserved_folder` for all that a run writes: ``own``, its script's, and what is asked for."""
-    names = ["basis_calc.npy", "activation_calc.npy", "cost.npy", "activation.png", results.RECORD, *own]
-    names += basis_names("basis_calc.npy")[1:] if args.adapt not in (None, "none") else []
-    if args.notes or is_sound(path):
-        names += ["spectrogram.png", *(results.NOTES if basis.columns else [])]
-    names += [results.PAGE] if args.listen else []
-    names += [results.STEMS] if args.stems else []
-    inputs = [*args.inputs, *basis.files, *([args.score] if args.score else [])]
-    return results.reserved_folder(out_dir, names, script=args.script, inputs=inputs, overwrite=args.overwrite)
+def _other_inputs(args, basis):
+    return [*basis.files, *([args.score] if args.score else [])]
 
 
-def command_again(args):
+def _command_again(args):
     """The command of this run with other results, to which ``--score`` can be added; None where it is of several."""
     if args.several:
         return None
@@ -439,28 +398,39 @@ def command_again(args):
     return shlex.join(["python", args.script, *names, "-o", f"{Path(args.inputs[0]).stem}_corrected"])
 
 
-def write_record(folder, recording, basis, args, **ending):
+def ending(cost, error, strength, args):
+    """How a decomposition ended: what ``run.json`` tells of it.
+
+    ``cost`` and the normalised ``error`` are those after each iteration; ``strength`` is that of the adaptation.
+    """
+    _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
+    told = {"iterations": len(cost), "stopped_by": reason, "normalised_error": float(error[-1])}
+    if hasattr(args, "phase_init") and (args.stems or args.listen):  # otherwise the command tells
+        told = {"phase_init": args.phase_init} | told
+    return told if strength is None else {"adapted_with": strength} | told
+
+
+def write_record(out, basis, args, ending):
     """Write ``run.json`` for a recording, see :func:`results.write_record`."""
-    ending = {name: value for name, value in ending.items() if value is not None}
-    inputs = [recording.path, *basis.files, *([args.score] if args.score else [])]
-    results.write_record(folder, args.script, args.command, inputs, seed=args.seed, stft=basis.stft, **ending)
+    inputs = [out.recording.path, *_other_inputs(args, basis)]
+    results.write_record(out.folder, args.script, args.command, inputs, seed=args.seed, stft=basis.stft, **ending)
 
 
-def say_how_it_ended(out_dir, args, *, strength, iterations, stopped_by, normalised_error):
+def say_how_it_ended(out_dir, args, ending):
     """Say how a decomposition ended and where its results are."""
-    if strength is not None:
+    if "adapted_with" in ending:
         log.info(
-            f"The basis was adapted to this piano (--adapt {strength:.3g}; more stays closer to BASIS). "
+            f"The basis was adapted to this piano (--adapt {ending['adapted_with']:.3g}; more stays closer to BASIS). "
             "basis_calc.npy is a BASIS for other recordings of it."
         )
-    loss = getattr(args, "loss", "frobenius")
+    loss, error = getattr(args, "loss", "frobenius"), ending["normalised_error"]
     if loss == "frobenius":
-        error = f"What the model leaves out has {100 * normalised_error:.2g} % of the recording's energy."
+        told = f"What the model leaves out has {100 * error:.2g} % of the recording's energy."
     else:
-        error = f"The model's error is {normalised_error:.4g}, by --loss {loss}; 0 is the recording itself."
-    log.info(f"{iterations} rounds of fitting (iterations), {STOPS[stopped_by]}. {error}")
-    page = args.listen and (Path(out_dir) / results.PAGE).exists()
-    say_where(out_dir, results.PAGE if page else "activation.png")
+        told = f"The model's error is {error:.4g}, by --loss {loss}; 0 is the recording itself."
+    log.info(f"{ending['iterations']} rounds of fitting (iterations), {STOPS[ending['stopped_by']]}. {told}")
+    page = args.listen and (Path(out_dir) / listen.FILE).exists()
+    say_where(out_dir, listen.FILE if page else "activation.png")
 
 
 def say_where(out_dir, first):
@@ -473,8 +443,8 @@ def say_where(out_dir, first):
 def stages(path, basis, args):
     """Context of one progress bar on stderr for all stages of a run on ``path``.
 
-    Yields ``stage(name)``, which begins the next one and gives its ``update(n, total)``. The bar is there after
-    ``BAR_AFTER_S`` and gone at the end. It draws nothing if stderr is no terminal, or with ``--quiet``.
+    Yields ``stage(name)``, which begins the next of ``STAGES`` and gives its ``update(n, total)``. The bar is there
+    after ``BAR_AFTER_S`` and gone at the end. It draws nothing if stderr is no terminal, or with ``--quiet``.
     """
     bar = None
 
@@ -483,7 +453,7 @@ def stages(path, basis, args):
         if bar is None or name not in names:  # this run has no such stage
             return lambda n, total: None
         bar.n = begun = names.index(name)
-        bar.desc = f"[{begun + 1}/{len(names)}] {name}"
+        bar.desc = f"[{begun + 1}/{len(names)}] {STAGES[name]}"
         if bar.last_print_t > bar.start_t:  # it is there: short stages are named too
             bar.refresh()
 
@@ -497,13 +467,14 @@ def stages(path, basis, args):
         return
     from tqdm import tqdm
 
-    names = [READING, APART, WRITING]
-    names[1:1] = [LISTING] if is_sound(path) and basis.patterns is not None else []
-    names[-2:-2] = [ADAPTING] if args.adapt not in (None, "none") else []
-    names[-2:-2] = [PHASES] if getattr(args, "phase_init", None) == "sinusoidal" else []
-    bar = tqdm(
-        total=len(names), delay=BAR_AFTER_S, mininterval=0, miniters=0, leave=False, dynamic_ncols=True, bar_format=BAR
-    )
+    there = {
+        "listing": is_sound(path) and basis.patterns is not None,
+        "adapting": args.adapt != "none",
+        "phases": getattr(args, "phase_init", None) == "sinusoidal",
+    }
+    names = [name for name in STAGES if there.get(name, True)]
+    style = {"leave": False, "dynamic_ncols": True, "bar_format": "{desc} {percentage:3.0f}%|{bar}| {elapsed}"}
+    bar = tqdm(total=len(names), delay=BAR_AFTER_S, mininterval=0, miniters=0, **style)
     ended = threading.Event()
 
     def tick():  # so that it moves where nothing is counted

@@ -15,12 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from piano import blocks, figures, notes, pitch, results
+from piano import blocks, figures, notes, pitch
 from piano.separate import PEAK_SAMPLES  # clips begin and end on whole ones, and fade within one
 from utils import InputError
 
 log = logging.getLogger(__name__)
 
+FILE = "listen.html"
 FLAC_LIMIT = 40e6  # bytes of a page; above it, sounds are MP3
 PAGE_LIMIT = 120e6  # bytes of any page; browsers take a while to read so much
 DECODED_LIMIT = 1e9  # bytes of decoded sound that a browser must hold
@@ -91,7 +92,7 @@ def write_page_of(folder, U, basis, listed, writer, *, span=None, command=None):
     rows, _ = notes.sum_states(U, basis)
     try:
         page = write_page(
-            folder / results.PAGE,
+            folder / FILE,
             Sound(Path(recording.path).name, recording.y, recording.y_sr, _inside(recording)),
             listed,
             {note: Stem(writer.folder / name, writer.peaks[note]) for note, name in writer.names.items()},

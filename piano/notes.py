@@ -30,6 +30,9 @@ DECAY_S = 1.5  # time constant of middle C, s; it doubles every two octaves down
 RENDERED = 2**16  # samples at a time
 
 
+FILES = "notes.csv", "notes.mid", "notes.wav"
+
+
 class Note(NamedTuple):
     """A note that was heard; the fields are the columns of ``notes.csv``."""
 
@@ -183,15 +186,17 @@ def find_notes(U, basis, threshold=THRESHOLD_DB):
     U : np.ndarray [shape=(L, M), float, >= 0]
         Activations; frame m is centred on ``m * hop / sr`` seconds.
     basis : Basis
-        With a description; states of one note are summed.
+        States of one note are summed.
     threshold : float
         In dB relative to the loudest activation, < 0.
 
     Returns
     -------
-    list of Note
-        In order of onset, then of pitch; empty for silence.
+    list of Note or None
+        In order of onset, then of pitch; empty for silence, and None where the basis has no description.
     """
+    if basis.columns is None:
+        return None
     U, _ = sum_states(U, basis)
     loudest = U.max()
     if loudest == 0:
@@ -249,16 +254,17 @@ def attacks(u, window, threshold=THRESHOLD_DB):
 
 
 def write_notes(folder, notes, recording):
-    """Write a list of notes as ``notes.csv``, ``notes.mid`` and ``notes.wav``."""
-    write_notes_csv(folder / "notes.csv", notes)
-    write_midi(folder / "notes.mid", notes)
+    """Write a list of notes as a table, MIDI and sound: ``FILES``."""
+    table, midi, sound = (folder / name for name in FILES)
+    write_notes_csv(table, notes)
+    write_midi(midi, notes)
     y = recording.y
     if y is None:
         n_samples, peak = (recording.Y.shape[1] - 1) * recording.hop, 0.5
     else:
         parts = blocks.frame_slices(len(y), RENDERED)
         n_samples, peak = len(y), max(float(np.abs(blocks.read_frames(y, part)).max()) for part in parts)
-    write_sound(folder / "notes.wav", notes, n_samples, recording.sr, peak)
+    write_sound(sound, notes, n_samples, recording.sr, peak)
 
 
 def write_notes_csv(path, notes):

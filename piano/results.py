@@ -29,12 +29,7 @@ from utils import InputError, finite
 VERSION = "1.0.0"
 LIBRARIES = ("numpy", "scipy", "librosa", "numba", "soundfile", "soxr", "matplotlib", "mido", "threadpoolctl")
 RECORD = "run.json"
-NOTES = "notes.csv", "notes.mid", "notes.wav"
-PAGE = "listen.html"
 STEMS = "stems"  # the only output that is a folder
-# What a run writes or not, as it is told; where it does not, that of the same script's run before it goes.
-OPTIONAL = {"phase_calc.npy", *NOTES, "spectrogram.png", PAGE, STEMS}
-OPTIONAL |= {"basis_calc.json", "basis_calc_rotation.npy", "basis_calc_patterns.npy"}
 NOBODYS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # that looking at a folder leaves in it
 
 
@@ -42,8 +37,8 @@ NOBODYS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # that looking at a folder 
 def reserved_folder(path, names=(), *, script=None, inputs=(), overwrite=False):
     """Make a folder for results and keep other runs out of it; tidy up what a run that was killed left there.
 
-    Yields the hidden folder to work in, which is deleted at the end. What :func:`output_folder` has collected in it by
-    then takes its places. Whatever ends the block early, nothing under a final name has been touched.
+    Yields a folder for working copies, which is deleted at the end, and in it one for the results, which take their
+    places at the end. Whatever ends the block early, nothing under a final name has been touched.
 
     Parameters
     ----------
@@ -65,6 +60,7 @@ def reserved_folder(path, names=(), *, script=None, inputs=(), overwrite=False):
     """
     path, made, lock = Path(path), [], None
     part = path / f".part-{secrets.token_hex(8)}"  # named before it is made: a kill in between leaves nothing
+    folder = part / "results"
     try:
         try:
             made = [folder for folder in (path, *path.parents) if not folder.exists()]
@@ -75,20 +71,18 @@ def reserved_folder(path, names=(), *, script=None, inputs=(), overwrite=False):
                     shutil.rmtree(left)
             places = {_place(file) for file in inputs if os.path.exists(file)}
             _going(path, names, script, places, overwrite)
-            part.mkdir()
+            folder.mkdir(parents=True)
         except BlockingIOError:
             raise InputError(f"{path}: got a folder that another run is writing to, expected one of its own") from None
         except OSError as error:
             raise InputError(f"{path}: cannot be written to ({error.strerror}), expected an output folder") from None
-        yield part
-        complete = part / "complete"
-        if complete.exists():
-            names = [entry.name for entry in complete.iterdir()]
+        yield part, folder
+        if names := os.listdir(folder):
             going = _going(path, names, script, places, overwrite)
             try:
-                _hand_over(complete, path, going)
+                _hand_over(folder, path, going)
             except BaseException:  # a signal must not end it half way
-                _hand_over(complete, path, going)
+                _hand_over(folder, path, going)
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -97,18 +91,6 @@ def reserved_folder(path, names=(), *, script=None, inputs=(), overwrite=False):
                 folder.rmdir()
         if lock is not None:
             os.close(lock)
-
-
-@contextmanager
-def output_folder(workspace):
-    """Collect results in a folder inside that of :func:`reserved_folder`, which gives them their places at its end.
-
-    Yields the folder to write to.
-    """
-    folder = workspace / "results"
-    folder.mkdir()
-    yield folder
-    folder.rename(workspace / "complete")
 
 
 def _lock(path):
@@ -134,15 +116,15 @@ def _lock(path):
     return descriptor
 
 
-def _hand_over(complete, path, going):
-    """Move what is in ``complete`` to its places in ``path``, once what goes is gone; stopped, it can go on."""
+def _hand_over(folder, path, going):
+    """Move the results in ``folder`` to their places in ``path``, once what goes is gone; stopped, it can go on."""
     going.sort(key=lambda name: name == RECORD)
     while going:
         (path / going[-1]).unlink(missing_ok=True)
         with suppress(OSError):  # a folder goes where it is empty now
             (path / going[-1]).parent.rmdir()
         going.pop()
-    for entry in sorted(complete.iterdir(), key=lambda entry: (entry.name == RECORD, entry.name)):
+    for entry in sorted(folder.iterdir(), key=lambda entry: (entry.name == RECORD, entry.name)):
         if entry.is_dir():  # what is left there is nobody's
             shutil.rmtree(path / entry.name, ignore_errors=True)
         entry.replace(path / entry.name)
@@ -188,7 +170,8 @@ def _going(path, names, script, places, overwrite):
                     "(move it, choose another -o DIR, or --overwrite)"
                 )
     own = next((run["outputs"] for run in runs if run["script"] == script), {})
-    for file in (file for name in OPTIONAL - set(names) for file in _files(path / name)):
+    outdated = {name.split("/")[0] for name in own} - set(names)
+    for file in (file for entry in path.iterdir() if entry.name in outdated for file in _files(entry)):
         name = file.relative_to(path).as_posix()
         if name in own and _digest(file) == own[name]:
             _check_no_input(file, places)

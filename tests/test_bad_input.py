@@ -358,7 +358,7 @@ def good(tmp_path_factory, templates):
     shutil.copyfile(templates[60 - 36], good / "notes" / "C4.wav")
     (good / "mine.txt").write_text("mine")
     for script, name in (("make_init_H.py", "fixed_basis.npy"), ("NMF.py", "cost.npy")):
-        with results.reserved_folder(good) as workspace, results.output_folder(workspace) as folder:
+        with results.reserved_folder(good) as (_, folder):
             (folder / name).write_text("old")
             results.write_record(folder, script, [], [], seed=0, stft=None)
     return good

@@ -42,7 +42,7 @@ START_COLOUR, LEARNT_COLOUR = "#f4a261", "#3b0f70"
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args(argv)
-    with results.reserved_folder(ROOT / "images", overwrite=True) as folder, results.output_folder(folder) as images:
+    with results.reserved_folder(ROOT / "images", overwrite=True) as (folder, images):
         spec, path = folder / "spec.npy", folder / "fixed_basis.npy"
         np.save(spec, recording.stft(recording.load(CHORALE / "matched" / "mixture.flac", 22050)))
         make_init_H.main([str(ROOT / "basis_wav_piano"), "-o", str(folder)])

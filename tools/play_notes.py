@@ -38,7 +38,7 @@ def main(argv=None):
         played = notes.read_score(args.list)
         sounds = play(played, read_layers(args.folder))
         names = ["mixture.flac", results.STEMS]
-        with results.reserved_folder(args.out_dir, names) as workspace, results.output_folder(workspace) as folder:
+        with results.reserved_folder(args.out_dir, names) as (_, folder):
             write(folder, sounds)
     except utils.InputError as error:
         parser.error(str(error))
