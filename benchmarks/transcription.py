@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -173,7 +174,7 @@ def main(argv=None):
         for path in tqdm(recordings, method, disable=None):
             began, truth = time.process_time(), read_truth(truth_of(path))
             found = [(note.onset, note.offset, note.midi) for note in find(path, piano)]
-            seconds = recording.duration(path)
+            seconds = soundfile.info(path).duration
             table[path] = [*judge(found, truth, seconds), (time.process_time() - began) / seconds]
             if args.each:
                 print(f"| {method}, {path.stem} | " + " | ".join(f"{value:.3f}" for value in table[path]) + " |")

@@ -17,7 +17,7 @@ from pathlib import Path
 import utils
 from piano import blocks, listen, output, results
 from piano.basis import patterns_path, rotation_path
-from piano.files import ARRAY, FOREIGN, SOUND, check_kind, kind
+from piano.files import ARRAY, SOUNDS, check_kind, kind
 from piano.recording import inputs_in, is_sound, open_recording
 from utils import InputError
 
@@ -104,7 +104,7 @@ def settled(args, **defaults):
 
         for path in inputs:
             if len(inputs) == 1 or kind(path) == ARRAY:  # others are told of when their turn comes
-                check_kind(path, "a sound (a spectrogram needs N_ITER and BASIS)", SOUND, FOREIGN)
+                check_kind(path, "a sound (a spectrogram needs N_ITER and BASIS)", *SOUNDS)
         basis = learn.suite_basis()
     given = {name: value for name, value in vars(args).items() if value is not None}
     return argparse.Namespace(**vars(args) | defaults | given | {"inputs": inputs, "several": several, "basis": basis})

@@ -18,6 +18,7 @@ from utils import InputError, check_file
 log = logging.getLogger(__name__)
 
 ARRAY, SOUND, FOREIGN = "a NumPy array (.npy)", "a sound", "a sound that only ffmpeg reads"
+SOUNDS = SOUND, FOREIGN
 BEGINNINGS = {  # of a file's bytes; the first that fits tells what it is
     ARRAY: rb"\x93NUMPY",
     FOREIGN: rb"....ftyp|\xff[\xf0\xf1\xf8\xf9]|ADIF|\x1aE\xdf\xa3|0&\xb2u\x8ef\xcf|\x0bw|#!AMR|wvpk|RIFF....AVI |FLV",
@@ -30,8 +31,6 @@ BEGINNINGS = {  # of a file's bytes; the first that fits tells what it is
     "an HTML page": rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype|html)",
     "text": rb"\xff\xfe|\xfe\xff",
 }
-NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
-BEGINNING = 512  # bytes that are looked at
 DAMAGE = re.compile(rb"error:|Illegal Audio-MPEG-Header")  # what it says of damage, among what it says
 
 _alone = threading.Lock()  # of those who turn stderr elsewhere
@@ -43,7 +42,7 @@ def kind(path):
         if not Path(path).is_file():  # a pipe might be waited for, for ever
             return None
         with open(path, "rb") as file:
-            beginning = file.read(BEGINNING)
+            beginning = file.read(512)
     except (OSError, ValueError):
         return None
     if not beginning:
@@ -52,7 +51,7 @@ def kind(path):
         if re.match(pattern, beginning, re.DOTALL):
             return name
     with contextlib.suppress(UnicodeDecodeError):
-        if not NO_TEXT.search(codecs.getincrementaldecoder("utf-8")().decode(beginning)):
+        if not re.search(r"[\x00-\x08\x0e-\x1f\x7f]", codecs.getincrementaldecoder("utf-8")().decode(beginning)):
             return "text"
     return None
 

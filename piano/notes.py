@@ -258,12 +258,10 @@ def write_notes(folder, notes, recording):
     table, midi, sound = (folder / name for name in FILES)
     write_notes_csv(table, notes)
     write_midi(midi, notes)
-    y = recording.y
-    if y is None:
+    if recording.y is None:
         n_samples, peak = (recording.Y.shape[1] - 1) * recording.hop, 0.5
     else:
-        parts = blocks.frame_slices(len(y), RENDERED)
-        n_samples, peak = len(y), max(float(np.abs(blocks.read_frames(y, part)).max()) for part in parts)
+        n_samples, peak = len(recording.y), recording.peak
     write_sound(sound, notes, n_samples, recording.sr, peak)
 
 

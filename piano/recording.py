@@ -20,30 +20,26 @@ from utils import InputError
 
 log = logging.getLogger(__name__)
 
-# Of sounds that soundfile reads too, beside the names of its formats, or ffmpeg.
-MORE_SUFFIXES = {".aif", ".aifc", ".oga", ".opus", ".snd", ".m4a", ".aac", ".mp4"}
 SAMPLES = 2**18  # that are read or written at a time
-MP3_FRAME = 1152  # samples; to within one, the length of an MP3 is a guess where no header tells it
 FRAMES = 128  # that are transformed or masked at a time
-SOFTEST = 1e-31  # largest sample of a sound, and its inverse: squares of what lies beyond have no single precision
-CANCELLED = 1e-4  # share of the loudest channel's energy, -40 dB, below which a mix has lost the sound
 
 
 def is_sound(path):
     """Whether ``path`` is to be read as a sound, and not as a spectrogram: its content tells, or else its name."""
     found = files.kind(path)
-    return found in (files.SOUND, files.FOREIGN) or (found is None and Path(path).suffix.lower() != ".npy")
+    return found in files.SOUNDS or (found is None and Path(path).suffix.lower() != ".npy")
 
 
 def audio_files(folder):
     """Paths of the audio files in ``folder``, by content or by name, sorted; hidden files are left out."""
     import soundfile  # takes its time to import
 
-    suffixes = MORE_SUFFIXES | {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"}
+    more = {".aif", ".aifc", ".oga", ".opus", ".snd", ".m4a", ".aac", ".mp4"}  # beside the names of its formats
+    suffixes = more | {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"}
     return [
         path
         for path in sorted(Path(folder).iterdir())
-        if path.name[0] != "." and (path.suffix.lower() in suffixes or files.kind(path) in (files.SOUND, files.FOREIGN))
+        if path.name[0] != "." and (path.suffix.lower() in suffixes or files.kind(path) in files.SOUNDS)
     ]
 
 
@@ -55,22 +51,11 @@ def inputs_in(folder, spectrograms=True):
     return [path for path in found if path.name not in left]
 
 
-def duration(path):
-    """Length of an audio file in s."""
-    import soundfile
-
-    return soundfile.info(path).duration
-
-
 def read_blocks(path, sr, folder, told=False):
-    """Yield an audio file block by block, mixed down to mono and resampled to ``sr`` Hz.
+    """Yield an audio file block by block [shape=(n,), float32], mixed down to mono and resampled to ``sr`` Hz.
 
     Where the channels cancel in the mix, the loudest is taken. Of that and of damage stderr is told, unless it was
     ``told`` before. ``folder`` is for what ffmpeg decodes, see :func:`files.opened`.
-
-    Yields
-    ------
-    np.ndarray [shape=(n,), float32]
 
     Raises
     ------
@@ -78,10 +63,9 @@ def read_blocks(path, sr, folder, told=False):
         If the file cannot be read, holds no samples, or a sample is not finite.
     """
     import soundfile
-    import soxr
 
-    files.check_kind(path, "a sound file", files.SOUND, files.FOREIGN)
-    n_samples, chatter = 0, []
+    files.check_kind(path, "a sound file", *files.SOUNDS)
+    chatter = []
     try:
         check_wav_length(path)
         with files.opened(path, folder) as file:
@@ -89,24 +73,40 @@ def read_blocks(path, sr, folder, told=False):
         if loudest is not None and not told:
             log.warning(f"{path}: its channels cancel in the mix, channel {loudest + 1} is taken alone")
         with files.opened(path, folder) as file:
-            resampler = soxr.ResampleStream(file.samplerate, sr, 1, dtype="float32")
-            for block in _channels(file, chatter):
-                if not np.isfinite(block).all():
-                    raise InputError(f"{path}: got samples that are not finite, expected a sound")
-                y = block.mean(axis=1) if loudest is None else block[:, loudest]
-                n_samples += len(y)
-                yield y if file.samplerate == sr else resampler.resample_chunk(y)
-            if file.samplerate != sr:
-                yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-            if file.frames > n_samples + (MP3_FRAME if file.format == "MP3" else 0):
-                expected = f"the {file.frames} of its header (is it damaged, or cut short?)"
-                raise InputError(f"{path}: got {n_samples} samples, expected {expected}")
+            yield from _resampled(_mono(path, file, loudest, chatter), file.samplerate, sr)
     except (OSError, UnicodeError, soundfile.SoundFileError) as error:
         raise InputError(f"{path}: cannot be read as audio ({error}), expected a sound file") from None
-    if n_samples == 0:
-        raise InputError(f"{path}: got no samples, expected a sound")
     if not told and any(map(files.DAMAGE.search, chatter)):
         files.tell_damage(path)
+
+
+def _mono(path, file, loudest, chatter):
+    """Yield the mix of a sound file, or one channel, block by block; see :func:`read_blocks`."""
+    n_samples = 0
+    for block in _channels(file, chatter):
+        if not np.isfinite(block).all():
+            raise InputError(f"{path}: got samples that are not finite, expected a sound")
+        n_samples += len(block)
+        yield block.mean(axis=1) if loudest is None else block[:, loudest]
+    unsure = 1152 if file.format == "MP3" else 0  # a frame; where no header tells it, the length is a guess
+    if file.frames > n_samples + unsure:
+        expected = f"the {file.frames} of its header (is it damaged, or cut short?)"
+        raise InputError(f"{path}: got {n_samples} samples, expected {expected}")
+    if n_samples == 0:
+        raise InputError(f"{path}: got no samples, expected a sound")
+
+
+def _resampled(parts, rate, sr):
+    """Yield a sound that comes part by part at ``rate`` Hz [shape=(n,), float32] at ``sr`` Hz."""
+    import soxr
+
+    if rate == sr:
+        yield from parts
+        return
+    stream = soxr.ResampleStream(rate, sr, 1, dtype="float32")
+    for part in parts:
+        yield stream.resample_chunk(part)
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 def _channels(file, chatter):
@@ -129,7 +129,7 @@ def _loudest_where_cancelled(file):
         with np.errstate(invalid="ignore"):  # what is not finite is told of when it is read
             mix += np.sum(block.mean(axis=1, dtype=np.float64) ** 2)
         energy += np.sum(block.astype(np.float64) ** 2, axis=0)
-    return int(energy.argmax()) if mix < CANCELLED * energy.max() else None
+    return int(energy.argmax()) if mix < 1e-4 * energy.max() else None  # -40 dB: the mix has lost the sound
 
 
 def check_wav_length(path):
@@ -156,17 +156,19 @@ def transpose(y, sr, semitones):
 
 
 def load_mapped(path, sr, folder, told=False):
-    """Copy an audio file's samples into ``folder``, and return them as a memory map [shape=(n,), float32].
-
-    See :func:`read_blocks`.
-    """
-    copy = Path(folder) / f"{sr}.f32"
-    with open(copy, "wb") as file:
-        for block in read_blocks(path, sr, folder, told):
-            file.write(block.tobytes())
-    if copy.stat().st_size == 0:
+    """Copy an audio file's samples into ``folder``, and return them as a memory map; see :func:`read_blocks`."""
+    y = _mapped(Path(folder) / f"{sr}.f32", read_blocks(path, sr, folder, told))
+    if not len(y):
         raise InputError(f"{path}: got a sound that is shorter than one sample at {sr} Hz, expected a longer one")
-    return np.memmap(copy, np.float32, "r")
+    return y
+
+
+def _mapped(path, parts):
+    """A sound that comes part by part, written to a file, as a memory map [shape=(n,), float32]."""
+    with open(path, "wb") as file:
+        for part in parts:
+            file.write(part.astype(np.float32, copy=False).tobytes())
+    return np.memmap(path, np.float32, "r") if path.stat().st_size else np.zeros(0, np.float32)
 
 
 def hann(n_fft):
@@ -177,17 +179,8 @@ def hann(n_fft):
 def stft_blocks(y, *, n_fft=2048, hop=512):
     """Yield the STFT of ``y`` block by block: the same as ``librosa.stft``, frames centred.
 
-    Parameters
-    ----------
-    y : np.ndarray [shape=(n,), float]
-        May be a memory map.
-    n_fft, hop : int
-        In samples.
-
-    Yields
-    ------
-    np.ndarray [shape=(n_fft // 2 + 1, frames), complex64]
-        ``1 + n // hop`` frames in all, at most ``FRAMES`` at a time.
+    ``y`` [shape=(n,), float] may be a memory map. There are ``1 + n // hop`` frames in all. Blocks are of ``FRAMES``
+    frames at most [shape=(n_fft // 2 + 1, frames), complex64].
     """
     from scipy.fft import rfft
 
@@ -224,6 +217,8 @@ class Recording:
         Of the transform: sampling rate in Hz, STFT length and hop length in samples.
     folder : Path
         For working copies, which are as long as the recording.
+    peak : float or None
+        Largest magnitude of y.
     own_sr, channels : int or None
         Of the sound file: its sampling rate in Hz, and its channels, which are mixed.
     """
@@ -236,6 +231,7 @@ class Recording:
     n_fft: int
     hop: int
     folder: Path
+    peak: float | None = None
     own_sr: int | None = None
     channels: int | None = None
 
@@ -252,38 +248,39 @@ def open_recording(path, basis, folder):
     folder : str or Path
         For working copies.
 
-    Returns
-    -------
-    Recording
-
     Raises
     ------
     InputError
         If the file is neither a spectrogram nor a sound, if it is a sound and the sampling rate is not known, or
         if its spectrogram has another number of bins than the basis.
     """
-    files.check_kind(path, "a spectrogram (.npy) or a sound", files.ARRAY, files.SOUND, files.FOREIGN)
+    files.check_kind(path, "a spectrogram (.npy) or a sound", files.ARRAY, *files.SOUNDS)
     if not is_sound(path):
-        Y, y, own = utils.load_spectrogram(path), None, (None, None)
+        Y, y, known = utils.load_spectrogram(path), None, {}
         if any(os.path.samefile(path, file) for file in basis.files) or _is_described(path, Y.shape):
             raise InputError(f"{path}: got a basis, expected a spectrogram (.npy) or a sound")
     else:
         if basis.sr is None:
             raise InputError(f"{path}: got a sound, expected fixed_basis.json beside the basis (or --sr) to go with it")
         y = load_mapped(path, basis.sr, folder)
-        _check_level(y, path)
+        peak = _peak(y, path)
         Y = _mapped_stft(y, basis.n_fft, basis.hop, folder)
         with files.opened(path, folder) as file:
-            own = file.samplerate, file.channels
+            known = {"peak": peak, "own_sr": file.samplerate, "channels": file.channels}
     utils.check_bins(Y, basis.H, path, basis.files[0])
-    return Recording(path, Y, y, basis.sr, basis.sr, basis.n_fft, basis.hop, folder, *own)
+    return Recording(path, Y, y, basis.sr, basis.sr, basis.n_fft, basis.hop, folder, **known)
 
 
-def _check_level(y, path):
-    parts = blocks.frame_slices(len(y), SAMPLES)
-    peak = max(float(np.abs(blocks.read_frames(y, part)).max()) for part in parts)
-    if peak and not SOFTEST < peak < 1 / SOFTEST:
+def _peak(y, path):
+    """Largest magnitude of a sound; squares of what is far from 1 have no single precision."""
+    peak = max(float(np.abs(part).max()) for part in _parts(y))
+    if peak and not 1e-31 < peak < 1e31:
         raise InputError(f"{path}: got samples of {peak:.1g} at most, expected about 1 (is it damaged?)")
+    return peak
+
+
+def _parts(y):
+    return (blocks.read_frames(y, part) for part in blocks.frame_slices(len(y), SAMPLES))
 
 
 def _is_described(path, shape):
@@ -307,59 +304,36 @@ def with_sound(recording, *, native=False):
     For a spectrogram this is its inverse STFT. ``native`` keeps a sound file at its own sampling rate.
     """
     if recording.y is None:
-        return replace(recording, y=_sound_of(recording))
+        Y, size = recording.Y, {"n_fft": recording.n_fft, "hop": recording.hop}
+        inverse = InverseSTFT(Y.shape[1], (Y.shape[1] - 1) * recording.hop, **size)
+        parts = inverse.of(block for _, block in blocks.frame_blocks(Y.Y, FRAMES))
+        return replace(recording, y=_mapped(Path(recording.folder) / "sound.f32", parts))
     if not native:
         return recording
     return replace(recording, y=sound_at(recording, recording.own_sr), y_sr=recording.own_sr)
 
 
 def sound_at(recording, sr):
-    """Mono sound of a recording of a sound file at ``sr`` Hz [shape=(n,), float32]; may be a memory map."""
+    """Mono sound of a recording of a sound file at ``sr`` Hz [shape=(n,), float32]; may be a memory map.
+
+    A lower rate is resampled from what is there: no reading and decoding again.
+    """
     if sr == recording.y_sr:
         return recording.y
     if sr > recording.y_sr:
         return load_mapped(recording.path, sr, recording.folder, told=True)
-    return _lowered(recording, sr)
-
-
-def _lowered(recording, sr):
-    """The sound at a lower rate, resampled from what is there: no reading and decoding again."""
-    import soxr
-
-    resampler, copy = soxr.ResampleStream(recording.y_sr, sr, 1, dtype="float32"), Path(recording.folder) / f"{sr}.f32"
-    with open(copy, "wb") as file:
-        for samples in blocks.frame_slices(len(recording.y), SAMPLES):
-            file.write(resampler.resample_chunk(blocks.read_frames(recording.y, samples)).tobytes())
-        file.write(resampler.resample_chunk(np.zeros(0, np.float32), last=True).tobytes())
-    return np.memmap(copy, np.float32, "r") if copy.stat().st_size else np.zeros(0, np.float32)
-
-
-def _sound_of(recording):
-    Y = recording.Y
-    inverse = InverseSTFT(Y.shape[1], (Y.shape[1] - 1) * recording.hop, n_fft=recording.n_fft, hop=recording.hop)
-    copy = Path(recording.folder) / "sound.f32"
-    with open(copy, "wb") as file:
-        for _, block in blocks.frame_blocks(Y.Y, FRAMES):
-            file.write(inverse.add(block).astype(np.float32).tobytes())
-        file.write(inverse.finish().astype(np.float32).tobytes())
-    return np.memmap(copy, np.float32, "r") if copy.stat().st_size else np.zeros(0, np.float32)
+    return _mapped(Path(recording.folder) / f"{sr}.f32", _resampled(_parts(recording.y), recording.y_sr, sr))
 
 
 def istft(X, length, *, n_fft=2048, hop=512):
     """The signal of ``length`` samples whose :func:`stft` is closest to ``X``."""
-    inverse = InverseSTFT(X.shape[1], length, n_fft=n_fft, hop=hop)
-    return np.concatenate([inverse.add(X), inverse.finish()])
+    return np.concatenate(list(InverseSTFT(X.shape[1], length, n_fft=n_fft, hop=hop).of([X])))
 
 
 class InverseSTFT:
     """Turns a spectrogram into sound block by block, as ``librosa.istft`` does in one go.
 
-    Parameters
-    ----------
-    n_frames, n_samples : int
-        Number of frames in all, and length of the sound.
-    n_fft, hop : int
-        Of the transform, in samples.
+    ``n_frames`` and ``n_samples`` are those of the whole; ``n_fft`` and ``hop`` are in samples.
     """
 
     def __init__(self, n_frames, n_samples, *, n_fft, hop):
@@ -369,13 +343,16 @@ class InverseSTFT:
         self.carried = np.zeros((self.n_hops, hop), np.float32)  # what later frames add to
         self.first = 0  # hop of that
 
-    def add(self, X):
-        """The next samples, from the next block of frames X [shape=(K, frames), complex]; silence takes no time.
+    def of(self, spectra):
+        """Yield the sound of all blocks of frames, part by part."""
+        for X in spectra:
+            yield self.add(X)
+        yield self.finish()
 
-        Returns
-        -------
-        np.ndarray [shape=(n,), float]
-            All calls together, with :meth:`finish`, give ``n_samples``.
+    def add(self, X):
+        """The next samples [shape=(n,)], from the next block of frames X [shape=(K, frames)]; silence takes no time.
+
+        All calls together, with :meth:`finish`, give ``n_samples``.
         """
         from scipy.fft import irfft
 

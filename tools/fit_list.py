@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import soundfile
 from scipy.optimize import minimize
 from scipy.special import expit
 from tqdm import tqdm
@@ -49,7 +50,7 @@ def hear(path, piano, group):
     piece, midi = transcription.truth_of(path), np.array(piano.templates)
     truth = transcription.read_truth(piece)
     found = events.all_events(recording.load(path, notes.EVENT_SR), piano.patterns, midi)
-    return Heard(group, piece, recording.duration(path), truth, midi, found, delays(found, midi, truth))
+    return Heard(group, piece, soundfile.info(path).duration, truth, midi, found, delays(found, midi, truth))
 
 
 def delays(found, midi, truth):
