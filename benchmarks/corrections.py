@@ -17,7 +17,7 @@ import numpy as np
 import separation
 import soxr
 
-from piano import notes
+from piano import events, notes
 
 NEAR_S = 0.05
 CORRECTED = 0, 1, 10, None  # mistakes; None: all of them
@@ -47,7 +47,7 @@ def read_cases(lists, pianos):
 
 def measure(case):
     """For each number of corrections ``(clicks, F, mean SDR)``."""
-    y = soxr.resample(case.y, separation.SR, notes.EVENT_SR)
+    y = soxr.resample(case.y, separation.SR, events.SR)
     found = notes.listed(y, case.basis)
     wrong, missing = mistakes(found, case.played)
     todo = sorted([("delete", n) for n in wrong] + [("add", n) for n in missing], key=lambda it: -it[1].level_db)

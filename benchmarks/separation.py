@@ -74,7 +74,7 @@ import play_notes  # noqa: E402
 
 import make_init_H  # noqa: E402
 import utils  # noqa: E402
-from piano import adapt, blocks, notes, phase, pitch, recording  # noqa: E402
+from piano import adapt, blocks, events, notes, phase, pitch, recording  # noqa: E402
 from piano import separate as stems_of  # noqa: E402
 from piano.basis import Basis, load  # noqa: E402
 from piano.separate import Strikes, component_notes, fresh_onsets, masked_notes  # noqa: E402
@@ -269,7 +269,7 @@ def listed(y, basis):
     """The notes of a recording as the suite lists them; None where the basis has no patterns."""
     if basis.patterns is None:
         return None
-    return notes.listed(soxr.resample(y, SR, notes.EVENT_SR), basis)
+    return notes.listed(soxr.resample(y, SR, events.SR), basis)
 
 
 def separate(setting, y, stems, basis, told=None):

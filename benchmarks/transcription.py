@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 import make_init_H  # noqa: E402  after the path to it
 import utils  # noqa: E402
-from piano import basis, notes, recording  # noqa: E402
+from piano import basis, events, notes, recording  # noqa: E402
 
 N_ITER = 60  # of the activations
 FRAME_S = 0.01  # of the frame measure
@@ -42,7 +42,7 @@ COLUMNS = "P 50", "R 50", "F 50", "F 100", "F line", "F offset", "F frame", "R s
 
 def event_model(path, piano):
     """The list that NMF.py and CNMF.py write."""
-    return notes.listed(recording.load(path, notes.EVENT_SR), piano)
+    return notes.listed(recording.load(path, events.SR), piano)
 
 
 def activations(path, piano, loss):

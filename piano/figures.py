@@ -9,17 +9,12 @@ from piano import blocks
 from piano.notes import DOUBTFUL, sum_states
 
 # By eye, all of them.
-DB_RANGE = 60  # dB below the loudest that a picture of spectra shows
+DB_RANGE, ROLL_DB_RANGE = 60, 40  # dB below the loudest that is shown of spectra; of a piano roll, less: notes leak
 A0_HZ = 27.5  # where a log-frequency axis begins
 PIXELS = 240, 700  # rows, and columns at most, of a panel of spectrograms, which has a few more: none gets lost
-
-# Piano roll.
-ROLL_DB_RANGE = 40  # dB; below it lies what leaks between notes
-DARKEST = 0.5  # of the colour map: the loudest is still bright enough for a black outline
 OUTLINE = {"facecolor": "none", "edgecolor": "black", "linewidth": 0.9}  # points
 DASHED = OUTLINE | {"linestyle": (0, (1.6, 1.6))}  # dashes and gaps, in line widths
-ROW_S, ROW_FRAMES = 40, 2000  # length of a row, see row_spans
-MOST_ROWS = 30  # of a page
+ROW_S, MOST_ROWS = 40, 30  # s of a row of a piano roll, and rows of a page, see row_spans
 TOP_INCHES, BELOW_INCHES = 0.45, 0.5  # above all rows, and below each
 
 
@@ -32,10 +27,7 @@ def decibels(magnitude, span=DB_RANGE, peak=None):
 def colours(darkest=1.0):
     """Colour map of the pictures: perceptually even, darker where it is louder, and white where nothing sounds.
 
-    Parameters
-    ----------
-    darkest : float
-        How far on the way to black it ends, <= 1; black lines show on a map that ends before it.
+    It ends ``darkest`` of the way to black; black lines show on a map that ends before it.
     """
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
@@ -48,19 +40,8 @@ def colours(darkest=1.0):
 def note_ticks(names, most=40):
     """Positions and labels for an axis of notes: every note where there is room, else a few of each octave.
 
-    A note of several states, side by side, is labelled once, in the middle.
-
-    Parameters
-    ----------
-    names : list of str
-        Along the axis.
-    most : float
-        Number of labels that there is room for, were they all side by side.
-
-    Returns
-    -------
-    positions : list of float
-    labels : list of str
+    A note of several states, side by side, is labelled once, in the middle. ``most`` labels have room, were they all
+    side by side.
     """
     columns = {}
     for i, name in enumerate(names):
@@ -88,7 +69,7 @@ def plot_activation(path, U, basis, notes=(), alignment=None):
     basis : Basis
         States of one note are summed.
     notes : sequence of Note
-        Dashed where the confidence is below ``DOUBTFUL``. Notes that are not in the basis have no row and are left out.
+        Doubtful ones are dashed. Notes that are not in the basis have no row and are left out.
     alignment : scores.Alignment, optional
         Is drawn below.
     """
@@ -117,7 +98,7 @@ def add_alignment(figure, alignment, span):
 
 def draw_activation(figure, U, basis, notes=()):
     """Draw what :func:`plot_activation` saves; returns a list of the axes of its rows, to be drawn on further."""
-    frame, longest = (basis.hop / basis.sr, ROW_S) if basis.columns else (1, ROW_FRAMES)
+    frame, longest = (basis.hop / basis.sr, ROW_S) if basis.columns else (1, 2000)
     spans = row_spans(U.shape[1], frame, longest)
     width, key_height = (13, 0.07) if len(spans) > 1 else (9, 0.14)  # inches, of the page and of a semitone
     parts = [roll(U, basis, frame, span, width=int(80 * width)) for span in spans]
@@ -134,7 +115,7 @@ def draw_activation(figure, U, basis, notes=()):
         axes = figure.add_axes((0.7 / width, bottom / page, 1 - 1.8 / width, height / page))
         energy = axes.imshow(
             decibels(image[keys], ROLL_DB_RANGE, loudest.max()),
-            cmap=colours(DARKEST),
+            cmap=colours(0.5),  # the loudest is still bright enough for a black outline
             vmin=-ROLL_DB_RANGE,
             vmax=0,
             aspect="auto",
@@ -158,18 +139,8 @@ def draw_activation(figure, U, basis, notes=()):
 def row_spans(n_frames, frame, longest):
     """Where each row of a page begins and ends: in whole seconds, or frames, of which each row has as many.
 
-    Parameters
-    ----------
-    n_frames : int
-    frame : float
-        Length of one; frame m is centred on ``m * frame``.
-    longest : int
-        Length of a row where ``MOST_ROWS`` are enough; they are longer where they are not.
-
-    Returns
-    -------
-    list of (float, float)
-        One row fits the recording; the last of several may go on beyond its end.
+    Frame m is centred on ``m * frame``. A row is ``longest`` where ``MOST_ROWS`` of them are enough. One row fits the
+    recording; the last of several may go on beyond its end.
     """
     end = (n_frames - 0.5) * frame
     if end <= longest:
@@ -183,32 +154,27 @@ def roll(U, basis, frame, span, width):
     """What a row shows: an image with a row for each note, and where it begins and ends; see :func:`thin`."""
     first = max(0, math.floor(span[0] / frame + 0.5))
     U = U[:, first : math.ceil(span[1] / frame + 0.5)]
-    image = thin(sum_states(U, basis)[0] if basis.columns else U, width)
+    image = thin(sum_states(U, basis) if basis.columns else U, width)
     left = (first - 0.5) * frame
     step = -(-U.shape[1] // image.shape[1])  # frames a column; the last column may stand for fewer
     return image, left, left + step * image.shape[1] * frame
 
 
-def thin(U, width=2000):
+def thin(U, width):
     """At most ``width`` columns, each the loudest of those it stands for: a picture has no more pixels."""
-    step = -(-U.shape[1] // width)
-    return np.maximum.reduceat(U, np.arange(0, U.shape[1], step), axis=1)
+    return loudest_of(U, -(-U.shape[1] // width))
+
+
+def loudest_of(U, step):
+    """The loudest of every ``step`` columns, or samples; the last of them may be of fewer."""
+    return np.maximum.reduceat(U, np.arange(0, U.shape[-1], step), axis=-1)
 
 
 def outlines(notes, basis):
-    """Corners of the listed notes in a piano roll, and which of them are doubtful.
+    """Corners of the listed notes in a piano roll, and which of them are doubtful [shape=(N,), bool].
 
-    Parameters
-    ----------
-    notes : sequence of Note
-    basis : Basis
-        Row i is its i-th note; without a description it has none.
-
-    Returns
-    -------
-    boxes : np.ndarray [shape=(N, 4, 2)]
-        Time in s and row of each corner, from the lower left one clockwise.
-    doubtful : np.ndarray [shape=(N,), bool]
+    A corner [shape=(N, 4, 2)] is a time in s and a row, from the lower left one clockwise. Row i is the basis' i-th
+    note; without a description it has none.
     """
     row = {midi: i for i, midi in enumerate(basis.notes)} if basis.columns else {}
     notes = [note for note in notes if note.midi in row]
@@ -220,18 +186,8 @@ def outlines(notes, basis):
 def shown_keys(loudest, boxes):
     """The part of the keyboard that matters: listed notes, what is as loud as one, and two more on either side.
 
-    Where no note is listed, it is all that sounds, and all of the keyboard for silence.
-
-    Parameters
-    ----------
-    loudest : np.ndarray [shape=(notes,)]
-        Largest activation of each note.
-    boxes : np.ndarray [shape=(N, 4, 2)]
-        See :func:`outlines`.
-
-    Returns
-    -------
-    slice
+    Where no note is listed, it is all that sounds, and all of the keyboard for silence. ``loudest`` [shape=(notes,)] is
+    the largest activation of each note; for ``boxes`` see :func:`outlines`.
     """
     least_dB = -12 if len(boxes) else -ROLL_DB_RANGE  # noise of hammers stays below
     loud = np.flatnonzero((loudest > 0) & (loudest >= loudest.max() * 10 ** (least_dB / 20)))
@@ -292,12 +248,8 @@ def add_legend(axes, doubtful):
     """Tell above a piano roll what its outlines are."""
     from matplotlib.patches import Patch
 
-    handles = []
-    if not doubtful.all():
-        handles.append(Patch(**OUTLINE, label="listed note"))
-    if doubtful.any():
-        handles.append(Patch(**DASHED, label="doubtful note"))
-    if handles:
+    told = ((~doubtful, OUTLINE, "listed note"), (doubtful, DASHED, "doubtful note"))
+    if handles := [Patch(**style, label=label) for which, style, label in told if which.any()]:
         place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
         axes.legend(handles=handles, ncols=2, frameon=False, fontsize=9, **place)
 
@@ -306,15 +258,7 @@ def add_legend(axes, doubtful):
 
 
 def plot_basis(path, basis):
-    """Draw a basis: frequency on a logarithmic axis against notes, each spectrum in dB below its own peak.
-
-    Parameters
-    ----------
-    path : str or Path
-        Of the PNG file.
-    basis : Basis
-        With a description.
-    """
+    """Draw a basis as a PNG: frequency on a logarithmic axis against notes, each spectrum in dB below its own peak."""
     with utils.picture(path, (9, 6)) as figure:
         _draw_basis(figure, basis)
 
@@ -347,8 +291,7 @@ def plot_spectrogram(path, Y, model, basis):
     Y : np.ndarray [shape=(K, M), float >= 0 or complex]
         Observed spectrogram; may be a memory map.
     model : callable
-        ``model(frames)`` is the model of a slice of frames [shape=(K, frames), float >= 0 or complex], for
-        instance ``lambda frames: H @ U[:, frames]``.
+        Of a slice of frames: its model [shape=(K, frames)], for instance ``lambda frames: H @ U[:, frames]``.
     basis : Basis
         Without a description, axes are in bins and frames.
     """
@@ -405,6 +348,5 @@ def loudest_on_pixels(Y, model, rows):
     columns = [], []
     for frames, block in blocks.frame_blocks(utils.spectrogram(Y).Y, step * -(-utils.EUCLIDEAN_BLOCK // step)):
         for kept, S in zip(columns, (block, model(frames)), strict=True):
-            S = np.maximum.reduceat(np.abs(S), rows, axis=0)
-            kept.append(np.maximum.reduceat(S, np.arange(0, S.shape[1], step), axis=1))
+            kept.append(loudest_of(np.maximum.reduceat(np.abs(S), rows, axis=0), step))
     return [np.concatenate(kept, axis=1) for kept in columns]

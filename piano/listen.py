@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from piano import blocks, figures, notes, pitch
+from piano.notes import TONE
 from piano.separate import PEAK_SAMPLES  # clips begin and end on whole ones, and fade within one
 from utils import InputError
 
@@ -25,19 +26,9 @@ FILE = "listen.html"
 FLAC_LIMIT = 40e6  # bytes of a page; above it, sounds are MP3
 PAGE_LIMIT = 120e6  # bytes of any page; browsers take a while to read so much
 DECODED_LIMIT = 1e9  # bytes of decoded sound that a browser must hold
-MP3_SHARE = 0.45  # of the size of FLAC, measured on piano
-MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz
-MP3_PEAK = 0.9  # what is coded comes out a little louder or softer
-MP3_TAIL = 2304  # samples of silence at the end, two frames; Firefox drops some of the last
+MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz, all that the format has
 FLOOR_DB = -60.0  # below the peak of the recording; a stem that is softer is not heard beside it
-GAP_S = 0.3  # clips that are nearer to one another are one
-MOST_COLUMNS = 2**14  # of the picture; browsers refuse larger ones
-PARTS = Path(__file__).with_name("page")  # of the page: HTML, CSS, and scripts in the order in which they are joined
-SCRIPTS = "state", "list", "sound", "stretch", "drawing", "editing", "controls"
-CODES = {  # as libsndfile names them; of MP3, compression 0 is best, 1 smallest
-    "FLAC": {"format": "FLAC", "subtype": "PCM_16"},
-    "MP3": {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "VARIABLE", "compression_level": 0.1},
-}
+SCRIPTS = "state", "list", "sound", "stretch", "drawing", "editing", "controls"  # joined in this order
 
 
 class Sound(NamedTuple):
@@ -89,24 +80,22 @@ def write_page_of(folder, U, basis, listed, writer, *, span=None, command=None):
         See :func:`write_page`.
     """
     recording = writer.recording
-    rows, _ = notes.sum_states(U, basis)
     try:
         page = write_page(
             folder / FILE,
             Sound(Path(recording.path).name, recording.y, recording.y_sr, _inside(recording)),
             listed,
             {note: Stem(writer.folder / name, writer.peaks[note]) for note, name in writer.names.items()},
-            Roll(rows, list(basis.notes), basis.hop / basis.sr),
+            Roll(notes.sum_states(U, basis), list(basis.notes), basis.hop / basis.sr),
             span=span,
             command=command,
         )
     except InputError as error:  # only when all is coded is it known how much it is; the rest took long to make
         log.warning(f"left out {error}")
         return
-    minutes, seconds = divmod(int(page.longest), 60)
     log.info(
         f"listen.html: {page.n_notes} notes, {page.code} inside, {page.n_bytes / 1e6:.1f} MB; "
-        f"such a page can hold {minutes}:{seconds:02d} min of this recording"
+        f"such a page can hold {figures.minutes(int(page.longest))} min of this recording"
     )
 
 
@@ -131,8 +120,7 @@ def write_page(path, sound, notes, stems, roll, *, span=None, command=None):
     sound : Sound
         The recording.
     notes : list of Note
-        The notes that were heard, see :func:`notes.find_notes`; times from its start. One whose
-        ``confidence`` is below ``notes.DOUBTFUL`` is drawn dashed.
+        Times are from the recording's beginning; doubtful notes are dashed.
     stems : dict of int to (np.ndarray [shape=(n,), float] or Stem)
         The sound of each listed pitch, by its MIDI number. Notes without one are shown as doubtful.
     roll : Roll
@@ -141,10 +129,6 @@ def write_page(path, sound, notes, stems, roll, *, span=None, command=None):
         The part of the recording to show, in s; all of it by default.
     command : str, optional
         Makes the page again. It is shown with ``--score`` and the name of the corrected list added.
-
-    Returns
-    -------
-    Page
 
     Raises
     ------
@@ -181,7 +165,6 @@ def write_page(path, sound, notes, stems, roll, *, span=None, command=None):
         sounds = _coded(y, sr, stems, clips, first, code)
     _check_length(_size(sounds), PAGE_LIMIT, len(y) / sr)
 
-    recording, *pitch_sounds = sounds
     html = _html(
         {
             "title": title,
@@ -190,19 +173,19 @@ def write_page(path, sound, notes, stems, roll, *, span=None, command=None):
             "rate": sr,
             "length": len(y),
             "offset": start,
-            "recording": recording,
-            "pitches": pitch_sounds,
+            "recording": sounds[0],
+            "pitches": sounds[1:],
             "list": rows,
             "key": key,
             "base": base,
             "command": command,
             "roll": _picture(roll, pitches, start, stop),
-            "tone": _tone(),
+            "tone": TONE,
         }
     )
     Path(path).write_bytes(html)
-    mp3_bytes = n_coded * (MP3_SHARE if sr in MP3_RATES else 1)
-    longest = len(y) / sr * min(PAGE_LIMIT / mp3_bytes, DECODED_LIMIT / decoded)
+    least = n_coded * (0.45 if sr in MP3_RATES else 1)  # bytes; of the size of FLAC, MP3 measured on piano
+    longest = len(y) / sr * min(PAGE_LIMIT / least, DECODED_LIMIT / decoded)
     return Page(code, len(html), len(listed), longest)
 
 
@@ -210,7 +193,9 @@ def write_page(path, sound, notes, stems, roll, *, span=None, command=None):
 
 
 def find_clips(peaks, floor, struck, n_samples, sr):
-    """Where a stem sounds: from one silent place to the next.
+    """Where a stem sounds, from one silent place to the next: a list of (first sample, one after the last).
+
+    A silent block for a fade at either end is included.
 
     Parameters
     ----------
@@ -222,11 +207,6 @@ def find_clips(peaks, floor, struck, n_samples, sr):
         Onset and offset in s of the notes of this pitch, which are never cut out.
     n_samples, sr : int
         Length of the stem in samples, and its sampling rate in Hz.
-
-    Returns
-    -------
-    list of (int, int)
-        First sample of each clip, and the one after its last; a silent block for a fade at either end is included.
     """
     loud = peaks > floor
     for onset, offset in struck:
@@ -234,7 +214,7 @@ def find_clips(peaks, floor, struck, n_samples, sr):
     bounds = np.flatnonzero(np.diff(loud, prepend=False, append=False)).reshape(-1, 2)
     clips = []
     for first, last in (bounds + np.array([-1, 1])).tolist():
-        if clips and first - clips[-1][1] < GAP_S * sr / PEAK_SAMPLES:
+        if clips and first - clips[-1][1] < 0.3 * sr / PEAK_SAMPLES:  # s; clips that are nearer are one
             clips[-1][1] = last
         else:
             clips.append([first, last])
@@ -242,19 +222,9 @@ def find_clips(peaks, floor, struck, n_samples, sr):
 
 
 def cut(stem, clips, n_samples, first=0):
-    """Clips of a stem, one after another; each fades in and out, except at the ends of the recording.
+    """Clips of a stem, one after another [float32]; each fades in and out, except at the ends of the recording.
 
-    Parameters
-    ----------
-    stem : np.ndarray [shape=(n,), float] or Stem
-    clips : list of (int, int)
-        See :func:`find_clips`; samples from ``first``.
-    n_samples : int
-        Length of the part that begins at sample ``first``.
-
-    Returns
-    -------
-    np.ndarray [shape=(samples of all clips,), float32]
+    ``clips`` of :func:`find_clips` count samples from ``first``, where a part of ``n_samples`` begins.
     """
     fade = np.sin(np.linspace(0, np.pi / 2, PEAK_SAMPLES, dtype=np.float32)) ** 2
     if isinstance(stem, Stem):
@@ -278,7 +248,7 @@ def _peaks(stem):
     """Largest magnitude of each ``PEAK_SAMPLES`` of a stem, [shape=(blocks,)]; the last may be of fewer."""
     if isinstance(stem, Stem):
         return stem.peaks
-    return np.maximum.reduceat(np.abs(stem), np.arange(0, len(stem), PEAK_SAMPLES)) if len(stem) else np.abs(stem)
+    return figures.loudest_of(np.abs(stem), PEAK_SAMPLES) if len(stem) else np.abs(stem)
 
 
 # --- Sounds -----------------------------------------------------------------------------------------
@@ -303,10 +273,12 @@ def _sound(x, sr, code):
     if code == "FLAC":
         # a decoder divides integers by 2^15, while libsndfile multiplies floats by 2^15 - 1: so round here
         scaled, gain = np.rint(x * (32767 / peak)).astype(np.int16), peak * 32768 / 32767
-    else:
-        scaled, gain = np.pad(x * np.float32(MP3_PEAK / peak), (0, MP3_TAIL)), peak / MP3_PEAK
+        kind = {"subtype": "PCM_16"}
+    else:  # what is coded comes out a little louder or softer; Firefox drops some of the last of two frames
+        scaled, gain = np.pad(x * np.float32(0.9 / peak), (0, 2304)), peak / 0.9
+        kind = {"subtype": "MPEG_LAYER_III", "bitrate_mode": "VARIABLE", "compression_level": 0.1}  # 0 is best
     file = io.BytesIO()
-    soundfile.write(file, scaled, sr, **CODES[code])
+    soundfile.write(file, scaled, sr, format=code, **kind)
     return {"gain": gain, "length": len(x), "data": _base64(file.getvalue())}
 
 
@@ -316,17 +288,6 @@ def _size(sounds):
 
 def _base64(data):
     return base64.b64encode(data).decode("ascii")
-
-
-def _tone():
-    """How a transcribed note is made audible: as in :func:`notes.write_sound`."""
-    return {
-        "partials": notes.PARTIALS,
-        "timbre": notes.TIMBRE,
-        "attack": notes.ATTACK_S,
-        "release": notes.RELEASE_S,
-        "decay": notes.DECAY_S,
-    }
 
 
 # --- Notes and picture ------------------------------------------------------------------------------
@@ -343,8 +304,8 @@ def _picture(roll, pitches, start, stop):
     """The roll between two times, in s, as a greyscale PNG of dB, one row a semitone, low notes at the bottom."""
     frames = slice(max(int(start / roll.frame), 0), int(stop / roll.frame) + 2)
     U = np.asarray(roll.U)[:, frames]
-    step = max(1, -(-U.shape[1] // MOST_COLUMNS))
-    U = np.maximum.reduceat(U, np.arange(0, U.shape[1], step), axis=1)
+    step = max(1, -(-U.shape[1] // 2**14))  # browsers refuse pictures with more columns
+    U = figures.loudest_of(U, step)
     span = figures.ROLL_DB_RANGE
     levels = np.rint((figures.decibels(U, span) / span + 1) * 255).astype(np.uint8)
     shown = sorted({midi for midi, row in zip(roll.midi, levels, strict=True) if row.any()} | set(pitches))
@@ -395,7 +356,7 @@ def _html(page):
 
 
 def _part(name):
-    return (PARTS / name).read_text(encoding="utf-8")
+    return Path(__file__).with_name("page").joinpath(name).read_text(encoding="utf-8")
 
 
 def _digest(data):
@@ -408,10 +369,7 @@ def _digest(data):
 def check_span(span, n_samples, sr):
     """First sample of the part to show, the first of ``PEAK_SAMPLES``, and the one after its last.
 
-    Raises
-    ------
-    InputError
-        If it lies outside the recording, is shorter than a sample, or by its length alone too much for a page.
+    Raises :class:`InputError` where the part lies outside the recording, is shorter than a sample, or too long.
     """
     seconds = n_samples / sr
     start, stop = span or (0, seconds)

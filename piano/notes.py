@@ -13,20 +13,16 @@ import utils
 from piano import blocks, events, pitch
 from utils import InputError
 
-THRESHOLD_DB = -20.0  # of activations, relative to the loudest activation; below it, more notes are false than soft
+# Of notes in activations, by ear on examples/.
+THRESHOLD_DB = -20.0  # relative to the loudest activation; below it, more notes are false than soft
 ATTACK_DB = 6.0  # a rise by this within one STFT window is a new note; partials that beat rise more slowly
 SHORTEST_S = 0.1  # of a note; the knock of a hammer, seen through an STFT window, is no longer
 PLACED = 0.99  # confidence at most of a note that this suite has placed: 1 is what a person says
 DOUBTFUL = 0.75  # confidence below which a listed note is shown as doubtful: up to four in ten are then wrong
-EVENT_SR = events.SR  # Hz
-HEARD = events.LISTED  # confidence from which a note of a score was heard
-LEAST_HEARD = 0.3  # of a score, for sure; of the score of another piece, up to 0.2 is by chance
-MOST_NOTES, LARGEST_BYTES = 100_000, 5_000_000  # of a score: six hours without rest, and its table
-DENSEST = 100  # notes of a score that begin within a second: two glissandi reach 60
 MIDI_BEAT_MS = 500  # length of a beat, 120 a minute, and its number of ticks: nothing is known of the metre
-PARTIALS, TIMBRE = 4, 0.5  # of a note that is made audible: enough to tell it from a beep
-ATTACK_S, RELEASE_S = 0.005, 0.05  # of the same, s: short, and without a click
-DECAY_S = 1.5  # time constant of middle C, s; it doubles every two octaves down, roughly as a piano's
+# Of a note that is made audible, here and on the page; times in s. Four partials, each half as loud as the one below,
+# are enough to tell it from a beep. Middle C decays by e in 1.5 s, twice that two octaves down, roughly as on a piano.
+TONE = {"partials": 4, "timbre": 0.5, "attack": 0.005, "release": 0.05, "decay": 1.5}
 RENDERED = 2**16  # samples at a time
 
 
@@ -46,9 +42,8 @@ class Note(NamedTuple):
 
 
 def sum_states(U, basis):
-    """Sum the rows of U that belong to one note; returns them and the notes' names, in order of pitch."""
-    columns = list(basis.notes.values())
-    return np.stack([U[states].sum(axis=0) for states in columns]), [basis.columns[l]["note"] for l, *_ in columns]
+    """Sum the rows of U that belong to one note, in order of pitch."""
+    return np.stack([U[states].sum(axis=0) for states in basis.notes.values()])
 
 
 def listed(y, basis, score=None, *, progress=None, map=None):
@@ -57,7 +52,7 @@ def listed(y, basis, score=None, *, progress=None, map=None):
     Parameters
     ----------
     y : np.ndarray [shape=(n,), float32]
-        Mono sound at ``EVENT_SR`` Hz; may be a memory map.
+        Mono sound at ``events.SR`` Hz; may be a memory map.
     basis : Basis
         With patterns.
     score : list of Note, optional
@@ -98,14 +93,9 @@ def listed(y, basis, score=None, *, progress=None, map=None):
 
 
 def played_beyond(y, basis, *, map=None):
-    """Keys that are surely played in the first minute of a sound, and that the basis has no template of.
+    """MIDI numbers of keys that are surely played in the first minute, and that the basis has no template of.
 
     Each is searched for by the nearest template's pattern, transposed; parameters are those of :func:`listed`.
-
-    Returns
-    -------
-    list of int
-        MIDI numbers, in order.
     """
     own = np.array(basis.templates)
     missing = sorted(set(pitch.PIANO) - set(own))
@@ -115,7 +105,7 @@ def played_beyond(y, basis, *, map=None):
     near = [int(np.argmin(np.abs(own - midi))) for midi in missing]
     moved = [events.transposed(patterns[i], 100 * (midi - own[i])) for i, midi in zip(near, missing, strict=True)]
     patterns = np.concatenate([patterns, moved]).astype(np.float16)
-    y = blocks.read_frames(y, slice(0, 60 * EVENT_SR))
+    y = blocks.read_frames(y, slice(0, 60 * events.SR))
     found = events.find_events(y, patterns, np.append(own, missing), map=map)
     sure = 0.95  # 13 of 22 such keys in the ten pieces of benchmarks/README.md reach it, of others none: 0.93
     return sorted({int(event.midi) for event in found if event.confidence >= sure} & set(missing))
@@ -134,32 +124,34 @@ def believed(y, patterns, midi, score, **options):
     InputError
         If the score has more notes than hands can play, or little of it is heard.
     """
-    onset = np.sort([note.onset for note in score])
-    crowded = np.flatnonzero(onset[DENSEST:] - onset[:-DENSEST] < 1)
+    onset, densest = np.sort([note.onset for note in score]), 100  # in a second: two glissandi reach 60
+    crowded = np.flatnonzero(onset[densest:] - onset[:-densest] < 1)
     if len(crowded):
         start = onset[crowded[0]]
         count = np.searchsorted(onset, start + 1) - crowded[0]
         raise InputError(
-            f"--score: got {count} notes in the second from {start:.1f} s on, expected at most {DENSEST} in a second"
+            f"--score: got {count} notes in the second from {start:.1f} s on, expected at most {densest} in a second"
         )
     most = np.array([0 if note.confidence < 1 else events.MOVED_S for note in score])
     given = events.given_notes([note.midi for note in score], [note.onset for note in score], most)
     heard = events.find_given(y, patterns, midi, given, **options)
     sure = sum(event.confidence > events.UNSURE for event in heard)
-    if sure < LEAST_HEARD * len(score):
+    if sure < 0.3 * len(score):  # of the score of another piece, up to .2 is heard by chance
         raise InputError(
             f"--score: got {sure} of {len(score)} notes heard for sure where the score has them, expected a score of "
             "this recording; one of another tempo can be matched if it is MIDI"
         )
     pairs = list(zip(score, heard, strict=True))
     louder = [
-        note.level_db - event.level_db for note, event in pairs if note.confidence < 1 and event.confidence >= HEARD
+        note.level_db - event.level_db
+        for note, event in pairs
+        if note.confidence < 1 and event.confidence >= events.LISTED
     ]
     scale = float(np.median(louder)) if louder else 0.0  # both lists have levels relative to their own loudest note
     rows = []
     for note, event in pairs:
         if note.confidence == 1:
-            confidence = PLACED if event.confidence >= HEARD else event.confidence
+            confidence = PLACED if event.confidence >= events.LISTED else event.confidence
             level = min(event.level_db + scale, 0.0)
             note = note._replace(onset=event.onset, level_db=level, confidence=confidence)
         rows.append(note._replace(offset=note.offset if note.offset > note.onset else event.offset))
@@ -170,11 +162,11 @@ def believed(y, patterns, midi, score, **options):
     return sorted(rows, key=lambda note: (note.onset, note.midi))
 
 
-def find_notes(U, basis, threshold=THRESHOLD_DB):
+def find_notes(U, basis):
     """List the notes in the activations: which, when, and how loud.
 
-    A note begins where its activation rises by ``ATTACK_DB`` or more within one STFT window, to above the
-    threshold. If it sounds already, the same key was struck again. It ends where it falls below the threshold
+    A note begins where its activation rises by ``ATTACK_DB`` or more within one STFT window, to above
+    ``THRESHOLD_DB``. If it sounds already, the same key was struck again. It ends where it falls below the threshold
     or is struck again, and is dropped when it is shorter than ``SHORTEST_S``.
 
     The onset is the moment when the activation is halfway up: half of a window centred there holds the note.
@@ -187,8 +179,6 @@ def find_notes(U, basis, threshold=THRESHOLD_DB):
         Activations; frame m is centred on ``m * hop / sr`` seconds.
     basis : Basis
         States of one note are summed.
-    threshold : float
-        In dB relative to the loudest activation, < 0.
 
     Returns
     -------
@@ -197,7 +187,7 @@ def find_notes(U, basis, threshold=THRESHOLD_DB):
     """
     if basis.columns is None:
         return None
-    U, _ = sum_states(U, basis)
+    U = sum_states(U, basis)
     loudest = U.max()
     if loudest == 0:
         return []
@@ -207,9 +197,9 @@ def find_notes(U, basis, threshold=THRESHOLD_DB):
     for (midi, (state, *_)), u in zip(basis.notes.items(), U, strict=True):
         column = basis.columns[state]
         u = u.astype(np.float64) / loudest
-        struck = attacks(u, window, threshold)
+        struck = attacks(u, window)
         for (_, onset, peak), (foot, offset, _) in pairwise([*struck, (len(u), len(u) - 1, None)]):
-            quiet = np.flatnonzero(u[peak + 1 : foot] < 10 ** (threshold / 20))
+            quiet = np.flatnonzero(u[peak + 1 : foot] < 10 ** (THRESHOLD_DB / 20))
             if len(quiet):
                 foot = offset = peak + 1 + int(quiet[0])
             if (offset - onset) * frame >= SHORTEST_S:
@@ -218,25 +208,14 @@ def find_notes(U, basis, threshold=THRESHOLD_DB):
     return sorted(notes, key=lambda note: (note.onset, note.midi))
 
 
-def attacks(u, window, threshold=THRESHOLD_DB):
+def attacks(u, window):
     """Find where one note is struck: foot, onset and peak of each attack, in frames; see :func:`find_notes`.
 
-    Parameters
-    ----------
-    u : np.ndarray [shape=(M,), float, >= 0]
-        Activation of the note, relative to the loudest of all.
-    window : int
-        STFT window in frames.
-    threshold : float
-        In dB.
-
-    Returns
-    -------
-    list of (int, float, int)
-        The onset is interpolated between frames; each foot comes after the peak before it.
+    ``u`` [shape=(M,)] is relative to the loudest activation of all, ``window`` that of the STFT in frames. The onset is
+    interpolated between frames; each foot comes after the peak before it.
     """
     u = np.concatenate([np.zeros(window), u])  # nothing sounds before the first frame
-    level = np.maximum(u, 10 ** ((threshold - ATTACK_DB) / 20))  # so that a rise ends above the threshold
+    level = np.maximum(u, 10 ** ((THRESHOLD_DB - ATTACK_DB) / 20))  # so that a rise ends above the threshold
     lowest = np.lib.stride_tricks.sliding_window_view(level, window)[:-1].min(axis=1)  # in the window before a frame
     rises = level[window:] >= lowest * 10 ** (ATTACK_DB / 20)
     bounds = np.flatnonzero(np.diff(rises, prepend=False, append=False)) + window
@@ -266,15 +245,7 @@ def write_notes(folder, notes, recording):
 
 
 def write_notes_csv(path, notes):
-    """Write a list of notes as a table: name, MIDI number, f0 in Hz, onset and offset in s, level in dB, confidence.
-
-    Parameters
-    ----------
-    path : str or Path
-        Of the CSV file; its header is the fields of :class:`Note`.
-    notes : list of Note
-        See :func:`find_notes`.
-    """
+    """Write a list of notes as a CSV table, whose header is the fields of :class:`Note`; times in s, levels in dB."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Note._fields)
@@ -287,14 +258,8 @@ def write_midi(path, notes):
     """Write a list of notes as a standard MIDI file: one track, a piano, a tick a millisecond.
 
     The velocity follows the level as in the SoundFont and DLS standards,
-    ``level_db = 40 log10(velocity / 127)``. The loudest note gets 127. The same notes give the same bytes.
-
-    Parameters
-    ----------
-    path : str or Path
-        Of the MIDI file.
-    notes : list of Note
-        See :func:`find_notes`. A note outside MIDI's range of 0 to 127 is left out.
+    ``level_db = 40 log10(velocity / 127)``. The loudest note gets 127. The same notes give the same bytes. A note
+    outside MIDI's range of 0 to 127 is left out.
     """
     import mido
 
@@ -302,8 +267,8 @@ def write_midi(path, notes):
     for note in notes:
         if 0 <= note.midi <= 127:
             velocity = min(max(round(127 * 10 ** (note.level_db / 40)), 1), 127)
-            messages.append((_tick(note.offset), 0, "note_off", note.midi, 64))
-            messages.append((_tick(note.onset), 1, "note_on", note.midi, velocity))
+            messages.append((round(1000 * note.offset), 0, "note_off", note.midi, 64))
+            messages.append((round(1000 * note.onset), 1, "note_on", note.midi, velocity))
     tempo = mido.MetaMessage("set_tempo", tempo=1000 * MIDI_BEAT_MS)
     told = mido.MetaMessage("text", text="120 beats a minute are a convention: the tempo of the recording is not known")
     track = mido.MidiTrack([told, tempo, mido.Message("program_change", program=0)])
@@ -314,22 +279,15 @@ def write_midi(path, notes):
     mido.MidiFile(type=0, ticks_per_beat=MIDI_BEAT_MS, tracks=[track]).save(path)
 
 
-def _tick(seconds):
-    return round(1000 * seconds)
-
-
 # --- Lists that come in ------------------------------------------------------------------------------
 
 
 def read_score(path):
     """Read a list of notes: a MIDI file, or a table as :func:`write_notes_csv` writes it, edited by hand or not.
 
-    Parameters
-    ----------
-    path : str or Path
-        Of a ``.mid`` or ``.midi`` file, or of a CSV file. A table needs the columns ``onset`` in s and ``midi`` or
-        ``note``; ``offset`` or ``duration`` in s, ``level_db`` or ``velocity``, and ``confidence`` are taken where they
-        are there. Commas, semicolons or tabs part its cells; where commas do not, a number may have one.
+    A table needs the columns ``onset`` in s and ``midi`` or ``note``; ``offset`` or ``duration`` in s, ``level_db`` or
+    ``velocity``, and ``confidence`` are taken where they are there. Commas, semicolons or tabs part its cells; where
+    commas do not, a number may have one.
 
     Returns
     -------
@@ -342,14 +300,14 @@ def read_score(path):
         If the file is missing, is no list of notes, lists none or too many, or two columns contradict each other.
     """
     utils.check_file(path, "a list of notes (.mid or .csv)")
-    size = Path(path).stat().st_size
-    if size > LARGEST_BYTES:
-        raise InputError(f"{path}: got {size / 1e6:.1f} MB, expected a score of at most {LARGEST_BYTES / 1e6:g} MB")
+    size, largest, most = Path(path).stat().st_size, 5_000_000, 100_000  # bytes and notes of six hours without rest
+    if size > largest:
+        raise InputError(f"{path}: got {size / 1e6:.1f} MB, expected a score of at most {largest / 1e6:g} MB")
     found = _read_midi(path) if is_midi(path) else _read_table(path)
     if not found:
         raise InputError(f"{path}: got a list without a note, expected a score")
-    if len(found) > MOST_NOTES:
-        raise InputError(f"{path}: got {len(found)} notes, expected at most {MOST_NOTES}")
+    if len(found) > most:
+        raise InputError(f"{path}: got {len(found)} notes, expected at most {most}")
     return sorted(found, key=lambda note: (note.onset, note.midi))
 
 
@@ -460,20 +418,10 @@ def _level_of(velocity):
 
 
 def write_sound(path, notes, n_samples, sr, peak):
-    """Write a list of notes as sound: each note a few sines that die away, at its own level.
+    """Write a list of notes as sound, a WAV file of 16 bit: each note a few sines that die away, at its own level.
 
-    It tells the ear what the list says, and what it does not, beside the recording. The partials of a note are those
-    of a harmonic tone, each ``TIMBRE`` times as loud as the one below; it sounds from its onset to its offset.
-
-    Parameters
-    ----------
-    path : str or Path
-        Of the WAV file, 16 bit.
-    notes : list of Note
-    n_samples, sr : int
-        Length and sampling rate in Hz of the recording.
-    peak : float
-        Largest sample of the recording; that of the sound is the same, and at most one.
+    It tells the ear what the list says, and what it does not, beside the recording. A note sounds from its onset to its
+    offset, see ``TONE``. ``n_samples``, ``sr`` and ``peak``, its largest sample, are those of the recording.
     """
     import soundfile
 
@@ -487,7 +435,7 @@ def write_sound(path, notes, n_samples, sr, peak):
 def _rendered(notes, n_samples, sr):
     """Yield the sound of a list of notes, ``RENDERED`` samples at a time."""
     first = np.array([round(note.onset * sr) for note in notes], int)
-    last = np.array([round((note.offset + RELEASE_S) * sr) for note in notes], int)
+    last = np.array([round((note.offset + TONE["release"]) * sr) for note in notes], int)
     for start in range(0, n_samples, RENDERED):
         y = np.zeros(min(RENDERED, n_samples - start))
         for i in np.flatnonzero((first < start + len(y)) & (last > start)):
@@ -502,16 +450,17 @@ def _tone(note, begin, end, sr):
     A partial that dies away is exp(z t). With t = s + r, where s goes in long steps and r from sample to sample, it is
     exp(z s) exp(z r), and the sum over partials a product of two small matrices.
     """
-    n = np.arange(1, PARTIALS + 1)
+    _, timbre, attack, release, decay = TONE.values()
+    n = np.arange(1, TONE["partials"] + 1)
     n = n[n * note.f0 < 0.45 * sr]
-    z = 2j * np.pi * note.f0 * n - 1 / (DECAY_S * 2 ** ((60 - note.midi) / 24))
+    z = 2j * np.pi * note.f0 * n - 1 / (decay * 2 ** ((60 - note.midi) / 24))
     step = 256  # samples, about the square root of a note's
-    s = np.exp(np.multiply.outer(np.arange(begin, end, step) / sr - note.onset, z)) * TIMBRE ** (n - 1.0)
+    s = np.exp(np.multiply.outer(np.arange(begin, end, step) / sr - note.onset, z)) * timbre ** (n - 1.0)
     r = np.exp(np.multiply.outer(z, np.arange(step) / sr))
     tones = np.concatenate([s.real, s.imag], axis=1) @ np.concatenate([r.imag, r.real])
     tones = 10 ** (note.level_db / 20) * tones.ravel()[: end - begin]
-    rising = np.arange(begin, min(end, math.ceil((note.onset + ATTACK_S) * sr))) / sr - note.onset
-    tones[: len(rising)] *= np.clip(rising / ATTACK_S, 0, 1)
-    falling = note.offset + RELEASE_S - np.arange(max(begin, math.floor(note.offset * sr)), end) / sr
-    tones[len(tones) - len(falling) :] *= np.clip(falling / RELEASE_S, 0, 1)
+    rising = np.arange(begin, min(end, math.ceil((note.onset + attack) * sr))) / sr - note.onset
+    tones[: len(rising)] *= np.clip(rising / attack, 0, 1)
+    falling = note.offset + release - np.arange(max(begin, math.floor(note.offset * sr)), end) / sr
+    tones[len(tones) - len(falling) :] *= np.clip(falling / release, 0, 1)
     return tones

@@ -91,15 +91,15 @@ def listed_notes(recording, basis, path=None, *, progress=None, map=None):
         if recording.y is not None and basis.columns:
             log.info(f"notes are listed by activations alone; for a better list make_init_H.py learns {patterns}")
         return None, None
-    y, alignment = sound_at(recording, notes.EVENT_SR), None
+    y, alignment = sound_at(recording, events.SR), None
     if score is not None and notes.is_midi(path):
         score, alignment = align(score, y, basis, map=map)
         log.info(f"{path}: {alignment.in_words()}")
     elif score is not None:
-        score = within(score, len(y) / notes.EVENT_SR, path)
+        score = within(score, len(y) / events.SR, path)
     found = notes.listed(y, basis, score, progress=progress, map=map)
     if score is not None:
-        heard = sum(note.confidence >= notes.HEARD for note in found)
+        heard = sum(note.confidence >= events.LISTED for note in found)
         log.info(f"{heard} of the {len(found)} notes of {path} were heard; all are listed")
         return found, alignment
     beyond = log.isEnabledFor(logging.INFO) and notes.played_beyond(y, basis, map=map)  # which takes its time

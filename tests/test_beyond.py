@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 import NMF
-from piano import basis, notes, recording
+from piano import basis, events, notes, recording
 
 pytestmark = pytest.mark.same_everywhere("names of keys; the list is in test_events")
 
@@ -23,8 +23,8 @@ def octave(learnt):
 
 def played(templates, midis):
     """One note after another, each for a second, at the rate of the list."""
-    y = [recording.load(templates[midi - 36], notes.EVENT_SR)[: notes.EVENT_SR] for midi in midis]
-    return np.concatenate([*y, np.zeros(notes.EVENT_SR, np.float32)])
+    y = [recording.load(templates[midi - 36], events.SR)[: events.SR] for midi in midis]
+    return np.concatenate([*y, np.zeros(events.SR, np.float32)])
 
 
 def test_keys_without_a_template_are_named(octave, templates):
@@ -39,7 +39,7 @@ def test_none_is_named_where_all_have_one(octave, templates):
 @pytest.mark.parametrize("piano", ["matched", "mismatched"])
 @pytest.mark.parametrize("piece", ["chorale", "invention", "prelude"])
 def test_none_is_named_in_the_examples(learnt, root, piece, piano):
-    y = recording.load(root / "examples" / piece / piano / "mixture.flac", notes.EVENT_SR)
+    y = recording.load(root / "examples" / piece / piano / "mixture.flac", events.SR)
     assert notes.played_beyond(y, basis.load(learnt / "fixed_basis.npy")) == []
 
 
@@ -47,7 +47,7 @@ def test_a_run_says_so_in_a_line_and_a_quiet_one_does_not(tmp_path, octave, temp
     basis.save(
         tmp_path / "fixed_basis.npy", dataclasses.replace(octave, rotation=np.zeros(octave.H.shape, np.complex64))
     )
-    soundfile.write(tmp_path / "song.wav", played(templates, [60, 57, 64, 57]), notes.EVENT_SR)
+    soundfile.write(tmp_path / "song.wav", played(templates, [60, 57, 64, 57]), events.SR)
     command = [str(tmp_path / "song.wav"), "3", str(tmp_path / "fixed_basis.npy"), "-o", str(tmp_path / "out")]
     line = "A3: played, but no key of the basis (make_init_H.py --keys A0 C8 gives it all keys)"
     NMF.main(command)

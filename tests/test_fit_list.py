@@ -46,8 +46,8 @@ def test_weights_are_the_ones_that_labels_were_drawn_by(tool, rng, monkeypatch):
 def test_it_prints_lines_that_the_code_has(tmp_path, root):
     """The lines of the product are set in the form that the tool prints, from two pieces of eight seconds."""
     for piece in ("chorale", "prelude"):
-        y = recording.load(root / "examples" / piece / "matched" / "mixture.flac", notes.EVENT_SR)
-        soundfile.write(tmp_path / f"{piece}.flac", y[: 8 * notes.EVENT_SR], notes.EVENT_SR)
+        y = recording.load(root / "examples" / piece / "matched" / "mixture.flac", events.SR)
+        soundfile.write(tmp_path / f"{piece}.flac", y[: 8 * events.SR], events.SR)
         played = notes.read_score(root / "examples" / piece / "notes.csv")
         notes.write_notes_csv(tmp_path / f"{piece}.csv", [note for note in played if note.offset < 8])
     command = [sys.executable, root / "tools" / "fit_list.py", tmp_path]

@@ -89,8 +89,6 @@ def test_a_note_dies_away_where_it_falls_below_the_threshold():
     [note] = notes.find_notes(u[None], basis_of("C4"))
     assert note.onset == 0
     assert note.offset == pytest.approx(-10 * np.log2(THRESHOLD) * FRAME, abs=FRAME)
-    [longer] = notes.find_notes(u[None], basis_of("C4"), threshold=2 * notes.THRESHOLD_DB)
-    assert longer.offset == pytest.approx(2 * note.offset, abs=2 * FRAME)
     for level, count in ((0.9 * THRESHOLD, 1), (1.1 * THRESHOLD, 2)):  # of the loudest note
         U = np.stack([played(0.5, 1.5), played(2.0, 3.0, level)])
         assert len(notes.find_notes(U, basis_of("C4", "D4"))) == count
@@ -420,13 +418,14 @@ def test_a_list_is_heard_at_its_notes_and_levels(tmp_path, monkeypatch):
 @pytest.mark.parametrize("midi", [21, 60, 105])
 def test_a_tone_is_a_sum_of_sines_under_an_envelope(onset, offset, midi):
     sr, note = 8000, notes.Note("?", midi, utils.note_frequency(midi), onset, offset, -6.0)
-    first, last = round(onset * sr), round((offset + notes.RELEASE_S) * sr)
+    n_partials, timbre, rise, fall, dying = notes.TONE.values()
+    first, last = round(onset * sr), round((offset + fall) * sr)
     t = np.arange(first, last) / sr - onset
-    attack = np.clip(t / notes.ATTACK_S, 0, 1)
-    release = np.clip((offset + notes.RELEASE_S - onset - t) / notes.RELEASE_S, 0, 1)
-    decay = np.exp(-t / (notes.DECAY_S * 2 ** ((60 - midi) / 24)))
-    partials = [n for n in range(1, notes.PARTIALS + 1) if n * note.f0 < 0.45 * sr]
-    tones = sum(notes.TIMBRE ** (n - 1) * np.sin(2 * np.pi * n * note.f0 * t) for n in partials)
+    attack = np.clip(t / rise, 0, 1)
+    release = np.clip((offset + fall - onset - t) / fall, 0, 1)
+    decay = np.exp(-t / (dying * 2 ** ((60 - midi) / 24)))
+    partials = [n for n in range(1, n_partials + 1) if n * note.f0 < 0.45 * sr]
+    tones = sum(timbre ** (n - 1) * np.sin(2 * np.pi * n * note.f0 * t) for n in partials)
     expected = 10 ** (-6 / 20) * attack * release * decay * tones
     np.testing.assert_allclose(notes._tone(note, first, last, sr), expected, atol=1e-9)
     middle = (first + last) // 2

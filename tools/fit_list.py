@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import transcription  # noqa: E402  after the path to it
 
-from piano import events, notes, recording  # noqa: E402
+from piano import events, recording  # noqa: E402
 
 RIGHT_S = 0.05  # between an event and its note, as mir_eval has it
 
@@ -49,7 +49,7 @@ def hear(path, piano, group):
     """:class:`Heard` of the recording at ``path``."""
     piece, midi = transcription.truth_of(path), np.array(piano.templates)
     truth = transcription.read_truth(piece)
-    found = events.all_events(recording.load(path, notes.EVENT_SR), piano.patterns, midi)
+    found = events.all_events(recording.load(path, events.SR), piano.patterns, midi)
     return Heard(group, piece, soundfile.info(path).duration, truth, midi, found, delays(found, midi, truth))
 
 
