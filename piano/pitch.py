@@ -21,10 +21,8 @@ from piano import blocks
 from utils import C3_HZ, C3_MIDI, InputError, note_frequency
 
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-ACCIDENTAL = {"": 0, "#": 1, "s": 1, "♯": 1, "b": -1, "♭": -1}  # semitones, as names of files have them
+ACCIDENTALS = {"": 0, "#": 1, "s": 1, "♯": 1, "b": -1, "♭": -1}  # semitones, as names of files have them
 NOTE = re.compile(r"(?<![A-Za-z0-9])([A-Ga-g])([#s♯b♭]?)(-1|\d)(?![A-Za-uw-z0-9]|v(?!\d))")  # C4v10: velocity 10
-WRITTEN = re.compile(r"([A-H])(##|x|#|♯|isis|is|s|bb|eses|b|♭|es|)(-1|\d)", re.IGNORECASE)
-MIDI_NUMBER = re.compile(r"^(\d{2,3})(?=[ _.-])|(?<=[ _.-])(\d{2,3})(?=[ _.-]|$)")
 PIANO = range(21, 109)  # MIDI numbers, A0 to C8
 
 # What follows was set by hand; tests/test_pitch.py has the notes that must get their names.
@@ -32,10 +30,6 @@ PIANO = range(21, 109)  # MIDI numbers, A0 to C8
 LOWEST_HZ, KNEE_HZ, HIGHEST_HZ = 20.0, 400.0, 16000.0
 CELL = 1 / KNEE_HZ  # of the natural logarithm, 4.3 cents
 WINDOWS = ((0.0, 1.0), (500.0, 0.5), (2000.0, 0.2))  # from Hz, s: high notes die away soonest
-NEIGHBOURS = 41  # cells, less than two partials of A0, against whose lower third a line is measured
-LINE_DB = 9.0  # above its neighbours, what noise reaches
-SHARP_DB = 22.0  # above its neighbours, what the modes of wood and felt do not reach
-MOST, LEAST = 5.0, -2.5  # nats: a partial found for sure; one that is missing, as some are on every piano
 LOG_B = np.linspace(-2.5, 1.7, 19)  # ln of B over Rigaud's mean
 FIRST_PARTIALS = 32  # of a comb in the grid, and of those that its f_1 is fitted to
 FEW = 5  # files, enough to be held against the numbers in their names, and too few to speak for one another
@@ -49,10 +43,13 @@ def note_name(midi):
     return f"{NAMES[midi % 12]}{midi // 12 - 1}"
 
 
+def _midi(letter, altered, octave):
+    return 12 * (int(octave) + 1) + NAMES.index(letter.upper()) + altered
+
+
 def note_names_in(stem):
     """MIDI numbers of the note names in a file name, those that stand by themselves or before a velocity."""
-    return [12 * (int(octave) + 1) + NAMES.index(letter.upper()) + ACCIDENTAL[accidental]
-            for letter, accidental, octave in NOTE.findall(stem)]  # fmt: skip
+    return [_midi(letter, ACCIDENTALS[accidental], octave) for letter, accidental, octave in NOTE.findall(stem)]
 
 
 def midi_of_name(stem):
@@ -62,12 +59,9 @@ def midi_of_name(stem):
     with separators (``036_soft``, ``piano-60``, ``piano_060_ff``). ``pf10`` carries neither. Whether a number is meant
     as one, only a folder can tell; see :func:`notes_of_folder`.
     """
-    if names := note_names_in(stem):
-        return names[0]
-    for match in MIDI_NUMBER.finditer(stem):
-        if (midi := int(match.group())) in PIANO:
-            return midi
-    return None
+    numbers = re.finditer(r"^(\d{2,3})(?=[ _.-])|(?<=[ _.-])(\d{2,3})(?=[ _.-]|$)", stem)
+    found = [*note_names_in(stem), *(midi for match in numbers if (midi := int(match.group())) in PIANO)]
+    return found[0] if found else None
 
 
 def midi_as_written(name, german=False):
@@ -76,14 +70,14 @@ def midi_as_written(name, german=False):
     In German, H is what is B in English, and B is a semitone lower: with ``german`` B alone says neither. As and Es
     are flats in German and sharps in names of files, so they say nothing either.
     """
-    match = WRITTEN.fullmatch(name)
+    match = re.fullmatch(r"([A-H])(##|x|#|♯|isis|is|s|bb|eses|b|♭|es|)(-1|\d)", name, re.IGNORECASE)
     if not match:
         return None
-    letter, accidental, octave = match[1].upper(), match[2].lower(), int(match[3])
+    letter, accidental, octave = match[1].upper(), match[2].lower(), match[3]
     if (german and letter == "B" and not accidental) or (accidental == "s" and letter in "AEH"):
         return None
-    altered = ACCIDENTAL | {"##": 2, "x": 2, "isis": 2, "is": 1, "bb": -2, "eses": -2, "es": -1}
-    return 12 * (octave + 1) + NAMES.index("B" if letter == "H" else letter) + altered[accidental]
+    altered = ACCIDENTALS | {"##": 2, "x": 2, "isis": 2, "is": 1, "bb": -2, "eses": -2, "es": -1}
+    return _midi("B" if letter == "H" else letter, altered[accidental], octave)
 
 
 def stretch(midi):
@@ -115,17 +109,13 @@ def measure_f0(y, sr):
     """Frequency in Hz of the first partial of a single note of the piano, or None where there is no note.
 
     Of all combs ``f_n = n F sqrt(1 + B n^2)`` the most likely one. A comb's log-likelihood is the evidence at each of
-    its partials, up to where the note ends, plus the prior of its B. A partial is worth up to ``MOST`` nats where a
-    sharp strong line is found, and ``LEAST`` where there is none. So an octave too low pays for the partials
+    its partials, up to where the note ends, plus the prior of its B. A partial is worth up to five nats where a
+    sharp strong line is found, and takes as many as 2.5 where there is none. So an octave too low pays for the partials
     between, an octave too high goes without them, and a weak or missing fundamental costs little. What is
     returned is ``f_1`` of a fit to the lines found.
 
-    Parameters
-    ----------
-    y : np.ndarray [shape=(n,), float]
-        At any level; at least two periods of A0. Up to one second from the attack on is looked at.
-    sr : int
-        Sampling rate in Hz. Notes above Nyquist are not found.
+    ``y`` [shape=(n,)] may have any level, and lasts at least two periods of A0; up to one second from the attack on is
+    looked at. Notes above Nyquist are not found.
     """
     y = np.asarray(y, dtype=np.float64)
     if len(y) < 2 / 27.5 * sr or not y.any():
@@ -174,14 +164,14 @@ def cell_lines(spectra, sr):
     """
     from scipy.ndimage import percentile_filter
 
-    edges = cell_edges(sr / 2)
+    edges, neighbours = cell_edges(sr / 2), 41  # cells, less than two partials of A0, of which the lower third counts
     lines = np.zeros((2, len(edges) - 1))
     for (low, _), (magnitude, width) in zip(WINDOWS, spectra, strict=True):
-        first = max(0, np.searchsorted(edges, low) - NEIGHBOURS // 2)
+        first = max(0, np.searchsorted(edges, low) - neighbours // 2)
         bins = np.ceil(edges[first:] / width).astype(int)
         level = 20 * np.log10(np.maximum(np.maximum.reduceat(magnitude[: bins[-1]], bins[:-1]), 1e-12))
         level = np.maximum(level, level.max() - 80)
-        height = level - percentile_filter(level, 30, NEIGHBOURS, mode="nearest")
+        height = level - percentile_filter(level, 30, neighbours, mode="nearest")
         inside = edges[first:-1] >= low
         lines[:, first:][:, inside] = level[inside], height[inside]
     return lines
@@ -193,26 +183,23 @@ def partial_evidence(level, height):
     It grows with the height of a line above its neighbours, which takes noise and knocks away, and with its
     level among the strongest sharp lines, which takes away what rings along.
     """
-    centres = cell_centres(len(level))
-    sharp = level - np.maximum(SHARP_DB - height, 0)
+    line_dB, sharp_dB = 9.0, 22.0  # above the neighbours: what noise reaches, and what no mode of wood and felt does
+    most, least = 5.0, -2.5  # nats: a partial found for sure; one that is missing, as some are on every piano
+    edges = cell_edges(HIGHEST_HZ / 0.98)[: len(level) + 1]
+    centres = (edges[:-1] + edges[1:]) / 2
+    sharp = level - np.maximum(sharp_dB - height, 0)
     tilt = 3 * np.log2(centres)  # dB an octave, of the levels that count as equally strong
     below = np.maximum.accumulate(sharp + tilt) - tilt
     above = np.maximum.accumulate((sharp - tilt)[::-1])[::-1] + tilt
     strength = sharp - np.maximum(below, above)  # dB, 0 for the strongest lines
-    least = LEAST + (-0.5 - LEAST) * np.clip((height - LINE_DB) / (SHARP_DB - LINE_DB), 0, 1)  # a sharp, faint line
-    nats = np.minimum(height - LINE_DB, strength + 18) / 4  # dB, 4 a nat; what is 18 dB softer rings along
-    nats = np.clip(nats, least, MOST)
-    padded = np.pad(nats, 1, constant_values=LEAST)
+    faint = least + (-0.5 - least) * np.clip((height - line_dB) / (sharp_dB - line_dB), 0, 1)  # of a sharp, faint line
+    nats = np.minimum(height - line_dB, strength + 18) / 4  # dB, 4 a nat; what is 18 dB softer rings along
+    nats = np.clip(nats, faint, most)
+    padded = np.pad(nats, 1, constant_values=least)
     nats = np.maximum(nats, np.maximum(padded[:-2], padded[2:]) - 0.6)  # a line in the next cell is worth less
     nats -= 0.1  # what a partial costs: of two combs that explain the same, the one with fewer
     end = np.searchsorted(centres, max(2000, 10 * centres[np.argmax(sharp)]))  # Hz, where a comb ends
     return np.append(np.where(np.arange(len(nats)) < end, nats, 0), 0).astype(np.float32)
-
-
-@functools.cache
-def cell_centres(n_cells):
-    edges = cell_edges(HIGHEST_HZ / 0.98)
-    return (edges[:n_cells] + edges[1 : n_cells + 1]) / 2
 
 
 def inharmonicity(f1, log_b):
@@ -343,7 +330,7 @@ def notes_of_folder(paths, load, sr, c3=C3_HZ):
     Raises
     ------
     InputError
-        If a file has no pitch and neither its name nor its neighbours tell; the message names it.
+        If a file has no pitch and neither its name nor its neighbours tell.
     """
     named = midis_by_name(paths, load, sr, c3)
     others = [path for path in paths if path not in named]

@@ -23,16 +23,11 @@ from utils import InputError
 
 log = logging.getLogger(__name__)
 
-COARSE_S, COARSE_DECAY_S = 0.19, 0.3  # of the rough path: its frame, and the time in which an onset dies away
-FINE_S, FINE_DECAY_S = events.HOP / events.SR, 0.15  # of the fine one; fitted to ten pieces played with rubato
+# Fitted to ten pieces played with rubato, where no other reason stands beside it.
+FINE_S = events.HOP / events.SR  # s of a frame
 MOST_CELLS = 10_000_000  # of the rough path's matrix, 200 MB: its frames are longer where both are long
 WINDOW_S, MARGIN_S = 10.0, 1.0  # of the fine path, and what it sees before and after it
-ASIDE = 0.4  # cost of a frame that is in one of both only; keys that agree cost 0, others 1
-EARLY_S = 0.02  # s, by which onsets are seen too early; median over ten pieces
-CHORD_S, SNAP_S = 0.03, 0.2  # s: of the score, what is one chord; by which it is moved to where its keys are struck
-NEAR_S = 0.064  # s, within which a note of the score is struck in the recording
 LEAST_MATCHED = 0.7  # of a score; of the right one .86 and more, of another piece, or a semitone off, .6 at most
-AS_GOOD = 0.97  # of the share that is matched: a score in the time of the recording stays in it
 KEYS = 132  # eleven octaves, MIDI's 128
 
 
@@ -104,12 +99,16 @@ def listed_notes(recording, basis, path=None, *, progress=None, map=None):
         return found, alignment
     beyond = log.isEnabledFor(logging.INFO) and notes.played_beyond(y, basis, map=map)  # which takes its time
     if beyond:
-        names = ", ".join(pitch.note_name(midi) for midi in beyond)
-        log.info(f"{names}: played, but no key of the basis (make_init_H.py --keys A0 C8 gives it all keys)")
+        log.info(f"{names_of(beyond)}: played, but no key of the basis (make_init_H.py --keys A0 C8 gives it all keys)")
     if not found and recording.Y.energy:
         why = "what is heard is no nearer to this piano's notes than noise is (much noise, clipping, a glitch?)"
         log.info(f"{recording.path}: no notes are listed: {why}")
     return found, None
+
+
+def names_of(keys):
+    """Names of keys, in a sentence."""
+    return ", ".join(map(pitch.note_name, keys))
 
 
 def read_given(path, basis):
@@ -120,8 +119,7 @@ def read_given(path, basis):
         log.info(f"{path}: {len(listed) - len(score)} notes are listed twice and count once")
     beyond = sorted({note.midi for note in score} - set(basis.notes))
     if beyond:
-        names = ", ".join(pitch.note_name(midi) for midi in beyond)
-        log.info(f"{path}: {names} lie beyond the keys of the basis and are left to the residual")
+        log.info(f"{path}: {names_of(beyond)} lie beyond the keys of the basis and are left to the residual")
     kept = [note for note in score if note.midi not in beyond]
     if not kept:
         raise InputError(f"{path}: got no note that the basis has a key for, expected a score of this piano")
@@ -146,7 +144,7 @@ def align(score, y, basis, *, map=None):
     score : list of Note
         In order of onset.
     y : np.ndarray [shape=(n,), float]
-        Mono, ``events.SR``.
+        Mono, at ``events.SR`` Hz.
     basis : Basis
         With patterns.
     map : callable
@@ -167,7 +165,7 @@ def align(score, y, basis, *, map=None):
     heard = Onsets(time, midi.astype(int), strength)
     told = Onsets(*(np.array(field) for field in zip(*((note.onset, note.midi, 1.0) for note in score), strict=True)))
     at = place(told, heard)
-    if matched(told.time, told, heard) >= AS_GOOD * matched(at, told, heard):
+    if matched(told.time, told, heard) >= 0.97 * matched(at, told, heard):  # it is in the time of the recording
         at = np.where(told.time < len(y) / events.SR, told.time, np.nan)
     share = matched(at, told, heard)
     if share < LEAST_MATCHED:
@@ -204,14 +202,16 @@ def hint(told, heard):
 def matched(at, told, heard):
     """Share of the notes of a score whose key is struck in the recording where they are placed."""
     inside = np.isfinite(at)
-    return float((np.abs(nearest(at, told, heard)[inside]) <= NEAR_S).mean()) if inside.any() else 0.0
+    near = np.abs(nearest(at, told, heard)[inside]) <= 0.064  # s
+    return float(near.mean()) if inside.any() else 0.0
 
 
 def nearest(at, told, heard):
     """How much later than at ``at`` the key of each note is struck, (n,) in s, where it is struck nearest."""
     later = np.full(len(at), np.inf)
     for key in np.unique(told.midi):
-        notes, struck = told.midi == key, np.sort(heard.time[heard.midi == key]) + EARLY_S
+        notes = told.midi == key
+        struck = np.sort(heard.time[heard.midi == key]) + 0.02  # s, by which onsets are seen too early, in the median
         struck = np.concatenate([[-np.inf], struck, [np.inf]])
         i = np.searchsorted(struck, at[notes]).clip(1, len(struck) - 1)
         before, after = struck[i - 1] - at[notes], struck[i] - at[notes]
@@ -222,14 +222,14 @@ def nearest(at, told, heard):
 def place(told, heard):
     """Where in the recording the notes of a score lie, (n,) in s; nan for those before or after what was recorded."""
     ends = told.time.max() + MARGIN_S, heard.time.max(initial=0) + MARGIN_S
-    frame = max(COARSE_S, math.sqrt(ends[0] * ends[1] / MOST_CELLS))
-    rough = path(told, heard, (0, ends[0]), (0, ends[1]), frame, COARSE_DECAY_S)
+    frame = max(0.19, math.sqrt(ends[0] * ends[1] / MOST_CELLS))  # s
+    rough = path(told, heard, (0, ends[0]), (0, ends[1]), frame, decay=0.3)
     at = np.interp(told.time, *rough)
     window = (told.time // WINDOW_S).astype(int)
     for i in np.unique(window):
         span = np.array([i * WINDOW_S - MARGIN_S, (i + 1) * WINDOW_S + MARGIN_S])
         within = np.interp(span, *rough) + 2 * frame * np.array([-1, 1])
-        fine = path(told, heard, span, within, FINE_S, FINE_DECAY_S)
+        fine = path(told, heard, span, within, FINE_S, decay=0.15)
         notes = (window == i) & (told.time >= fine[0][0]) & (told.time <= fine[0][-1])
         at[notes] = np.interp(told.time[notes], *fine)
     tempo = np.ptp(rough[1]) / max(np.ptp(rough[0]), frame)
@@ -237,9 +237,9 @@ def place(told, heard):
         at[beyond] = rough[1][i] + tempo * (told.time[beyond] - rough[0][i])
     outside = (at < -frame) | (at > ends[1] + frame)  # what the path left out, and what there was no time for
     later = nearest(at, told, heard)
-    chord = np.cumsum(np.diff(told.time, prepend=told.time[0]) > CHORD_S)
-    for notes in (chord == i for i in range(chord[-1] + 1)):
-        if len(struck := later[notes][np.abs(later[notes]) <= SNAP_S]):
+    chord = np.cumsum(np.diff(told.time, prepend=told.time[0]) > 0.03)  # s
+    for notes in (chord == i for i in range(chord[-1] + 1)):  # each is moved to where its keys are struck nearby
+        if len(struck := later[notes][np.abs(later[notes]) <= 0.2]):
             at[notes] += np.median(struck)
     at = np.maximum.accumulate(np.maximum(at, 0))
     at[outside] = np.nan
@@ -254,7 +254,7 @@ def path(told, heard, told_span, heard_span, frame, decay):
     from librosa.sequence import dtw
 
     A, B = features(told, *told_span, frame, decay), features(heard, *heard_span, frame, decay)
-    _, steps = dtw(C=np.pad(1 - A.T @ B, 1, constant_values=ASIDE))
+    _, steps = dtw(C=np.pad(1 - A.T @ B, 1, constant_values=0.4))  # keys that agree cost 0, others 1
     m, n = steps[::-1].T - 1
     inside = (m >= 0) & (m < A.shape[1]) & (n >= 0) & (n < B.shape[1])
     m, n = m[inside], n[inside]
