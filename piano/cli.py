@@ -324,6 +324,12 @@ def for_each_input(parser, args, work):
         if names.count(name) > 1:
             parser.error(f"SPEC: got two inputs called {folder.name}, expected different names for their folders")
 
+    maps = contextlib.nullcontext((None, map))
+    if args.dask is not None:
+        from piano import cluster
+
+        maps = cluster.connected(args.dask)
+
     def complaint(job):
         try:
             work(*job, map=map_blocks)
@@ -331,7 +337,7 @@ def for_each_input(parser, args, work):
             return str(error)
 
     try:
-        with _maps(args.dask) as (map_blocks, map_inputs):
+        with maps as (map_blocks, map_inputs):
             errors = list(filter(None, map_inputs(complaint, zip(args.inputs, folders, strict=True))))
     except InputError as error:
         errors = [str(error)]
@@ -344,15 +350,6 @@ def _folder_name(path):
     return Path(path).stem.strip(". ") or "recording"
 
 
-def _maps(address):
-    """Context of the two maps of :func:`cluster.connected`; without one, None and the builtin."""
-    if address is None:
-        return contextlib.nullcontext((None, map))
-    from piano import cluster
-
-    return cluster.connected(address)
-
-
 @contextlib.contextmanager
 def opened(path, out_dir, basis, args, *own):
     """Context of a run on one recording. Yields its :class:`output.Output`, and ``stage`` of :func:`stages`.
@@ -360,18 +357,15 @@ def opened(path, out_dir, basis, args, *own):
     ``own`` are names of files that the script writes besides.
     """
     is_complex = hasattr(args, "phase")
+    names = "stems", "top_db", "native_sr", "listen", "listen_range"
     wanted = output.Wanted(
         model=is_complex,
         phase=is_complex and args.phase,
         kept=is_complex and args.phase_init == "sinusoidal" and (args.thr, args.tol) != (None, None),
         notes=args.notes or is_sound(path),
-        stems=args.stems,
-        top_db=args.top_db,
         format=args.format if args.stems else "wav",  # which loses nothing
-        native_sr=args.native_sr,
-        listen=args.listen,
-        listen_range=args.listen_range,
         again=_command_again(args),
+        **{name: getattr(args, name) for name in names},
     )
     names, inputs = [*wanted.names(basis, args.adapt != "none"), *own], [*args.inputs, *_other_inputs(args, basis)]
     reserved = {"script": args.script, "inputs": inputs, "overwrite": args.overwrite}
@@ -584,11 +578,7 @@ def run(main):
     All three unwind the script, so no unfinished file is left; so does the terminal that is closed (129). BLAS gets one
     thread. With more, it would add up in another order, and results would depend on the number of cores.
     """
-    with _heedless_stderr():
-        return _run(main)
 
-
-def _run(main):
     @_after_imports
     def terminate(signum):
         raise SystemExit(128 + signum)
@@ -597,18 +587,19 @@ def _run(main):
         if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup has it
             signal.signal(ending, terminate)
     interrupted = _catch_interrupts()
-    try:
-        with blocks.one_blas_thread():
-            return main()
-    except (Exception, KeyboardInterrupt) as error:
-        if interrupted or isinstance(error, KeyboardInterrupt):  # an import may make another error of it
-            report("interrupted; nothing incomplete is left")
-            return 128 + signal.SIGINT
-        if not isinstance(error, (OSError, MemoryError)):
-            raise
-        lost = isinstance(error, ConnectionError)
-        hint = " (is the disk full?)" if isinstance(error, OSError) and error.errno is None and not lost else ""
-        report(f"{Path(sys.argv[0]).name}: error: {error}{hint}")
-        return 1
-    finally:
-        gc.freeze()  # or Python would look through all that was imported once more before it ends, for .2 s
+    with _heedless_stderr():
+        try:
+            with blocks.one_blas_thread():
+                return main()
+        except (Exception, KeyboardInterrupt) as error:
+            if interrupted or isinstance(error, KeyboardInterrupt):  # an import may make another error of it
+                report("interrupted; nothing incomplete is left")
+                return 128 + signal.SIGINT
+            if not isinstance(error, (OSError, MemoryError)):
+                raise
+            lost = isinstance(error, ConnectionError)
+            hint = " (is the disk full?)" if isinstance(error, OSError) and error.errno is None and not lost else ""
+            report(f"{Path(sys.argv[0]).name}: error: {error}{hint}")
+            return 1
+        finally:
+            gc.freeze()  # or Python would look through all that was imported once more before it ends, for .2 s

@@ -347,6 +347,6 @@ def loudest_on_pixels(Y, model, rows):
     step = -(-Y.shape[1] // PIXELS[1])
     columns = [], []
     for frames, block in blocks.frame_blocks(utils.spectrogram(Y).Y, step * -(-utils.EUCLIDEAN_BLOCK // step)):
-        for kept, S in zip(columns, (block, model(frames)), strict=True):
-            kept.append(loudest_of(np.maximum.reduceat(np.abs(S), rows, axis=0), step))
+        for kept, values in zip(columns, (block, model(frames)), strict=True):
+            kept.append(loudest_of(np.maximum.reduceat(np.abs(values), rows, axis=0), step))
     return [np.concatenate(kept, axis=1) for kept in columns]

@@ -13,6 +13,7 @@ import utils
 from piano import blocks, events, pitch
 from utils import InputError
 
+FILES = "notes.csv", "notes.mid", "notes.wav"
 # Of notes in activations, by ear on examples/.
 THRESHOLD_DB = -20.0  # relative to the loudest activation; below it, more notes are false than soft
 ATTACK_DB = 6.0  # a rise by this within one STFT window is a new note; partials that beat rise more slowly
@@ -23,10 +24,7 @@ MIDI_BEAT_MS = 500  # length of a beat, 120 a minute, and its number of ticks: n
 # Of a note that is made audible, here and on the page; times in s. Four partials, each half as loud as the one below,
 # are enough to tell it from a beep. Middle C decays by e in 1.5 s, twice that two octaves down, roughly as on a piano.
 TONE = {"partials": 4, "timbre": 0.5, "attack": 0.005, "release": 0.05, "decay": 1.5}
-RENDERED = 2**16  # samples at a time
-
-
-FILES = "notes.csv", "notes.mid", "notes.wav"
+RENDERED = 2**16  # samples of it at a time
 
 
 class Note(NamedTuple):
@@ -39,6 +37,11 @@ class Note(NamedTuple):
     offset: float  # s
     level_db: float  # of the peak, relative to the loudest note
     confidence: float = 1.0  # 0 to 1, which is a person's word; of activations always 1
+
+
+def in_order(notes):
+    """Notes in order of onset, then of pitch."""
+    return sorted(notes, key=lambda note: (note.onset, note.midi))
 
 
 def sum_states(U, basis):
@@ -89,7 +92,7 @@ def listed(y, basis, score=None, *, progress=None, map=None):
         )
         for note in score
     ]  # so that this list, given back, gives the same results
-    return sorted(rounded, key=lambda note: (note.onset, note.midi))
+    return in_order(rounded)
 
 
 def played_beyond(y, basis, *, map=None):
@@ -159,7 +162,7 @@ def believed(y, patterns, midi, score, **options):
     for i, (note, following) in enumerate(pairwise([*rows, None])):
         end = following.onset if following and following.midi == note.midi else math.inf
         rows[i] = note._replace(offset=max(note.onset, min(note.offset, end)))
-    return sorted(rows, key=lambda note: (note.onset, note.midi))
+    return in_order(rows)
 
 
 def find_notes(U, basis):
@@ -205,7 +208,7 @@ def find_notes(U, basis):
             if (offset - onset) * frame >= SHORTEST_S:
                 level = 20 * math.log10(u[peak:foot].max())
                 notes.append(Note(column["note"], midi, column["f0"], onset * frame, offset * frame, level))
-    return sorted(notes, key=lambda note: (note.onset, note.midi))
+    return in_order(notes)
 
 
 def attacks(u, window):
@@ -308,7 +311,7 @@ def read_score(path):
         raise InputError(f"{path}: got a list without a note, expected a score")
     if len(found) > most:
         raise InputError(f"{path}: got {len(found)} notes, expected at most {most}")
-    return sorted(found, key=lambda note: (note.onset, note.midi))
+    return in_order(found)
 
 
 def is_midi(path):
