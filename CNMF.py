@@ -11,7 +11,6 @@ what separates best is the default: --phase-init sinusoidal --adapt auto --no-ph
 
 import argparse
 import functools
-import logging
 import os
 import signal
 import sys
@@ -23,9 +22,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import numpy as np
 
 import utils
-from piano import adapt, basis, blocks, cli, notes, phase, results, scores, separate
-
-log = logging.getLogger("piano")
+from piano import adapt, basis, blocks, cli, notes, output, phase, scores, separate
 
 
 def parse_args(parser, argv):
@@ -55,8 +52,8 @@ def parse_args(parser, argv):
 def defaults(args):
     """What is taken where the user names nothing; with stems or a page it is what separates best."""
     if not (args.stems or args.listen):
-        return {"phase_init": "mixture", "adapt": "none", "phase": True, "remark": None}
-    best = {"phase_init": "sinusoidal", "adapt": "auto", "phase": False, "remark": None}
+        return {"phase_init": "mixture", "adapt": "none", "phase": True}
+    best = {"phase_init": "sinusoidal", "adapt": "auto", "phase": False}
     if args.basis and not os.path.exists(rotation := basis.rotation_path(args.basis)):
         best["phase_init"] = "mixture"
         if args.phase_init is None:
@@ -78,39 +75,28 @@ def main(argv=None):
 
 def decompose(path, out_dir, *, templates, args, map):
     """Take one recording apart, and write the results into ``out_dir``."""
-    with cli.opened(path, out_dir, templates, args, "learning_curve_CNMF.png") as (out, stage):
-        Y, L = out.recording.Y, templates.H.shape[1]
-        utils.check_complex(Y, path)
-        out.check(L)
-        if args.remark:
-            log.info(args.remark)
-        listed, alignment = scores.listed_notes(
-            out.recording, templates, args.score, progress=stage("listing"), map=map
-        )
+    with cli.opened(path, out_dir, templates, args) as (out, stage):
+        sound, Y = out.recording, out.recording.Y
+        listed, alignment = scores.listed_notes(sound, templates, args.score, progress=stage("listing"), map=map)
         wanted = separate.possible_notes(templates, listed, args.stems)
-        out.check(L, wanted)
-        piano, strength, prior = adapt.adapt_basis(
-            Y, templates, args.adapt, listed, seed=args.seed, progress=stage("adapting")
-        )
+        out.check(templates, wanted)
+        options = {"seed": args.seed, "progress": stage("adapting")}
+        piano, strength, prior = adapt.adapt_basis(Y, templates, args.adapt, listed, **options)
         start = args.phase_init
         if start == "sinusoidal":
             options = {"progress": stage("phases"), "map": map}
             piano, start = phase.start(Y, piano, args.seed, strength, prior, **options)
-        options = {"seed": args.seed, "sparsity": args.sparsity, "thr": args.thr, "tol": args.tol, "map": map}
-        options |= {"with_phase": args.phase or out.wanted.sound, "folder": out.recording.folder}
-        options |= {"phase_init": start, "progress": stage("apart")}
-        parts = utils.complex_nmf_blocks(Y, piano.H, args.n_iter, **options)
+        options = {"phase_init": start, "sparsity": args.sparsity, "seed": args.seed, "thr": args.thr, "tol": args.tol}
+        options |= {"with_phase": args.phase or out.wanted.sound, "folder": sound.folder}
+        parts = utils.complex_nmf_blocks(Y, piano.H, args.n_iter, progress=stage("apart"), map=map, **options)
         U, error, cost, stems = write_parts(out, parts, piano, wanted, listed)
         stage("writing")
-        energy = 2 * utils.cost_scale(Y)
-        ending = cli.ending(cost, utils.normalised(error, energy), strength, args)
-        results.save_arrays(out.folder, activation_calc=U, cost=cost)
-        curve = utils.normalised(cost, energy)
-        utils.plot_learning_curve(out.folder / "learning_curve_CNMF.png", curve, ending["stopped_by"])
-        model = functools.partial(blocks.read_frames, utils.load_spectrogram(out.folder / "reconst.npy").Y)
         found = notes.find_notes(U, piano) if listed is None else listed
-        out.write(piano, U, model, found, alignment, stems, strength is not None)
-        cli.write_record(out, piano, args, ending)
+        error, curve = (utils.normalised(x, 2 * utils.cost_scale(Y)) for x in (error, cost))
+        F = np.load(out.folder / "reconst.npy", mmap_mode="r")
+        fit = output.Fit(U, cost, error, curve, functools.partial(blocks.read_frames, F))
+        ending = cli.ending(fit, strength, args)
+        out.write(piano, fit, found, alignment, stems, ending)
     cli.say_how_it_ended(out_dir, args, ending)
 
 

@@ -16,7 +16,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback; then cli.run has it
 
 import utils
-from piano import adapt, basis, cli, notes, results, scores, separate
+from piano import adapt, basis, cli, notes, output, scores, separate
 
 
 def parse_args(parser, argv):
@@ -65,19 +65,16 @@ def main(argv=None):
 
 def decompose(path, out_dir, *, templates, args, map):
     """Take one recording apart, and write the results into ``out_dir``."""
-    with cli.opened(path, out_dir, templates, args, "learning_curve_NMF.png") as (out, stage):
-        Y, L = out.recording.Y, templates.H.shape[1]
-        out.check(L)
-        listed, alignment = scores.listed_notes(
-            out.recording, templates, args.score, progress=stage("listing"), map=map
-        )
-        out.check(L, separate.possible_notes(templates, listed, args.stems))
-        piano, strength, prior = adapt.adapt_basis(
-            Y, templates, args.adapt, listed, seed=args.seed, progress=stage("adapting")
-        )
+    with cli.opened(path, out_dir, templates, args) as (out, stage):
+        sound, Y = out.recording, out.recording.Y
+        listed, alignment = scores.listed_notes(sound, templates, args.score, progress=stage("listing"), map=map)
+        out.check(templates, separate.possible_notes(templates, listed, args.stems))
+        options = {"seed": args.seed, "progress": stage("adapting")}
+        piano, strength, prior = adapt.adapt_basis(Y, templates, args.adapt, listed, **options)
         options = {"loss": args.loss, "solver": args.solver, "seed": args.seed, "thr": args.thr, "tol": args.tol}
-        prior = prior if args.loss == "kullback-leibler" else None  # it is known for that loss alone
-        U, cost = utils.nmf(Y, piano.H, args.n_iter, prior=prior, progress=stage("apart"), map=map, **options)
+        options |= {"prior": prior if args.loss == "kullback-leibler" else None}  # it is known for that loss alone
+        U, cost = utils.nmf(Y, piano.H, args.n_iter, progress=stage("apart"), map=map, **options)
+        error = utils.normalised(cost, utils.cost_scale(Y, args.loss))
         stage("writing")
         found = notes.find_notes(U, piano) if listed is None else listed
         wanted = separate.wanted_notes(U, piano, found, args.stems, args.top_db)
@@ -85,12 +82,9 @@ def decompose(path, out_dir, *, templates, args, map):
             if stems:
                 for spectra in separate.masked_notes(Y, piano, U, wanted, mask=args.mask):
                     stems.write(spectra)
-        error = utils.normalised(cost, utils.cost_scale(Y, args.loss))
-        ending = cli.ending(cost, error, strength, args)
-        results.save_arrays(out.folder, activation_calc=U, cost=cost)
-        utils.plot_learning_curve(out.folder / "learning_curve_NMF.png", error, ending["stopped_by"])
-        out.write(piano, U, lambda frames: piano.H @ U[:, frames], found, alignment, stems, strength is not None)
-        cli.write_record(out, piano, args, ending)
+        fit = output.Fit(U, cost, error, error, lambda frames: piano.H @ U[:, frames])
+        ending = cli.ending(fit, strength, args)
+        out.write(piano, fit, found, alignment, stems, ending)
     cli.say_how_it_ended(out_dir, args, ending)
 
 

@@ -95,7 +95,8 @@ def _is_number(word):
 def settled(args, **defaults):
     """The arguments by which the run goes: all inputs that the SPECs stand for, a basis, and what was left open.
 
-    The basis is the suite's own where none is named. ``several`` is whether each input gets a folder of its own.
+    The basis is the suite's own where none is named. ``several`` is whether each input gets a folder of its own, and a
+    ``remark`` among the defaults is said of each.
     """
     several, basis = len(args.inputs) > 1 or os.path.isdir(args.inputs[0]), args.basis
     inputs = [path for word in args.inputs for path in _inputs(word, basis)]
@@ -107,7 +108,8 @@ def settled(args, **defaults):
                 check_kind(path, "a sound (a spectrogram needs N_ITER and BASIS)", *SOUNDS)
         basis = learn.suite_basis()
     given = {name: value for name, value in vars(args).items() if value is not None}
-    return argparse.Namespace(**vars(args) | defaults | given | {"inputs": inputs, "several": several, "basis": basis})
+    found = {"inputs": inputs, "several": several, "basis": basis}
+    return argparse.Namespace(**vars(args) | {"remark": None} | defaults | given | found)
 
 
 def _inputs(word, basis):
@@ -351,34 +353,33 @@ def _folder_name(path):
 
 
 @contextlib.contextmanager
-def opened(path, out_dir, basis, args, *own):
-    """Context of a run on one recording. Yields its :class:`output.Output`, and ``stage`` of :func:`stages`.
-
-    ``own`` are names of files that the script writes besides.
-    """
+def opened(path, out_dir, basis, args):
+    """Context of a run on one recording. Yields its :class:`output.Output`, and ``stage`` of :func:`stages`."""
     is_complex = hasattr(args, "phase")
-    names = "stems", "top_db", "native_sr", "listen", "listen_range"
+    options = "stems", "top_db", "native_sr", "listen", "listen_range"
     wanted = output.Wanted(
+        curve=f"learning_curve_{Path(args.script).stem}.png",
         model=is_complex,
         phase=is_complex and args.phase,
         kept=is_complex and args.phase_init == "sinusoidal" and (args.thr, args.tol) != (None, None),
         notes=args.notes or is_sound(path),
         format=args.format if args.stems else "wav",  # which loses nothing
         again=_command_again(args),
-        **{name: getattr(args, name) for name in names},
+        **{name: getattr(args, name) for name in options},
     )
-    names, inputs = [*wanted.names(basis, args.adapt != "none"), *own], [*args.inputs, *_other_inputs(args, basis)]
-    reserved = {"script": args.script, "inputs": inputs, "overwrite": args.overwrite}
+    others = [*basis.files, *([args.score] if args.score else [])]
+    reserved = {"script": args.script, "inputs": [*args.inputs, *others], "overwrite": args.overwrite}
+    run = {"script": args.script, "command": args.command, "inputs": [path, *others], "seed": args.seed}
     with (
-        results.reserved_folder(out_dir, names, **reserved) as (working, folder),
+        results.reserved_folder(out_dir, wanted.names(basis, args.adapt != "none"), **reserved) as (working, folder),
         stages(path, basis, args) as stage,
     ):
         stage("reading")
-        yield output.Output(folder, open_recording(path, basis, working), wanted), stage
-
-
-def _other_inputs(args, basis):
-    return [*basis.files, *([args.score] if args.score else [])]
+        out = output.Output(folder, open_recording(path, basis, working), wanted, run)
+        out.check(basis)
+        if args.remark:
+            log.info(args.remark)
+        yield out, stage
 
 
 def _command_again(args):
@@ -392,22 +393,13 @@ def _command_again(args):
     return shlex.join(["python", args.script, *names, "-o", f"{Path(args.inputs[0]).stem}_corrected"])
 
 
-def ending(cost, error, strength, args):
-    """How a decomposition ended: what ``run.json`` tells of it.
-
-    ``cost`` and the normalised ``error`` are those after each iteration; ``strength`` is that of the adaptation.
-    """
-    _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
-    told = {"iterations": len(cost), "stopped_by": reason, "normalised_error": float(error[-1])}
+def ending(fit, strength, args):
+    """How a decomposition ended, as ``run.json`` tells it; ``strength`` is that of the adaptation."""
+    _, reason = utils.stopping_iteration(fit.cost, fit.error, args.thr, args.tol)
+    told = {"iterations": len(fit.cost), "stopped_by": reason, "normalised_error": float(fit.error[-1])}
     if hasattr(args, "phase_init") and (args.stems or args.listen):  # otherwise the command tells
         told = {"phase_init": args.phase_init} | told
     return told if strength is None else {"adapted_with": strength} | told
-
-
-def write_record(out, basis, args, ending):
-    """Write ``run.json`` for a recording, see :func:`results.write_record`."""
-    inputs = [out.recording.path, *_other_inputs(args, basis)]
-    results.write_record(out.folder, args.script, args.command, inputs, seed=args.seed, stft=basis.stft, **ending)
 
 
 def say_how_it_ended(out_dir, args, ending):

@@ -1,10 +1,13 @@
-"""What NMF.py and CNMF.py write of a recording beside their arrays: stems, notes, pictures and the page."""
+"""What NMF.py and CNMF.py write of a recording: the model, stems, notes, pictures, the page and the record."""
 
 import contextlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 import utils
 from piano import basis, figures, listen, notes, results, separate
@@ -17,6 +20,7 @@ SAMPLE_BYTES = {"flac": 0.5, "wav": 4}  # of a stem, by its format; of FLAC, .3 
 class Wanted(NamedTuple):
     """What the user wants to have; most of it is an option."""
 
+    curve: str  # name of the picture of the learning curve
     model: bool  # reconst.npy
     phase: bool  # phase_calc.npy
     kept: bool  # the phases that a first pass starts from, for the second
@@ -35,13 +39,23 @@ class Wanted(NamedTuple):
         return bool(self.stems or self.listen)
 
     def names(self, piano, adapted):
-        """Names of the files and folders that :meth:`Output.write` and :meth:`Output.stems` leave."""
-        found = ["basis_calc.npy", "activation_calc.npy", "cost.npy", "activation.png", results.RECORD]
+        """Names of the files and folders that are written."""
+        found = ["basis_calc.npy", "activation_calc.npy", "cost.npy", self.curve, "activation.png", results.RECORD]
         found += ["reconst.npy"] * self.model + ["phase_calc.npy"] * self.phase
         found += basis.names("basis_calc.npy")[1:] if adapted else []
         if self.notes:
             found += ["spectrogram.png", *(notes.FILES if piano.columns else [])]
         return found + [listen.FILE] * self.listen + [results.STEMS] * bool(self.stems)
+
+
+class Fit(NamedTuple):
+    """A recording taken apart."""
+
+    U: np.ndarray  # [shape=(L, M)]
+    cost: np.ndarray  # after each iteration
+    error: np.ndarray  # normalised, after each iteration
+    curve: np.ndarray  # normalised cost
+    model: Callable  # of a slice of frames, see :func:`figures.plot_spectrogram`
 
 
 @dataclass(frozen=True)
@@ -51,23 +65,24 @@ class Output:
     folder: Path  # of :func:`results.reserved_folder`
     recording: Recording
     wanted: Wanted
+    run: dict  # what :func:`results.write_record` tells of the run
 
-    def check(self, n_columns, keys=()):
-        """Raise :class:`InputError` where a recording is too short or long for its sounds, or too long for the disk.
+    def check(self, piano, keys=()):
+        """Raise :class:`InputError` where what is wanted cannot be had of this recording, or the disk has no room.
 
-        ``n_columns`` are those of the basis; ``keys``, the notes that may have stems, are empty where a list will tell.
+        ``keys`` are the notes that may have stems, none where the list is still to tell.
         """
         recording, wanted = self.recording, self.wanted
         Y, n, sr = recording.Y, (recording.Y.shape[1] - 1) * recording.hop, recording.sr
         if recording.y is not None and wanted.native_sr:
             n, sr = round(len(recording.y) * recording.own_sr / sr), recording.own_sr
-        if wanted.sound:
+        if wanted.sound or wanted.model:
             utils.check_complex(Y, recording.path)
-            if recording.y is None and not n:
-                raise InputError(f"{recording.path}: got a single frame, expected more of them to make a sound")
+        if wanted.sound and recording.y is None and not n:
+            raise InputError(f"{recording.path}: got a single frame, expected more of them to make a sound")
         if wanted.listen:
             listen.check_span(wanted.listen_range, n, sr)
-        n_bytes = math.prod(Y.shape) * Y.dtype.itemsize
+        n_bytes, n_columns = math.prod(Y.shape) * Y.dtype.itemsize, piano.H.shape[1]
         parts = {
             "activations": n_columns * Y.shape[1] * Y.dtype.itemsize,
             "reconst.npy": wanted.model * n_bytes,
@@ -93,30 +108,32 @@ class Output:
         sounding = with_sound(self.recording, native=self.wanted.native_sr)
         return separate.StemWriter(folder / results.STEMS, piano, keys, sounding, self.wanted.format, listed or ())
 
-    def write(self, piano, U, model, listed, alignment, stems, adapted):
-        """Write the basis, the list of notes, the pictures and the page; end the stems with their residual.
+    def write(self, piano, fit, listed, alignment, stems, ending):
+        """Write all but what came block by block: basis, activations, notes, pictures, page, and at last the record.
 
         Parameters
         ----------
         piano : Basis
-        U : np.ndarray [shape=(L, M)]
-        model : callable
-            Of a slice of frames, see :func:`figures.plot_spectrogram`.
+        fit : Fit
         listed : list of Note or None
         alignment : scores.Alignment or None
         stems : separate.StemWriter or None
-        adapted : bool
-            Whether the basis is another than the one that was read.
+            It gets its residual.
+        ending : dict
+            How the run ended.
         """
-        folder, recording, wanted = self.folder, self.recording, self.wanted
+        folder, recording, wanted, U = self.folder, self.recording, self.wanted, fit.U
         if stems:
             kept = separate.wanted_notes(U, piano, listed, wanted.stems, wanted.top_db)
             listed = stems.finish(kept, listed, told=bool(wanted.stems))
-        basis.save(folder / "basis_calc.npy", piano if adapted else basis.Basis(piano.H))
+        basis.save(folder / "basis_calc.npy", piano if "adapted_with" in ending else basis.Basis(piano.H))
+        results.save_arrays(folder, activation_calc=U, cost=fit.cost)
+        utils.plot_learning_curve(folder / wanted.curve, fit.curve, ending["stopped_by"])
         figures.plot_activation(folder / "activation.png", U, piano, listed or (), alignment)
         if wanted.notes:
             if listed is not None:
                 notes.write_notes(folder, listed, recording)
-            figures.plot_spectrogram(folder / "spectrogram.png", recording.Y, model, piano)
+            figures.plot_spectrogram(folder / "spectrogram.png", recording.Y, fit.model, piano)
         if wanted.listen:
             listen.write_page_of(folder, U, piano, listed, stems, span=wanted.listen_range, command=wanted.again)
+        results.write_record(folder, **self.run, stft=piano.stft, **ending)

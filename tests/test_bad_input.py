@@ -215,13 +215,13 @@ DESCRIPTIONS = {
 }
 HEADER = "{'descr': '<f8', 'fortran_order': False, 'shape': (__import__('os').mkdir('run'), 1)}\n"
 OTHER = '{"sr": 1, "n_fft": 16, "hop": 1, "columns": []}'
-X, OWN = ["x.wav", "3", "basis.npy"], [*RUN, "-o", "own"]
+X, OWN = "x.wav 3 basis.npy", "spec.npy 3 basis.npy -o own"
 REST = [
     *((scripts, RUN, saved(name, make), f"{name}: {message}") for name, scripts, make, message in ARRAYS),
     *(
         (
             CNMF,
-            [*RUN, "--phase-init", "sinusoidal"],
+            "spec.npy 3 basis.npy --phase-init sinusoidal",
             saved("basis_rotation.npy", lambda rng, change=change: change(np.exp(1j * rng.random((K, L))))),
             f"basis_rotation.npy: got {message}",
         )
@@ -238,21 +238,21 @@ REST = [
     ),
     (BOTH, RUN, cut("spec.npy", 8), "spec.npy: got 424 bytes of data, expected"),
     (BOTH, RUN, cut("basis.npy", 1), "basis.npy: got 71 bytes of data"),
-    (BOTH, ["p.npy", *RUN[1:]], lambda folder, _: os.mkfifo(folder / "p.npy"), "p.npy: got a folder or"),
-    (BOTH, ["p.wav", *RUN[1:]], lambda folder, _: os.mkfifo(folder / "p.wav"), "p.wav: got a folder or"),
-    (BOTH, ["l.npy", *RUN[1:]], lambda folder, _: (folder / "l.npy").symlink_to("nowhere"), "l.npy: no such file"),
-    (BOTH, ["l.npy", *RUN[1:]], lambda folder, _: (folder / "l.npy").symlink_to("l.npy"), "l.npy: no such file"),
+    (BOTH, "p.npy 3 basis.npy", lambda folder, _: os.mkfifo(folder / "p.npy"), "p.npy: got a folder or"),
+    (BOTH, "p.wav 3 basis.npy", lambda folder, _: os.mkfifo(folder / "p.wav"), "p.wav: got a folder or"),
+    (BOTH, "l.npy 3 basis.npy", lambda folder, _: (folder / "l.npy").symlink_to("nowhere"), "l.npy: no such file"),
+    (BOTH, "l.npy 3 basis.npy", lambda folder, _: (folder / "l.npy").symlink_to("l.npy"), "l.npy: no such file"),
     (BOTH, ["a b.npy", *RUN[1:]], saved("a b.npy", lambda _: np.ones(3)), "a b.npy: got an array of shape (3,)"),
     (BOTH, ["a\nb.npy", *RUN[1:]], saved("a\nb.npy", lambda _: np.ones(3)), "a b.npy: got an array of shape (3,)"),
     (BOTH, ["spec.npy", "", "basis.npy"], None, "N_ITER: got '', expected a"),
-    (BOTH, ["empty", *RUN[1:]], file("empty/notes.txt", "la"), "empty: got a folder without sounds"),
-    (BOTH, ["empty"], emptied("empty"), "empty: got a folder without sounds"),
-    (BOTH, ["spec.npy", "3", "bare.npy", "--stems"], bare, "--stems: got no sampling rate, expected"),
-    (BOTH, ["spec.npy", "3", "bare.npy", "--sr", "2000000000"], bare, "--sr: got 2000000000 Hz, expected at most"),
-    (NMF, [*RUN, "--stems"], saved("spec.npy", lambda rng: np.ones((K, M))), "spec.npy: got real values"),
+    (BOTH, "empty 3 basis.npy", file("empty/notes.txt", "la"), "empty: got a folder without sounds"),
+    (BOTH, "empty", emptied("empty"), "empty: got a folder without sounds"),
+    (BOTH, "spec.npy 3 bare.npy --stems", bare, "--stems: got no sampling rate, expected"),
+    (BOTH, "spec.npy 3 bare.npy --sr 2000000000", bare, "--sr: got 2000000000 Hz, expected at most"),
+    (NMF, "spec.npy 3 basis.npy --stems", saved("spec.npy", lambda rng: np.ones((K, M))), "spec.npy: got real values"),
     (
         BOTH,
-        ["one.npy", *RUN[1:], "--stems"],
+        "one.npy 3 basis.npy --stems",
         saved("one.npy", lambda _: np.ones((K, 1)) + 0j),
         "one.npy: got a single frame, expected more of them to make a sound",
     ),
@@ -266,8 +266,8 @@ REST = [
         sound("x.wav", n_bytes=5000),
         "got 5000 bytes, expected the 88244 of its header (is the file cut short?)",
     ),
-    (BOTH, ["x.flac", *RUN[1:]], sound("x.flac", n_bytes=30), "cannot be read as audio"),
-    (BOTH, ["x.flac", *RUN[1:]], sound("x.flac", n_bytes=20000), "x.flac: "),
+    (BOTH, "x.flac 3 basis.npy", sound("x.flac", n_bytes=30), "cannot be read as audio"),
+    (BOTH, "x.flac 3 basis.npy", sound("x.flac", n_bytes=20000), "x.flac: "),
     (BOTH, X, sound("x.wav", lambda rng: np.zeros(0)), "x.wav: got no samples"),
     (
         BOTH,
@@ -276,12 +276,7 @@ REST = [
         "got a sound that is shorter than one sample at 22050 Hz",
     ),
     (BOTH, X, sound("x.wav", lambda rng: np.full(SR, np.nan), subtype="FLOAT"), "x.wav: got samples that are not fin"),
-    (
-        BOTH,
-        [*X[:2], "bare.npy"],
-        together(sound("x.wav"), bare),
-        "x.wav: got a sound, expected fixed_basis.json beside",
-    ),
+    (BOTH, "x.wav 3 bare.npy", together(sound("x.wav"), bare), "x.wav: got a sound, expected fixed_basis.json beside"),
     # the output folder, and what is the user's in it
     (BOTH, OWN, emptied("own/cost.npy"), "own/cost.npy: got a folder, expected a file"),
     *(
@@ -289,54 +284,54 @@ REST = [
         for name in ("basis_calc.npy", "activation_calc.npy", "cost.npy", "activation.png", "run.json")
     ),
     (CNMF, OWN, mine("own/phase_calc.npy"), f"own/phase_calc.npy: {NOT_OURS}"),
-    (BOTH, [*OWN, "--stems"], mine("own/stems/vocals.wav"), f"own/stems/vocals.wav: {NOT_OURS}"),
-    (BOTH, [*X, "-o", "own"], together(sound("x.wav"), mine("own/notes.csv")), f"own/notes.csv: {NOT_OURS}"),
-    (BASIS, ["notes", "-o", "own"], mine("own/fixed_basis.npy"), f"own/fixed_basis.npy: {NOT_OURS}"),
+    (BOTH, "spec.npy 3 basis.npy -o own --stems", mine("own/stems/vocals.wav"), f"own/stems/vocals.wav: {NOT_OURS}"),
+    (BOTH, "x.wav 3 basis.npy -o own", together(sound("x.wav"), mine("own/notes.csv")), f"own/notes.csv: {NOT_OURS}"),
+    (BASIS, "notes -o own", mine("own/fixed_basis.npy"), f"own/fixed_basis.npy: {NOT_OURS}"),
     (
         BOTH,
-        [*X, "--stems", "-o", "own"],
+        "x.wav 3 basis.npy --stems -o own",
         together(earlier_stems, mine("own/stems/vocals.wav")),
         f"own/stems/vocals.wav: {NOT_OURS}",
     ),
     *(
         (
             scripts,
-            ["own/stems/residual.flac", *RUN[1:], "-o", "own", *options],
+            f"own/stems/residual.flac 3 basis.npy -o own {options}",
             earlier_stems,
             f"own/stems/residual.flac: {HELD}",
         )
         for scripts, options in (
-            (BOTH, ["--stems"]),
-            (BOTH, ["--stems", "--overwrite"]),
-            (NMF, ["--overwrite"]),  # its stems go when its next run has none
+            (BOTH, "--stems"),
+            (BOTH, "--stems --overwrite"),
+            (NMF, "--overwrite"),  # its stems go when its next run has none
         )
     ),
     (
         BOTH,
-        ["spec.npy", "3", "own/basis_calc.npy", "--overwrite", "-o", "own"],
+        "spec.npy 3 own/basis_calc.npy --overwrite -o own",
         lambda folder, _: ((folder / "own").mkdir(), shutil.copy("basis.npy", "own/basis_calc.npy")),
         f"own/basis_calc.npy: {HELD}",
     ),
     (
         CNMF,
-        ["own/reconst.npy", *RUN[1:], "--overwrite", "-o", "own"],
+        "own/reconst.npy 3 basis.npy --overwrite -o own",
         lambda folder, _: ((folder / "own").mkdir(), shutil.copy("spec.npy", "own/reconst.npy")),
         f"own/reconst.npy: {HELD}",
     ),
     # templates
-    (BASIS, ["blank"], emptied("blank"), "blank: got no audio files"),
-    (BASIS, ["notes"], sound("notes/pf10.wav"), "pf10.wav: got a sound without a pitch and a name without"),
-    (BASIS, ["notes"], sound("notes/C3.wav", lambda rng: np.zeros(SR)), "C3.wav: got silence, expected one note"),
-    (BASIS, ["notes"], sound("notes/x.wav", lambda rng: np.zeros(SR)), "x.wav: got silence"),
-    (BASIS, ["notes"], sound("notes/x.wav", lambda rng: noise(rng)[:500]), "x.wav: got a sound without a pitch"),
-    (BASIS, ["notes"], sound("notes/C3.wav", lambda rng: np.zeros(0)), "C3.wav: got no samples"),
-    (BASIS, ["notes"], sound("notes/C3.wav", lambda rng: np.full(SR, np.nan), subtype="FLOAT"), "that are not finite"),
-    (BASIS, ["notes"], file("notes/C3.wav", "la"), "C3.wav: got text, expected a sound file"),
-    (BASIS, ["notes"], file("notes/C3.flac", b"fLaC\0\0\0\x22"), "C3.flac: cannot be read as audio"),
+    (BASIS, "blank", emptied("blank"), "blank: got no audio files"),
+    (BASIS, "notes", sound("notes/pf10.wav"), "pf10.wav: got a sound without a pitch and a name without"),
+    (BASIS, "notes", sound("notes/C3.wav", lambda rng: np.zeros(SR)), "C3.wav: got silence, expected one note"),
+    (BASIS, "notes", sound("notes/x.wav", lambda rng: np.zeros(SR)), "x.wav: got silence"),
+    (BASIS, "notes", sound("notes/x.wav", lambda rng: noise(rng)[:500]), "x.wav: got a sound without a pitch"),
+    (BASIS, "notes", sound("notes/C3.wav", lambda rng: np.zeros(0)), "C3.wav: got no samples"),
+    (BASIS, "notes", sound("notes/C3.wav", lambda rng: np.full(SR, np.nan), subtype="FLOAT"), "that are not finite"),
+    (BASIS, "notes", file("notes/C3.wav", "la"), "C3.wav: got text, expected a sound file"),
+    (BASIS, "notes", file("notes/C3.flac", b"fLaC\0\0\0\x22"), "C3.flac: cannot be read as audio"),
 ]
 CASES = [
-    (script, *rest)
-    for scripts, *rest in [*((scripts, words.split(" "), None, said) for scripts, words, said in WORDS), *REST]
+    (script, words.split(" ") if isinstance(words, str) else words, prepare, said)
+    for scripts, words, prepare, said in [*((scripts, words, None, said) for scripts, words, said in WORDS), *REST]
     for script in (scripts if isinstance(scripts, tuple) else (scripts,))
 ]
 

@@ -152,15 +152,6 @@ def test_states_of_one_note_are_one_row_of_the_piano_roll():
     np.testing.assert_array_equal(figures.sum_states(U, piano), [U[0] + U[1], U[2] + U[3]])
 
 
-def test_a_long_recording_is_drawn_by_its_loudest_frames(rng):
-    U = rng.random((2, 4100))
-    thin = figures.thin(U, 2000)
-    assert thin.shape == (2, 1367)
-    np.testing.assert_array_equal(thin[:, 0], U[:, :3].max(axis=1))
-    np.testing.assert_array_equal(thin[:, -1], U[:, 4098:].max(axis=1))
-    np.testing.assert_array_equal(figures.thin(U[:, :2000], 2000), U[:, :2000])
-
-
 @pytest.mark.parametrize("script", [NMF, CNMF])
 def test_a_silent_recording_gives_zeros(files, capsys, script):
     np.save("spec.npy", np.zeros((K, M), np.complex64))

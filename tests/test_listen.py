@@ -65,8 +65,9 @@ class Example(NamedTuple):
 
 
 def write(path, example, title="a recording", **options):
-    sound = listen.Sound(title, example.y, example.sr)
-    return listen.write_page(path, sound, example.notes, example.stems, example.roll, **options)
+    """Write a page; returns its path."""
+    listen.write_page(path, listen.Sound(title, example.y, example.sr), *example[2:], **options)
+    return path
 
 
 def an_example(notes, seconds=SECONDS):
@@ -100,9 +101,7 @@ def example():
 
 @pytest.fixture(scope="module")
 def written(example, tmp_path_factory):
-    path = tmp_path_factory.mktemp("page") / "listen.html"
-    write(path, example, title="a recording")
-    return path
+    return write(tmp_path_factory.mktemp("page") / "listen.html", example)
 
 
 def data_of(path):
@@ -130,7 +129,7 @@ def test_same_input_gives_the_same_bytes_be_its_stems_arrays_or_files(example, w
         files[midi] = listen.Stem(tmp_path / f"{midi}.wav", listen._peaks(stem))
         soundfile.write(files[midi].path, stem, SR, subtype="FLOAT")
     for stems in (example.stems, files):
-        write(tmp_path / "again.html", example._replace(stems=stems), title="a recording")
+        write(tmp_path / "again.html", example._replace(stems=stems))
         assert (tmp_path / "again.html").read_bytes() == written.read_bytes()
 
 
@@ -178,7 +177,8 @@ def test_sounds_are_coded_to_sixteen_bits_of_their_own_peak_where_they_sound(exa
 
 def test_large_pages_are_mp3(example, tmp_path, monkeypatch):
     monkeypatch.setattr(listen, "FLAC_LIMIT", 1000)
-    page = write(tmp_path / "listen.html", example, title="a recording")
+    sound = listen.Sound("a recording", example.y, example.sr)
+    page = listen.write_page(tmp_path / "listen.html", sound, *example[2:])
     assert (page.code, page.n_notes) == ("MP3", len(NOTES))
     assert page.n_bytes == (tmp_path / "listen.html").stat().st_size
     sound = data_of(tmp_path / "listen.html")["recording"]
@@ -191,7 +191,7 @@ def test_large_pages_are_mp3(example, tmp_path, monkeypatch):
 def test_too_long_a_recording_is_told_how_long_a_page_can_be(limit, example, tmp_path, monkeypatch):
     monkeypatch.setattr(listen, limit, 100_000)
     with pytest.raises(utils.InputError, match=r"got 4 s, expected at most \d s .*\(--listen-range A B takes a part\)"):
-        write(tmp_path / "listen.html", example, title="a recording")
+        write(tmp_path / "listen.html", example)
     assert not (tmp_path / "listen.html").exists()
 
 
@@ -381,6 +381,11 @@ def key(page, midi):
     return page.locator(f"#keys button[value='{midi}']")
 
 
+def press(page, *names):
+    for name in names:
+        page.keyboard.press(name)
+
+
 def drawn(page):
     """Wait until what was changed is drawn."""
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
@@ -493,7 +498,7 @@ def test_notes_and_residual_add_up_to_the_recording(page, example):
     sounds = sum(example.stems.values())
     alone = {}
     for digit, (mode, expected) in enumerate(zip(MODES, (example.y, sounds, example.y - sounds, None), strict=True), 1):
-        page.keyboard.press(str(digit))
+        press(page, str(digit))
         pressed = page.locator("#modes [aria-pressed=true]")
         assert [button.get_attribute("value") for button in pressed.all()] == [mode]
         alone[mode] = heard(page)
@@ -504,14 +509,13 @@ def test_notes_and_residual_add_up_to_the_recording(page, example):
     assert page.locator("#modes [aria-pressed=true]").count() == 0
     assert level(heard(page) - (1.5 * example.y - sounds), example.y) < -60
     page.locator("#mix-notes").focus()
-    page.keyboard.press("End")
+    press(page, "End")
     assert level(heard(page) - 1.5 * example.y, example.y) < -60
 
 
 def test_mp3_page_adds_up_too(opened, example, tmp_path, monkeypatch):
     monkeypatch.setattr(listen, "FLAC_LIMIT", 1000)
-    write(tmp_path / "listen.html", example, title="a recording")
-    page = opened(tmp_path / "listen.html")
+    page = opened(write(tmp_path / "listen.html", example))
     recording, sounds, residual = (heard(page, **only(mode)) for mode in MODES[:3])
     assert level(sounds + residual - recording, recording) < -100
     assert level(recording - example.y, example.y) < -20  # in step: a sample of lag would leave more
@@ -570,7 +574,7 @@ def test_note_that_is_played_comes_out_of_the_loudspeaker(page):
 
 
 def test_a_piece_goes_on_after_a_note_that_was_clicked(page):
-    page.keyboard.press("Space")
+    press(page, "Space")
     wait_for(page, "listen.clockPosition() > 0.1")
     page.mouse.click(*place_of(page, 4))
     wait_for(page, "listen.playing()?.heard.note")
@@ -583,8 +587,7 @@ def test_a_piece_goes_on_after_a_note_that_was_clicked(page):
 def test_what_is_too_loud_is_rounded_and_not_cut(opened, example, tmp_path):
     loud = 0.9 / np.abs(example.y).max()
     stems = {midi: loud * stem for midi, stem in example.stems.items()}
-    write(tmp_path / "listen.html", example._replace(y=loud * example.y, stems=stems))
-    page = opened(tmp_path / "listen.html")
+    page = opened(write(tmp_path / "listen.html", example._replace(y=loud * example.y, stems=stems)))
     assert level(heard(page) - loud * example.y, example.y) < -60
     page.locator("#volume").fill("200")
     sound, twice = heard(page), 2 * loud * example.y
@@ -594,7 +597,7 @@ def test_what_is_too_loud_is_rounded_and_not_cut(opened, example, tmp_path):
     over = np.abs(twice) > 1
     assert over.any()
     assert len(np.unique(sound[over])) > 0.9 * over.sum()  # a peak keeps its shape
-    page.keyboard.press("Space")
+    press(page, "Space")
     wait_for(page, "!document.getElementById('limited').hidden")
 
 
@@ -608,7 +611,7 @@ def test_transcription_is_played_by_the_keys_of_the_recording(page, example):
         # its loudest note is a key's own sound; the other C4 is that sound, at its own level
         assert level(part - stem, stem) < (-40 if note != NOTES[3] else -10)
     page.locator("#row").select_option("62")
-    page.keyboard.press("Home")
+    press(page, "Home")
     page.locator("#add").click()  # D4, which nobody played: the sound of a key nearby, transposed
     assert "another key of this piano" in page.locator("#message").text_content()
     part = heard(page, **only("transcription"), solo=[62], until=0.5)
@@ -619,8 +622,9 @@ def test_transcription_is_played_by_the_keys_of_the_recording(page, example):
 def test_slower_keeps_the_pitch(opened, tmp_path):
     n, note = 3 * SR, a_note(69, 0.0, 3.0)
     y = (0.3 * np.sin(2 * np.pi * 440 * np.arange(n) / SR)).astype(np.float32)
-    write(tmp_path / "listen.html", Example(y, SR, [note], {69: y}, listen.Roll(np.ones((1, 130)), [69], 512 / SR)))
-    page = opened(tmp_path / "listen.html")
+    page = opened(
+        write(tmp_path / "listen.html", Example(y, SR, [note], {69: y}, listen.Roll(np.ones((1, 130)), [69], 512 / SR)))
+    )
     for speed in (0.5, 0.8):
         sound = heard(page, speed=speed)
         assert len(sound) == pytest.approx(n / speed, abs=1)
@@ -633,16 +637,15 @@ def test_slower_keeps_the_pitch(opened, tmp_path):
 def test_slower_sources_stay_in_step(page, example):
     """All are stretched alike, so notes and residual are the recording at any speed."""
     page.locator("#speed").focus()
-    for _ in range(8):
-        page.keyboard.press("ArrowLeft")
+    press(page, *8 * ["ArrowLeft"])
     assert page.locator("#speed-text").text_content() == "60 %"
     guide = {"speed": 0.6, "from": 0.5, "until": 2.5}
     both = heard(page, **guide, mix={"recording": 0, "notes": 0.5, "residual": 0.5, "transcription": 0})
     recording = heard(page, **guide, **only("recording", 0.5))
     assert level(both - recording, recording) < -60
-    page.keyboard.press("Space")
+    press(page, "Space")
     page.locator("body").click(position={"x": 5, "y": 5})
-    page.keyboard.press("i")
+    press(page, "i")
     wait_for(page, "listen.playing()?.sources.size && listen.clockPosition() > 0.1")
     now = "listen.playing().context.currentTime"
     seconds, clock = page.evaluate(f"[listen.clockPosition(), {now}]")
@@ -654,13 +657,12 @@ def test_slower_sources_stay_in_step(page, example):
 
 def test_slow_loop_comes_round(page):
     page.evaluate("listen.shown.position = 1")
-    for name in ("<", "i", "ArrowRight", "ArrowLeft", *3 * ["Shift+ArrowRight"], "o"):
-        page.keyboard.press(name)
+    press(page, "<", "i", "ArrowRight", "ArrowLeft", *3 * ["Shift+ArrowRight"], "o")
     assert page.evaluate("[listen.view.loop.from, listen.view.loop.until]") == pytest.approx([1, 1.3], abs=1e-3)
-    page.keyboard.press("Space")
+    press(page, "Space")
     wait_for(page, "listen.playing()?.rounds[2]?.clock + 0.05 < listen.playing().context.currentTime")
     assert 1 <= page.evaluate("listen.clockPosition()") <= 1.3
-    page.keyboard.press("l")
+    press(page, "l")
     assert page.evaluate("listen.view.loop") is None
 
 
@@ -715,8 +717,7 @@ def test_hands_part_where_the_grip_is(hand, example, written):
     wait_for(page, "document.querySelector(\"[data-hand='upper muted']\").getAttribute('aria-pressed') === 'true'")
     assert level(heard(page) - (example.y - stems[67] - stems[72]), example.y) < -60
     page.locator("#split").focus()
-    for _ in range(2):
-        page.keyboard.press("ArrowUp")
+    press(page, *2 * ["ArrowUp"])
     assert page.locator("#split").get_attribute("aria-valuetext") == "G#4"
     assert level(heard(page) - (example.y - stems[72]), example.y) < -60
 
@@ -747,13 +748,11 @@ def test_loop_by_hand(hand, example):
 
 
 def test_first_loop_is_not_all(opened, tmp_path):
-    write(tmp_path / "listen.html", an_example(NOTES, seconds=20))
-    page = opened(tmp_path / "listen.html")
+    page = opened(write(tmp_path / "listen.html", an_example(NOTES, seconds=20)))
     page.mouse.click(*on_ruler(page, 10))
-    page.keyboard.press("l")
+    press(page, "l")
     assert page.evaluate("[listen.view.loop.from, listen.view.loop.until]") == pytest.approx([8, 12], abs=0.05)
-    for name in ("l", "+", "l"):
-        page.keyboard.press(name)
+    press(page, "l", "+", "l")
     loop = page.evaluate("listen.view.loop")
     assert 10 < loop["until"] - loop["from"] < 15  # what is in view
 
@@ -761,7 +760,7 @@ def test_first_loop_is_not_all(opened, tmp_path):
 def test_loop_can_be_taken_away(page, example, tmp_path):
     import mido
 
-    page.keyboard.press("Home")
+    press(page, "Home")
     page.mouse.move(*on_ruler(page, 0.5))
     page.mouse.down()
     page.mouse.move(*on_ruler(page, 2.0), steps=3)
@@ -778,28 +777,26 @@ def test_loop_can_be_taken_away(page, example, tmp_path):
 
 
 def test_space_plays_and_pauses_and_a_click_seeks(page):
-    page.keyboard.press("Space")
+    press(page, "Space")
     wait_for(page, "listen.clockPosition() > 0.2")
     assert page.locator("#play").text_content() == "Pause"
     page.locator("#modes button").nth(2).click()  # the mouse leaves the focus where it is
-    page.keyboard.press("Space")
+    press(page, "Space")
     assert page.evaluate("listen.playing()") is None
     page.mouse.click(*at(page, 3.8, 64))
     assert page.evaluate("listen.clockPosition()") == pytest.approx(3.8, abs=0.02)
-    page.keyboard.press("ArrowLeft")
+    press(page, "ArrowLeft")
     assert page.evaluate("listen.clockPosition()") == pytest.approx(2.8, abs=0.02)
 
 
 def test_view_follows_until_it_is_scrolled_by_hand(page):
-    for _ in range(4):
-        page.keyboard.press("+")
+    press(page, *4 * ["+"])
     x_of_playhead, width = "listen.xOf(listen.clockPosition())", page.evaluate("roll.clientWidth")
-    page.keyboard.press("End")
+    press(page, "End")
     assert 0 <= page.evaluate(x_of_playhead) <= width
-    for _ in range(4):
-        page.keyboard.press("ArrowLeft")  # a second, more than is in view
+    press(page, *4 * ["ArrowLeft"])  # a second, more than is in view
     assert 0 <= page.evaluate(x_of_playhead) <= width
-    page.keyboard.press("Space")
+    press(page, "Space")
     wait_for(page, "listen.clockPosition() > 0.1")
     page.mouse.move(*at(page, page.evaluate("listen.clockPosition()") + 0.1, 64))
     page.mouse.wheel(1500, 0)
@@ -808,14 +805,14 @@ def test_view_follows_until_it_is_scrolled_by_hand(page):
     clock = page.evaluate("listen.clockPosition()")
     wait_for(page, f"listen.clockPosition() > {clock + 0.3}")
     assert page.evaluate("roll.scrollLeft") == left
-    page.keyboard.press("v")
+    press(page, "v")
     assert 0 <= page.evaluate(x_of_playhead) <= width
 
 
 def test_zoom_turns_about_pointer_or_playhead(page):
     page.mouse.click(*on_ruler(page, 3))
     before = page.evaluate("listen.xOf(3)")
-    page.keyboard.press("+")
+    press(page, "+")
     assert page.evaluate("listen.xOf(3)") == pytest.approx(before, abs=1)
     x, y = at(page, 2.5, 64)
     scale = page.evaluate("listen.shown.scale")
@@ -871,23 +868,21 @@ def test_layers_are_drawn_once(opened, tmp_path):
     write(tmp_path / "listen.html", many_notes())
     page = opened(tmp_path / "listen.html", before=COUNT_DRAWING)
     assert page.locator("#keys button").count() == 30
-    page.keyboard.press("0")  # all in view
+    press(page, "0")  # all in view
     page.wait_for_timeout(100)
     page.evaluate("strokes = 0")
     page.mouse.wheel(0, 1)
-    page.keyboard.press("-")
+    press(page, "-")
     page.wait_for_timeout(100)
     assert 3000 < page.evaluate("strokes") < 6600  # outline and head of each note, and rows, lines and ticks
-    page.keyboard.press("Space")
+    press(page, "Space")
     wait_for(page, "listen.clockPosition() > 0.2")
     page.wait_for_timeout(100)
     page.evaluate("strokes = 0")
     clock = page.evaluate("listen.clockPosition()")
     wait_for(page, f"listen.clockPosition() > {clock + 0.5}")
     assert page.evaluate("strokes") == 0
-    page.keyboard.press("Space")
-    page.keyboard.press("d")
-    page.keyboard.press("Delete")
+    press(page, "Space", "d", "Delete")
     assert page.locator("#rows tr").count() == 2999
 
 
@@ -898,7 +893,7 @@ def test_table_follows_and_can_be_sorted(page):
     assert "0.20 doubtful" in page.locator("#rows tr").first.text_content()
     assert page.locator("th[aria-sort]").text_content() == "Confidence"
     page.locator("#heads button[value=level]").focus()
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     texts = page.locator("#rows td:nth-child(4)").all_text_contents()
     levels = [float(text.replace("\u2212", "-").split()[0]) for text in texts]
     assert levels == sorted(levels, reverse=True)
@@ -908,21 +903,19 @@ def test_table_follows_and_can_be_sorted(page):
 
 def test_everything_can_be_done_with_the_keyboard(page):
     key(page, 72).focus()
-    for _ in range(5):
-        page.keyboard.press("ArrowDown")
-    page.keyboard.press("Enter")
+    press(page, *5 * ["ArrowDown"], "Enter")
     assert page.evaluate("[...listen.view.solo]") == [67]
-    page.keyboard.press("Shift+ArrowDown")
+    press(page, "Shift+ArrowDown")
     assert page.evaluate("[...listen.view.solo]") == [67, 66]
-    page.keyboard.press("m")
+    press(page, "m")
     assert page.evaluate("[[...listen.view.solo], [...listen.view.muted]]") == [[67], [66]]
-    page.keyboard.press("Escape")
+    press(page, "Escape")
     scale = page.evaluate("listen.shown.scale")
-    page.keyboard.press("+")
+    press(page, "+")
     assert page.evaluate("listen.shown.scale") == pytest.approx(1.5 * scale)
-    page.keyboard.press("]")
+    press(page, "]")
     page.locator("#rows button").nth(1).focus()
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     wait_for(page, "listen.playing()?.heard.note === listen.page.notes[1]")
 
 
@@ -1029,14 +1022,13 @@ def test_notes_are_added_by_hand(hand):
 
 
 def test_list_is_corrected_with_the_keyboard(page):
-    press = page.keyboard.press
-    press("f")
+    press(page, "f")
     for name, expected in (("f", ["E4", 0.9]), ("b", ["C4", 0.2]), ("d", ["G4", 1.0])):
-        press(name)
+        press(page, name)
         assert selected(page) == expected
-    press("a")
+    press(page, "a")
     assert row(NOTES[2], confidence=1) in the_list(page)
-    press("Control+z")
+    press(page, "Control+z")
     assert the_list(page) == GIVEN
     for keys, changes in (
         (["ArrowUp"], {"midi": 68}),
@@ -1048,38 +1040,29 @@ def test_list_is_corrected_with_the_keyboard(page):
         (["e", "e"], {"offset": 2.48}),
         (["r"], {"offset": 2.51}),
     ):
-        for name in keys:
-            press(name)
+        press(page, *keys)
         assert row(NOTES[2], confidence=1, **changes) in the_list(page)
-        for _ in keys:
-            press("Control+z")
+        press(page, *len(keys) * ["Control+z"])
         assert the_list(page) == GIVEN
-    press("s")
+    press(page, "s")
     assert len(the_list(page)) == len(NOTES) + 1
-    press("j")
+    press(page, "j")
     assert len(the_list(page)) == len(NOTES)
-    press("Delete")
-    press("f")
-    press("Backspace")
+    press(page, "Delete", "f", "Backspace")
     assert len(the_list(page)) == len(NOTES) - 2
-    press("Control+Shift+z")  # nothing is there to be done again
-    for _ in range(4):
-        press("Control+z")
+    press(page, "Control+Shift+z", *4 * ["Control+z"])  # nothing is there to be done again
     assert the_list(page) == GIVEN
-    for _ in range(4):
-        press("Control+y")
+    press(page, *4 * ["Control+y"])
     assert len(the_list(page)) == len(NOTES) - 2
-    for name in ("Escape", "Home", "ArrowRight", *4 * ["Shift+ArrowRight"]):
-        press(name)
+    press(page, "Escape", "Home", "ArrowRight", *4 * ["Shift+ArrowRight"])
     key(page, 69).focus()
-    press("n")
+    press(page, "n")
     assert nearest(page, "A4") == pytest.approx((MISSED.onset, MISSED.offset), abs=2 * 512 / SR)
 
 
 def test_an_edited_note_is_heard_out_of_its_stem(page, example, written):
     page.mouse.click(*place_of(page, 0))
-    for _ in range(10):
-        page.keyboard.press("w")  # it begins later
+    press(page, *10 * ["w"])  # it begins later
     wait_for(page, "listen.playing()?.rounds[0].from > 0.25")
     from_, _ = assert_clip_is_heard(page, example, written, 60)
     assert from_ == pytest.approx(0.3 - 0.03, abs=1e-3)
@@ -1087,7 +1070,7 @@ def test_an_edited_note_is_heard_out_of_its_stem(page, example, written):
 
 def test_an_added_note_says_what_it_is_heard_from(page, example):
     page.mouse.click(*place_of(page, 1))
-    page.keyboard.press("Delete")
+    press(page, "Delete")
     page.mouse.dblclick(*place_of(page, 1))
     assert "You hear its stem" in page.locator("#message").text_content()
     assert nearest(page, "E4") == pytest.approx((0.9, 1.9), abs=2 * 512 / SR)
@@ -1110,10 +1093,9 @@ def test_an_added_note_says_what_it_is_heard_from(page, example):
 def test_files_are_read_back_as_the_page_has_them(page, tmp_path):
     page.mouse.dblclick(*at(page, 1.5, 69))
     page.mouse.click(*place_of(page, 1))
-    page.keyboard.press("Shift+ArrowUp")
-    page.keyboard.press(".")
+    press(page, "Shift+ArrowUp", ".")
     page.mouse.click(*place_of(page, 0))
-    page.keyboard.press("Delete")
+    press(page, "Delete")
     table = downloaded(page, "csv", tmp_path)
     assert table.name == "a_recording_corrected_notes.csv"
     assert table.read_text().startswith("note,midi,f0,onset,offset,level_db,confidence\n")
@@ -1131,12 +1113,11 @@ def test_files_are_read_back_as_the_page_has_them(page, tmp_path):
 
 
 def test_files_of_a_part_have_all_notes_in_the_time_of_the_recording(opened, example, tmp_path):
-    write(tmp_path / "part.html", example, title="a song.flac", span=(2.0, 3.0))
-    page = opened(tmp_path / "part.html")
+    page = opened(write(tmp_path / "part.html", example, title="a song.flac", span=(2.0, 3.0)))
     assert page.locator("#rows tr").count() == 3
-    page.keyboard.press("f")
+    press(page, "f")
     assert selected(page)[0] == "C4"
-    page.keyboard.press("w")
+    press(page, "w")
     read = notes.read_score(downloaded(page, "csv", tmp_path))
     expected = [*NOTES[:3], NOTES[3]._replace(onset=2.41), NOTES[4]]
     assert [(note.midi, note.onset, note.offset) for note in read] == [(n.midi, n.onset, n.offset) for n in expected]
@@ -1155,9 +1136,9 @@ def test_a_corrected_list_comes_back_by_the_command_that_the_page_shows(opened, 
     keys = {note.midi for note in listed}
     wrong, late = listed[0], next(note for note in reversed(listed) if note.midi - 12 not in keys)
     page.mouse.click(*at(page, (wrong.onset + wrong.offset) / 2, wrong.midi))
-    page.keyboard.press("Delete")
+    press(page, "Delete")
     page.mouse.click(*at(page, (late.onset + late.offset) / 2, late.midi))
-    page.keyboard.press("Shift+ArrowDown")  # an octave
+    press(page, "Shift+ArrowDown")  # an octave
     table = downloaded(page, "csv", tmp_path)
     python, script, *words = shlex.split(page.locator("#command").input_value())
     assert (python, script, words[-2:]) == ("python", "NMF.py", ["--score", table.name])
@@ -1187,14 +1168,13 @@ def test_page_shows_the_command_and_what_sound_is_inside(opened, example, tmp_pa
 
 
 def test_a_reload_keeps_the_corrections(page):
-    page.keyboard.press("f")
-    page.keyboard.press("Delete")
+    press(page, "f", "Delete")
     assert "1 change. Kept in this browser" in page.locator("#kept").text_content()
     page.reload()
     page.evaluate("listen.ready")
     assert the_list(page) == without(0)
     assert "your corrections of" in page.locator("#message").text_content()
-    page.keyboard.press("Control+z")
+    press(page, "Control+z")
     assert the_list(page) == GIVEN
     page.reload()
     page.evaluate("listen.ready")
@@ -1204,10 +1184,8 @@ def test_a_reload_keeps_the_corrections(page):
 
 def test_corrections_of_another_list_are_offered(opened, example, tmp_path):
     path = tmp_path / "listen.html"
-    write(path, example)
-    page = opened(path)
-    page.keyboard.press("f")
-    page.keyboard.press("Delete")
+    page = opened(write(path, example))
+    press(page, "f", "Delete")
     write(path, example._replace(notes=NOTES[:-1]))  # another run
     page.reload()
     page.evaluate("listen.ready")
@@ -1222,8 +1200,7 @@ def test_corrections_of_another_list_are_offered(opened, example, tmp_path):
 def test_browser_that_keeps_nothing_is_told_of(opened, written):
     refuse = "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('refused'); } });"
     page = opened(written, before=refuse)
-    page.keyboard.press("f")
-    page.keyboard.press("Delete")
+    press(page, "f", "Delete")
     assert the_list(page) == without(0)
     assert "does not keep them: download them" in page.locator("#kept").text_content()
     asked = []
@@ -1250,11 +1227,10 @@ def test_a_listed_note_without_sound_in_its_stem_is_doubtful(opened, example, tm
     assert page.locator("#rows tr", has_text="silent").count() == 1
     page.mouse.click(*at(page, 3.1, 64))
     assert "no sound in its stem" in page.locator("#edit-text").text_content()
-    page.keyboard.press("a")
+    press(page, "a")
     assert page.locator("#rows tr", has_text="silent").count() == 0
     without = {midi: stem for midi, stem in example.stems.items() if midi != 64}
-    write(tmp_path / "listen.html", example._replace(stems=without))
-    page = opened(tmp_path / "listen.html")
+    page = opened(write(tmp_path / "listen.html", example._replace(stems=without)))
     assert "silent" in page.locator("#rows tr", has_text="E4").text_content()
     assert len(the_list(page)) == len(NOTES)
 
@@ -1275,14 +1251,12 @@ def test_hostile_name_stays_text(opened, example, tmp_path):
 
 
 def test_recording_without_notes(opened, example, tmp_path):
-    write(tmp_path / "listen.html", example._replace(notes=[], stems={}), title="noise")
-    page = opened(tmp_path / "listen.html")
+    page = opened(write(tmp_path / "listen.html", example._replace(notes=[], stems={}), title="noise"))
     assert "no notes" in page.locator("#summary").text_content()
     assert [button.is_enabled() for button in page.locator("#modes button").all()] == [True, False, True, False]
-    page.keyboard.press("3")
+    press(page, "3")
     assert level(heard(page) - example.y, example.y) < -60
-    for name in ("f", "d", "Delete", "s", "j", "a", "h", "Control+z"):
-        page.keyboard.press(name)
+    press(page, "f", "d", "Delete", "s", "j", "a", "h", "Control+z")
     page.mouse.dblclick(*at(page, 1.5, 69))
     assert [name for name, *_ in the_list(page)] == ["A4"]
     assert page.locator("#only-transcription").is_enabled()
@@ -1292,11 +1266,9 @@ def test_recording_without_notes(opened, example, tmp_path):
 
 def test_silence(opened, tmp_path):
     silent = Example(np.zeros(100, np.float32), SR, [], {}, listen.Roll(np.zeros((3, 1)), [60, 61, 62], 0.02))
-    write(tmp_path / "listen.html", silent, title="nothing")
-    page = opened(tmp_path / "listen.html")
+    page = opened(write(tmp_path / "listen.html", silent, title="nothing"))
     assert not heard(page).any()
-    for name in ("Space", "+", "l", "n", "0", "End"):
-        page.keyboard.press(name)
+    press(page, "Space", "+", "l", "n", "0", "End")
     assert len(heard(page, speed=0.5, **{"from": 0, "until": 100 / SR})) == 200
 
 
@@ -1306,7 +1278,7 @@ def test_page_says_why_it_is_silent(active, expected, opened, written):
     never = "AudioContext.prototype.resume = () => new Promise(() => {});"
     suspended = "Object.defineProperty(AudioContext.prototype, 'state', {get: () => 'suspended'});"
     page = opened(written, before=before + never + suspended)
-    page.keyboard.press("Space")
+    press(page, "Space")
     wait_for(page, "document.getElementById('message').textContent")
     assert expected in page.locator("#message").text_content()
     assert page.evaluate("listen.playing()") is None
@@ -1317,8 +1289,7 @@ def test_browser_that_cannot_decode_is_told_of(opened, written):
     page = opened(written, before=refuse)
     assert "cannot read the sounds in this page, which are FLAC" in page.locator("#message").text_content()
     assert page.locator("#play").is_disabled()
-    page.keyboard.press("f")
-    page.keyboard.press("Delete")
+    press(page, "f", "Delete")
     assert the_list(page) == without(0)
 
 
@@ -1343,9 +1314,7 @@ def test_page_is_accessible_and_fits(width, scheme, opened, written):
     page = opened(written, width=width, scheme=scheme, touch=width == 390)
     key(page, 64).click()
     key(page, 60).click(modifiers=["Alt"])
-    page.keyboard.press("l")
-    page.keyboard.press("d")
-    page.keyboard.press("Shift+ArrowUp")
+    press(page, "l", "d", "Shift+ArrowUp")
     page.locator("details summary").click()
     page.mouse.move(0, 0)
     results = axe.Axe().run(page)

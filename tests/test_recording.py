@@ -39,12 +39,6 @@ def test_any_format_is_read_as_the_same_sound(tmp_path, name, subtype, tolerance
     np.testing.assert_allclose(y, tone(), atol=tolerance)
 
 
-def test_channels_are_averaged(tmp_path):
-    soundfile.write(tmp_path / "a.wav", np.column_stack([tone(440), tone(550), tone(660)]), SR, subtype="DOUBLE")
-    mean = (tone(440) + tone(550) + tone(660)) / 3
-    np.testing.assert_allclose(recording.load(tmp_path / "a.wav", SR), mean, atol=1e-6)
-
-
 @pytest.mark.parametrize("file_sr", [8000, 44100, 96000])
 def test_other_rates_are_resampled(tmp_path, file_sr):
     soundfile.write(tmp_path / "a.wav", tone(sr=file_sr), file_sr, subtype="DOUBLE")
