@@ -56,7 +56,7 @@ def note_ticks(names, most=40):
 
 
 def plot_activation(path, U, basis, notes=(), alignment=None):
-    """Draw activations as a piano roll, and the outlines of listed notes over it.
+    """Draw activations as a piano roll, and the outlines of listed notes over it, as a PNG.
 
     A long recording takes several rows, one below the other as on a page of music. Where the basis has no
     description, the picture is of components against frames, and has no outlines.
@@ -64,10 +64,9 @@ def plot_activation(path, U, basis, notes=(), alignment=None):
     Parameters
     ----------
     path : str or Path
-        Of the PNG file.
     U : np.ndarray [shape=(L, M), float, >= 0]
-    basis : Basis
         States of one note are summed.
+    basis : Basis
     notes : sequence of Note
         Doubtful ones are dashed. Notes that are not in the basis have no row and are left out.
     alignment : scores.Alignment, optional

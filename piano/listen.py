@@ -67,17 +67,7 @@ class Page(NamedTuple):
 def write_page_of(folder, U, basis, listed, writer, *, span=None, command=None):
     """Write ``listen.html`` of a decomposition; say so where it is too much for a page, and leave it out.
 
-    Parameters
-    ----------
-    folder : Path
-    U : np.ndarray [shape=(L, M), float, >= 0]
-        Activations.
-    basis : Basis
-    listed : list of Note
-    writer : separate.StemWriter
-        Whose stems are written.
-    span, command
-        See :func:`write_page`.
+    ``writer`` is the :class:`separate.StemWriter` whose stems are written; for the rest see :func:`write_page`.
     """
     recording = writer.recording
     try:
@@ -195,18 +185,9 @@ def write_page(path, sound, notes, stems, roll, *, span=None, command=None):
 def find_clips(peaks, floor, struck, n_samples, sr):
     """Where a stem sounds, from one silent place to the next: a list of (first sample, one after the last).
 
-    A silent block for a fade at either end is included.
-
-    Parameters
-    ----------
-    peaks : np.ndarray [shape=(blocks,), float, >= 0]
-        Largest magnitude of each block of ``PEAK_SAMPLES`` samples.
-    floor : float
-        What a block of silence stays below.
-    struck : list of (float, float)
-        Onset and offset in s of the notes of this pitch, which are never cut out.
-    n_samples, sr : int
-        Length of the stem in samples, and its sampling rate in Hz.
+    ``peaks`` are the largest magnitudes of its blocks of ``PEAK_SAMPLES``, and those of silence stay below ``floor``.
+    Notes ``struck``, pairs of onset and offset in s, are never cut out. A silent block for a fade at either end is
+    included. The stem has ``n_samples`` at ``sr`` Hz.
     """
     loud = peaks > floor
     for onset, offset in struck:

@@ -218,21 +218,8 @@ def write_record(folder, script, command, inputs, *, seed, stft, **ending):
 
     The same run gives the same bytes: it holds no time, no place, and of absolute paths the last part only.
 
-    Parameters
-    ----------
-    folder : Path
-        See :func:`output_folder`.
-    script : str
-        Name of the script.
-    command : list of str
-        Its arguments.
-    inputs : list of str or Path
-        Files that were read.
-    seed : int or None
-    stft : dict or None
-        ``sr`` in Hz, ``n_fft`` and ``hop`` in samples, where they are known.
-    **ending
-        How the run ended.
+    ``command`` are the arguments of ``script``, ``inputs`` the files that were read, ``stft`` the sampling rate in Hz
+    and ``n_fft`` and ``hop`` in samples, where they are known; ``ending`` says how the run ended.
     """
     paths = list(_files(folder))
     names = [path.relative_to(folder).as_posix() for path in paths]

@@ -139,22 +139,9 @@ def within(score, seconds, path):
 def align(score, y, basis, *, map=None):
     """Place the notes of a score, in any tempo, in a recording.
 
-    Parameters
-    ----------
-    score : list of Note
-        In order of onset.
-    y : np.ndarray [shape=(n,), float]
-        Mono, at ``events.SR`` Hz.
-    basis : Basis
-        With patterns.
-    map : callable
-        See :func:`events.find_events`.
-
-    Returns
-    -------
-    list of Note
-        Those that the recording reaches, in its time.
-    Alignment
+    Returns those that the recording ``y`` [shape=(n,), mono at ``events.SR`` Hz] reaches, in its time, and the
+    :class:`Alignment`. The score is in order of onset; the basis has patterns; for ``map`` see
+    :func:`events.find_events`.
 
     Raises
     ------
