@@ -332,53 +332,62 @@ def notes_of_folder(paths, load, sr, c3=C3_HZ):
     InputError
         If a file has no pitch and neither its name nor its neighbours tell.
     """
-    named = midis_by_name(paths, load, sr, c3)
+    hear = functools.cache(functools.partial(fundamental, load=load, sr=sr))
+    named = midis_by_name(paths, hear, c3)
     others = [path for path in paths if path not in named]
-    midis = named | midis_by_number(others, load, sr, c3)
+    midis = named | midis_by_number(others, hear, c3)
     notes = {path: (midi, note_frequency(midi, c3)) for path, midi in midis.items()}
     if len(notes) < len(set(paths)):
-        notes |= notes_by_ear(others, load, sr, c3)
+        notes |= notes_by_ear(others, hear, c3)
     return [notes[path] for path in paths]
 
 
-def midis_by_name(paths, load, sr, c3):
+def fundamental(path, load, sr):
+    """Fundamental in Hz of the note in a file, None where it has no pitch."""
+    y = load(path)
+    if not y.any():
+        raise InputError(f"{path}: got silence, expected one note")
+    return measure_f0(y, sr)
+
+
+def midis_by_name(paths, hear, c3):
     """MIDI number of each path whose name carries a note name: the first that differs from file to file, if any."""
     found = {path: midis for path in paths if (midis := note_names_in(path.stem))}
     columns = list(zip(*found.values(), strict=False))  # of the first, second ... name in each
     varied = [i for i, column in enumerate(columns) if len(set(column)) > 1]
     midis = {path: midis[varied[0] if varied else 0] for path, midis in found.items()}
     shared = len(midis) > 1 and not varied
-    return {} if shared and contradicted(midis, load, sr, c3) else midis
+    return {} if shared and contradicted(midis, hear, c3) else midis
 
 
-def midis_by_number(paths, load, sr, c3):
+def midis_by_number(paths, hear, c3):
     """MIDI number of each path, or an empty dict where no number of their names is one."""
     numbers = [[int(digits) for digits in re.findall(r"\d+", path.stem)] for path in paths]
     for column in zip(*numbers, strict=False):
         midis = dict(zip(paths, column, strict=True))
         in_range = all(midi in PIANO for midi in column)
-        if in_range and (len(paths) == 1 or len(set(column)) > 1) and not contradicted(midis, load, sr, c3):
+        if in_range and (len(paths) == 1 or len(set(column)) > 1) and not contradicted(midis, hear, c3):
             return midis
     return {}
 
 
-def contradicted(midis, load, sr, c3):
+def contradicted(midis, hear, c3):
     """Whether most of a few files sound like other notes than they should, by more than a semitone.
 
     Of what has no pitch, only names that carry a number by itself are believed.
     """
     paths = list(midis)
     few = [paths[i] for i in blocks.spread(len(paths), FEW)]
-    heard = {path: f0 for path in few if (f0 := hear(path, load, sr)) is not None}
+    heard = {path: f0 for path in few if (f0 := hear(path)) is not None}
     if not heard:
         return any(midi_of_name(path.stem) is None for path in few)
     return sum(abs(semitones(f0, c3) - midis[path]) > 1.5 for path, f0 in heard.items()) * 2 > len(heard)
 
 
-def notes_by_ear(paths, load, sr, c3):
+def notes_by_ear(paths, hear, c3):
     """MIDI number and measured fundamental of each path, put right by the others where they are in even steps."""
     paths = sorted(paths, key=natural_order)
-    heard = [hear(path, load, sr) for path in paths]
+    heard = [hear(path) for path in paths]
     pitches = [math.nan if f0 is None else semitones(f0, c3) for f0 in heard]
     notes = {}
     for path, f0, midi in zip(paths, heard, in_steps(common_tuning(pitches)), strict=True):
@@ -387,13 +396,6 @@ def notes_by_ear(paths, load, sr, c3):
         close = f0 is not None and abs(semitones(f0, c3) - midi) < 1.5
         notes[path] = midi, f0 if close else note_frequency(midi, c3)
     return notes
-
-
-def hear(path, load, sr):
-    y = load(path)
-    if not y.any():
-        raise InputError(f"{path}: got silence, expected one note")
-    return measure_f0(y, sr)
 
 
 def natural_order(path):
