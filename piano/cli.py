@@ -16,7 +16,7 @@ from pathlib import Path
 
 import utils
 from piano import blocks, listen, output, results
-from piano.basis import patterns_path, rotation_path
+from piano.basis import names as basis_names
 from piano.files import ARRAY, SOUNDS, check_kind, kind
 from piano.recording import inputs_in, is_sound, open_recording
 from utils import InputError
@@ -116,7 +116,7 @@ def _inputs(word, basis):
     """The inputs that a SPEC stands for: itself, or in a folder all but the basis; spectrograms need one."""
     if not os.path.isdir(word):
         return [word]
-    own = {path.resolve() for path in (Path(basis), rotation_path(basis), patterns_path(basis))} if basis else ()
+    own = {Path(basis).with_name(name).resolve() for name in basis_names(basis)} if basis and Path(basis).name else ()
     try:
         found = [str(path) for path in inputs_in(Path(word), spectrograms=bool(basis)) if path.resolve() not in own]
     except OSError as error:

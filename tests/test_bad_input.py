@@ -141,6 +141,7 @@ WORDS = [
     (BOTH, "none.npy 3 basis.npy", "none.npy: no such file"),
     (BOTH, "none.wav 3 basis.npy", "none.wav: no such file"),
     (BOTH, "spec.npy 3 none.npy", "none.npy: no such file"),
+    (BOTH, "notes 3 /", "/: got a folder or a special file, expected a basis, .npy"),
     (BOTH, "spec.npy 3 basis.json", "basis.json: got text, expected a basis, .npy"),
     (BOTH, "spec.npy spec.npy 3 basis.npy", "SPEC: got two inputs called spec"),
     (BOTH, "x/Spec.wav spec.npy 3 basis.npy", "SPEC: got two inputs called Spec"),  # alike but for case
