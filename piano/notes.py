@@ -14,7 +14,7 @@ from piano import blocks, events, pitch
 from utils import InputError
 
 FILES = "notes.csv", "notes.mid", "notes.wav"
-# Of notes in activations, by ear on examples/.
+# Of notes in activations.
 THRESHOLD_DB = -20.0  # relative to the loudest activation; below it, more notes are false than soft
 ATTACK_DB = 6.0  # a rise by this within one STFT window is a new note; partials that beat rise more slowly
 SHORTEST_S = 0.1  # of a note; the knock of a hammer, seen through an STFT window, is no longer

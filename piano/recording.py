@@ -20,8 +20,8 @@ from utils import InputError
 
 log = logging.getLogger(__name__)
 
-SAMPLES = 2**18  # that are read or written at a time
-FRAMES = 128  # that are transformed or masked at a time
+SAMPLES = 2**18  # that are read or written at a time, 1 MB of them
+FRAMES = 128  # that are transformed or masked at a time: 4 MB a note where n_fft is 8192
 
 
 def is_sound(path):

@@ -23,8 +23,7 @@ from utils import InputError
 
 log = logging.getLogger(__name__)
 
-# Fitted to ten pieces played with rubato, where no other reason stands beside it.
-FINE_S = events.HOP / events.SR  # s of a frame
+FINE_S = events.HOP / events.SR  # of a frame of the fine path
 MOST_CELLS = 10_000_000  # of the rough path's matrix, 200 MB: its frames are longer where both are long
 WINDOW_S, MARGIN_S = 10.0, 1.0  # of the fine path, and what it sees before and after it
 LEAST_MATCHED = 0.7  # of a score; of the right one .86 and more, of another piece, or a semitone off, .6 at most
@@ -175,12 +174,11 @@ def align(score, y, basis, *, map=None):
 
 def hint(told, heard):
     """What to say of a score that fits when it is transposed; nothing where it does not."""
-    best, share = 0, 0.0
+    shares = {}
     for semitones in range(-6, 7):
         moved = told._replace(midi=np.clip(told.midi + semitones, 0, 127))
-        here = matched(place(moved, heard), moved, heard)
-        if here > share:
-            best, share = semitones, here
+        shares[semitones] = matched(place(moved, heard), moved, heard)
+    best, share = max(shares.items(), key=lambda item: item[1])
     if best == 0 or share < LEAST_MATCHED:
         return ""
     return f"; transposed by {best:+d} semitone{'s' * (abs(best) > 1)}, {share:.0%} would be"
@@ -195,11 +193,10 @@ def matched(at, told, heard):
 
 def nearest(at, told, heard):
     """How much later than at ``at`` the key of each note is struck, (n,) in s, where it is struck nearest."""
-    later = np.full(len(at), np.inf)
+    later, early = np.full(len(at), np.inf), 0.02  # s, by which onsets are seen too early: median over ten pieces
     for key in np.unique(told.midi):
         notes = told.midi == key
-        struck = np.sort(heard.time[heard.midi == key]) + 0.02  # s, by which onsets are seen too early, in the median
-        struck = np.concatenate([[-np.inf], struck, [np.inf]])
+        struck = np.concatenate([[-np.inf], np.sort(heard.time[heard.midi == key]) + early, [np.inf]])
         i = np.searchsorted(struck, at[notes]).clip(1, len(struck) - 1)
         before, after = struck[i - 1] - at[notes], struck[i] - at[notes]
         later[notes] = np.where(-before < after, before, after)
@@ -216,7 +213,7 @@ def place(told, heard):
     for i in np.unique(window):
         span = np.array([i * WINDOW_S - MARGIN_S, (i + 1) * WINDOW_S + MARGIN_S])
         within = np.interp(span, *rough) + 2 * frame * np.array([-1, 1])
-        fine = path(told, heard, span, within, FINE_S, decay=0.15)
+        fine = path(told, heard, span, within, FINE_S, decay=0.15)  # s, fitted to ten pieces played with rubato
         notes = (window == i) & (told.time >= fine[0][0]) & (told.time <= fine[0][-1])
         at[notes] = np.interp(told.time[notes], *fine)
     tempo = np.ptp(rough[1]) / max(np.ptp(rough[0]), frame)

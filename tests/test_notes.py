@@ -283,11 +283,7 @@ NO_SCORE = [
     ("score.csv", b"onset,note\n0,H3\n1,B3\n", "got '1,B3' in line 3, expected the name of one note.*not B beside H"),
     ("score.csv", b'note,onset\n"C4,0\nD4,1\nE4,2\n', "got a quote too many in line 2"),
     ("score.csv", b'note,onset\n"C4,0\n"D4,1\nE4,2\n', "got a quote too many in line 2"),
-    (
-        "score.csv",
-        b'note,onset\n"C4\nD4",1\nE4,2\n',
-        "in line 2, expected as many cells as the header has, each on",
-    ),
+    ("score.csv", b'note,onset\n"C4\nD4",1\nE4,2\n', "in line 2, expected as many cells as the header has, each on"),
     ("score.csv", b"note,onset\nC4,0,5\n", "in line 2, expected as many cells as the header has"),
     ("score.csv", b"midi,onset\n60.5,0\n", "in line 2, expected the name of one note"),
     ("score.csv", b"midi,onset,confidence\n60,0,2\n", "in line 2, expected a confidence of 0 to 1"),
