@@ -255,7 +255,7 @@ def _sound(x, sr, code):
         # a decoder divides integers by 2^15, while libsndfile multiplies floats by 2^15 - 1: so round here
         scaled, gain = np.rint(x * (32767 / peak)).astype(np.int16), peak * 32768 / 32767
         kind = {"subtype": "PCM_16"}
-    else:  # what is coded comes out a little louder or softer; Firefox drops some of the last of two frames
+    else:  # it comes out a little louder or softer; of two frames of silence at the end Firefox drops some
         scaled, gain = np.pad(x * np.float32(0.9 / peak), (0, 2304)), peak / 0.9
         kind = {"subtype": "MPEG_LAYER_III", "bitrate_mode": "VARIABLE", "compression_level": 0.1}  # 0 is best
     file = io.BytesIO()
@@ -275,10 +275,9 @@ def _base64(data):
 
 
 def _note(note):
-    """A note as the page reads it: as :func:`notes.write_notes_csv` rounds it, from the recording's beginning."""
-    times = round(float(note.onset), 3), round(float(note.offset), 3)
-    level, sure = round(float(note.level_db), 1), round(float(note.confidence), 2)
-    return [note.midi, round(float(note.f0), 3), *times, level, sure, int(note.confidence < notes.DOUBTFUL)]
+    """A note as the page reads it; times are from the recording's beginning."""
+    doubtful = note.confidence < notes.DOUBTFUL
+    return [note.midi, round(float(note.f0), 3), *notes.rounded(note)[3:7], int(doubtful)]
 
 
 def _picture(roll, pitches, start, stop):
@@ -291,10 +290,9 @@ def _picture(roll, pitches, start, stop):
     levels = np.rint((figures.decibels(U, span) / span + 1) * 255).astype(np.uint8)
     shown = sorted({midi for midi, row in zip(roll.midi, levels, strict=True) if row.any()} | set(pitches))
     shown = shown or sorted(roll.midi)
-    picture = np.zeros((shown[-1] - shown[0] + 1, levels.shape[1]), np.uint8)
-    for midi, row in zip(roll.midi, levels, strict=True):
-        if shown[0] <= midi <= shown[-1]:
-            picture[shown[-1] - midi] = np.maximum(picture[shown[-1] - midi], row)
+    picture, rows = np.zeros((shown[-1] - shown[0] + 1, levels.shape[1]), np.uint8), shown[-1] - np.array(roll.midi)
+    inside = (rows >= 0) & (rows < len(picture))
+    np.maximum.at(picture, rows[inside], levels[inside])
     return {
         "png": "data:image/png;base64," + _base64(_png(picture)),
         "lowest": shown[0],

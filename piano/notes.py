@@ -39,6 +39,13 @@ class Note(NamedTuple):
     confidence: float = 1.0  # 0 to 1, which is a person's word; of activations always 1
 
 
+def rounded(note):
+    """A note as ``notes.csv`` has it: to the millisecond, a tenth of a dB and a hundredth of confidence."""
+    onset, offset, level_db, confidence = map(float, note[3:7])
+    places = {"onset": round(onset, 3), "offset": round(offset, 3), "level_db": round(level_db, 1)}
+    return note._replace(confidence=round(confidence, 2), **places)
+
+
 def in_order(notes):
     """Notes in order of onset, then of pitch."""
     return sorted(notes, key=lambda note: (note.onset, note.midi))
@@ -82,17 +89,8 @@ def listed(y, basis, score=None, *, progress=None, map=None):
         score = [Note(pitch.note_name(event.midi), int(event.midi), 0.0, *event[1:]) for event in found]
     else:
         score = believed(y, basis.patterns, midi, score, **options)
-    rounded = [
-        note._replace(
-            f0=f0[note.midi],
-            onset=round(note.onset, 3),
-            offset=round(note.offset, 3),
-            level_db=round(note.level_db, 1),
-            confidence=min(round(note.confidence, 2), PLACED),
-        )
-        for note in score
-    ]  # so that this list, given back, gives the same results
-    return in_order(rounded)
+    placed = [note._replace(f0=f0[note.midi], confidence=min(note.confidence, PLACED)) for note in score]
+    return in_order(rounded(note) for note in placed)  # so this list, given back, gives the same results
 
 
 def played_beyond(y, basis, *, map=None):
