@@ -98,7 +98,8 @@ def test_the_record_traces_a_result_to_its_inputs(files, tmp_path, monkeypatch):
     assert str(tmp_path) not in text
     assert [entry["file"] for entry in got["inputs"]] == ["spec.npy", "basis.npy"]
     assert got["stft"] == {"sr": 8000, "n_fft": 1024, "hop": 256, "window": "hann"}
-    assert (got["seed"], got["stopped_by"]) == (5, "tolerance")
+    assert (got["seed"], got["stopped_by"], got["earlier"]) == (5, "tolerance", [])
+    assert (got["version"], got["libraries"]["numpy"]) == (results.VERSION, np.__version__)
     assert got["iterations"] == len(np.load(tmp_path / "cost.npy"))
     Y, F = np.load("spec.npy"), np.load(tmp_path / "reconst.npy")
     error = np.sum(np.abs(Y - F) ** 2) / np.sum(np.abs(Y) ** 2)
