@@ -64,12 +64,7 @@ def defaults(args):
 def main(argv=None):
     parser = cli.parser(__doc__, __file__)
     args = parse_args(parser, argv)
-    try:
-        args = cli.settled(args, **defaults(args))
-        templates = basis.load(args.basis, args.sr, with_rotation=args.phase_init == "sinusoidal")
-        cli.check_stems(args, templates)
-    except utils.InputError as error:
-        parser.error(str(error))
+    args, templates = cli.prepared(parser, args, defaults(args))
     cli.for_each_input(parser, args, functools.partial(decompose, templates=templates, args=args))
 
 

@@ -16,7 +16,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback; then cli.run has it
 
 import utils
-from piano import adapt, basis, cli, notes, output, scores, separate
+from piano import adapt, cli, notes, output, scores, separate
 
 
 def parse_args(parser, argv):
@@ -54,12 +54,7 @@ def defaults(args):
 def main(argv=None):
     parser = cli.parser(__doc__, __file__)
     args = parse_args(parser, argv)
-    try:
-        args = cli.settled(args, **defaults(args))
-        templates = basis.load(args.basis, args.sr)
-        cli.check_stems(args, templates)
-    except utils.InputError as error:
-        parser.error(str(error))
+    args, templates = cli.prepared(parser, args, defaults(args))
     cli.for_each_input(parser, args, functools.partial(decompose, templates=templates, args=args))
 
 

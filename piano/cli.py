@@ -16,6 +16,7 @@ from pathlib import Path
 
 import utils
 from piano import blocks, listen, output, results
+from piano.basis import load as load_basis
 from piano.basis import names as basis_names
 from piano.files import ARRAY, SOUNDS, check_kind, kind
 from piano.recording import inputs_in, is_sound, open_recording
@@ -92,8 +93,24 @@ def _is_number(word):
     return False
 
 
-def settled(args, **defaults):
-    """The arguments by which the run goes: all inputs that the SPECs stand for, a basis, and what was left open.
+def prepared(parser, args, defaults):
+    """The arguments by which the run goes, and the basis; what is wrong with them ends the run."""
+    try:
+        args = _settled(args, defaults)
+        basis = load_basis(args.basis, args.sr, with_rotation=getattr(args, "phase_init", None) == "sinusoidal")
+        if args.listen_range and not args.listen:
+            raise InputError("--listen-range: got it without --listen, expected both")
+        if args.listen and basis.columns is None:
+            raise InputError("--listen: got a basis without notes, expected fixed_basis.json beside it")
+        if (args.stems or args.listen) and basis.sr is None:
+            raise InputError("--stems: got no sampling rate, expected fixed_basis.json beside the basis or --sr")
+    except InputError as error:
+        parser.error(str(error))
+    return args, basis
+
+
+def _settled(args, defaults):
+    """The arguments with all inputs that the SPECs stand for, a basis, and the defaults of what was left open.
 
     The basis is the suite's own where none is named. ``several`` is whether each input gets a folder of its own, and a
     ``remark`` among the defaults is said of each.
@@ -303,16 +320,6 @@ def named(text):
 def strength(text):
     """An argparse type for the strength of a prior: "auto", "none" or a finite number above zero."""
     return text if text in ("auto", "none") else number(float, above=0)(text)
-
-
-def check_stems(args, basis):
-    """Raise :class:`InputError` where the options for stems and for the page cannot be met."""
-    if args.listen_range and not args.listen:
-        raise InputError("--listen-range: got it without --listen, expected both")
-    if args.listen and basis.columns is None:
-        raise InputError("--listen: got a basis without notes, expected fixed_basis.json beside it")
-    if (args.stems or args.listen) and basis.sr is None:
-        raise InputError("--stems: got no sampling rate, expected fixed_basis.json beside the basis or --sr")
 
 
 def for_each_input(parser, args, work):
