@@ -78,3 +78,10 @@ def kullback_leibler_descent(V, H, U, rate=0.0, quiet=1.0):
 def log_penalty(H, U, rate, quiet):
     """``sum rate quiet log(1 + a / quiet)`` with ``a_lm = U_lm sum_k H_kl``."""
     return np.sum(rate * quiet * np.log(1 + U * H.sum(axis=0)[:, None] / quiet))
+
+
+def luminance(colour):
+    """Relative luminance of sRGB colours [shape=(..., 3)], WCAG 2."""
+    colour = np.asarray(colour)[..., :3]
+    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]

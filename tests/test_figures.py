@@ -12,6 +12,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 import utils
+from oracle import luminance
 from piano import figures, notes, pitch
 from piano.basis import Basis
 
@@ -168,13 +169,6 @@ def energy(axes):
     return dB, times, 36 + np.arange(low + 0.5, high)
 
 
-def grey(colour):
-    """Relative luminance of sRGB colours [shape=(..., 3)]."""
-    colour = np.asarray(colour)[..., :3]
-    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
-    return linear @ [0.2126, 0.7152, 0.0722]
-
-
 def test_listed_notes_are_outlined_where_their_energy_is():
     U = np.zeros((len(KEYS), 500))
     U[60 - 36, 100:150] = 1
@@ -301,14 +295,14 @@ def test_colours_tell_loud_from_soft_without_their_hue(tmp_path, drawn, rng):
     """Darker is louder in the piano roll, and outlines show on the loudest; lighter is louder in differences."""
     levels = np.linspace(0, 1, 256)
     (axes,) = figures.draw_activation(Figure(dpi=100), rng.random((len(KEYS), 50)), PIANO)
-    roll = grey(axes.images[0].get_cmap()(levels))
+    roll = luminance(axes.images[0].get_cmap()(levels))
     assert roll[0] == pytest.approx(1)
     assert (np.diff(roll) <= 1e-3).all()
-    assert (roll[-1] + 0.05) / (grey([0, 0, 0]) + 0.05) >= 3  # WCAG 2, of what is drawn
+    assert (roll[-1] + 0.05) / (luminance([0, 0, 0]) + 0.05) >= 3  # WCAG 2, of what is drawn
     assert figures.OUTLINE["edgecolor"] == figures.DASHED["edgecolor"] == "black"
     Y = rng.random((K, M))
     panels, _ = draw(tmp_path, drawn, Y, lambda frames: Y[:, frames])
-    assert (np.diff(grey(panels[2].images[0].get_cmap()(levels))) > 0).all()
+    assert (np.diff(luminance(panels[2].images[0].get_cmap()(levels))) > 0).all()
 
 
 def test_notes_are_named_as_far_apart_as_there_is_room():
