@@ -87,6 +87,7 @@ def decompose(path, out_dir, *, templates, missing, args, map):
     with (
         cli.reserved_folder(out_dir, path, templates, args, own) as workspace,
         cli.stages(path, templates, args) as stage,
+        ExitStack() as files,
     ):
         stage(cli.READING)
         recording = open_recording(path, templates, workspace)
@@ -101,14 +102,21 @@ def decompose(path, out_dir, *, templates, missing, args, map):
         piano, strength, prior = adapt.adapt_basis(
             recording.Y, templates, args.adapt, listed, seed=args.seed, progress=stage(cli.ADAPTING)
         )
-        start = args.phase_init
-        if start == "sinusoidal":
-            options = {"progress": stage(cli.PHASES), "map": map}
-            piano, start = phase.start(recording.Y, piano, args.seed, strength, prior, **options)
-        options = {"seed": args.seed, "sparsity": args.sparsity, "thr": args.thr, "tol": args.tol, "map": map}
-        options |= {"with_phase": args.phase or cli.sounds_wanted(args), "folder": workspace}
-        options["progress"] = stage(cli.APART)
-        parts = utils.complex_nmf_blocks(recording.Y, piano.H, args.n_iter, phase_init=start, **options)
+        start = utils.mixture_phases() if args.phase_init == "mixture" else utils.random_phases(args.seed)
+        stops, n_iter, energy = (args.thr, args.tol), args.n_iter, 2 * utils.cost_scale(recording.Y)
+        if args.phase_init == "sinusoidal":
+            progress = stage(cli.PHASES)
+            piano, start = phase.start(recording.Y, piano, args.seed, strength, prior, progress=progress, map=map)
+            if stops != (None, None):
+                each = functools.partial(blocks.each, map=map, progress=progress)
+                start = files.enter_context(utils.kept(start, recording.Y, workspace, each))
+        each = functools.partial(blocks.each, map=map, progress=stage(cli.APART))
+        fit = functools.partial(utils.complex_nmf_blocks, recording.Y, piano.H, phase_init=start, each=each)
+        if stops != (None, None):  # they look at the whole file, which no block knows: a first pass finds the curve
+            for part in fit(n_iter, sparsity=args.sparsity, with_phase=False):
+                error, cost = part.error, part.cost
+            n_iter, _ = utils.stopping_iteration(cost, utils.normalised(error, energy), *stops)
+        parts = fit(n_iter, sparsity=args.sparsity, with_phase=args.phase or cli.sounds_wanted(args))
         with results.output_folder(workspace) as folder:
             U, error, cost, writer = write_parts(folder, parts, recording, piano, wanted, listed, args)
             stage(cli.WRITING)
@@ -119,9 +127,8 @@ def decompose(path, out_dir, *, templates, missing, args, map):
                 listed = writer.finish(kept, listed, told=bool(args.stems))
             basis.save(folder / "basis_calc.npy", basis.Basis(piano.H) if strength is None else piano)
             results.save_arrays(folder, activation_calc=U, cost=cost)
-            energy = 2 * utils.cost_scale(recording.Y)
             error = utils.normalised(error, energy)
-            _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
+            _, reason = utils.stopping_iteration(cost, error, *stops)
             utils.plot_learning_curve(folder / "learning_curve_CNMF.png", utils.normalised(cost, energy), reason)
             figures.plot_activation(folder / "activation.png", U, piano, listed or (), alignment)
             if args.notes or recording.y is not None:

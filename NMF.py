@@ -16,7 +16,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback; then cli.run has it
 
 import utils
-from piano import adapt, basis, cli, figures, listen, notes, results, scores, separate
+from piano import adapt, basis, blocks, cli, figures, listen, notes, results, scores, separate
 from piano.recording import open_recording
 
 
@@ -74,11 +74,14 @@ def decompose(path, out_dir, *, templates, args, map):
         )
         if args.loss != "kullback-leibler":  # the prior is known for that loss alone
             prior = None
-        options = {"loss": args.loss, "solver": args.solver, "seed": args.seed, "prior": prior}
-        options |= {"thr": args.thr, "tol": args.tol, "progress": stage(cli.APART), "map": map}
+        each = functools.partial(blocks.each, map=map, progress=stage(cli.APART))
+        options = {"loss": args.loss, "solver": args.solver, "seed": args.seed, "prior": prior, "each": each}
+        scale = utils.cost_scale(recording.Y, args.loss)
         U, cost = utils.nmf(recording.Y, piano.H, args.n_iter, **options)
-        error = utils.normalised(cost, utils.cost_scale(recording.Y, args.loss))
-        _, reason = utils.stopping_iteration(cost, error, args.thr, args.tol)
+        n_done, reason = utils.stopping_iteration(cost, utils.normalised(cost, scale), args.thr, args.tol)
+        if n_done < args.n_iter:  # what stops a run looks at the whole file, and no block knows that
+            U, cost = utils.nmf(recording.Y, piano.H, n_done, **options)
+        error = utils.normalised(cost, scale)
         stage(cli.WRITING)
         struck = listed
         if listed is None and piano.columns:

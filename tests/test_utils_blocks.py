@@ -23,15 +23,15 @@ def problem(rng):
     return Y, H / H.sum(axis=0)
 
 
-def run(Y, H, **options):
-    return utils.complex_nmf(Y, H, 12, phase_init="random", **options)
+def run(Y, H, n_frames=None):
+    return utils.complex_nmf(Y, H, 12, phase_init=utils.random_phases(n_frames=n_frames))
 
 
 def test_threads_do_not_change_a_bit(problem, monkeypatch):
     results = []
     for cores in ({0}, {0, 1}, {0, 1, 2, 3, 4}):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: cores)
-        results.append(run(*problem, block=7))
+        results.append(run(*problem, 7))
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -43,7 +43,7 @@ def test_a_file_read_by_blocks_gives_what_the_array_gives(problem, tmp_path, ord
     np.save(tmp_path / "spec.npy", np.asarray(Y, order=order))
     mapped = utils.load_spectrogram(tmp_path / "spec.npy")
     assert isinstance(mapped.Y, np.memmap)
-    for a, b in zip(run(Y, H), run(mapped, H, block=5), strict=True):
+    for a, b in zip(run(Y, H), run(mapped, H, 5), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -55,7 +55,7 @@ def test_edges_of_rows_and_vectors(rng, shape):
     P = np.stack([utils._random_phases(0, m, (L, K), Y.dtype) for m in range(M)], axis=-1)
     U = np.repeat(np.abs(Y).sum(axis=0)[None] / H.sum(), L, axis=0)
     U, P = oracle.complex_sweep(Y, H, U, P, utils.sparsity_weight(np.sum(np.abs(Y) ** 2), M, L, 1.2, 1e-5), 1.2)
-    got_U, got_P, *_ = utils.complex_nmf(Y, H, 1, phase_init="random")
+    got_U, got_P, *_ = utils.complex_nmf(Y, H, 1, phase_init=utils.random_phases())
     np.testing.assert_allclose(got_U, U, rtol=1e-10)
     np.testing.assert_allclose(got_P, P, atol=1e-10)
 
@@ -157,7 +157,7 @@ def test_no_place_to_keep_compiled_code_is_no_error(tmp_path, root, problem):
     (tmp_path / "__pycache__").write_text("a file where the folder would be")
     code = (
         "import numpy, utils; f = numpy.load('problem.npz');"
-        "numpy.save('U.npy', utils.complex_nmf(f['Y'], f['H'], 12, phase_init='random')[0])"
+        "numpy.save('U.npy', utils.complex_nmf(f['Y'], f['H'], 12, phase_init=utils.random_phases())[0])"
     )
     nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR"), str(tmp_path / "problem.npz"))
     environment = {**os.environ, **nowhere, "PYTHONDONTWRITEBYTECODE": "1"}
