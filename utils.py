@@ -341,18 +341,18 @@ def _euclidean_descent(V, H, U, n_iter, stop, *, G, **_):
 
 
 def kullback_leibler(V, H, U, floor, prior=None):
-    """Update U in place each time it is asked to, and yield ``S = H U + floor``, which is not read again.
+    """Update U in place each time it is asked to, and yield ``S = H U + floor``.
 
     ``U <- U * (H^T (V / S)) / (H^T 1)`` lowers the Kullback-Leibler divergence ``sum V log(V/S) - V + S`` [1]_. With
     ``prior`` U is divided by ``1 + gamma / (1 + a / quiet)`` besides, see :func:`nmf`.
     """
     column_sums = H.sum(axis=0)
     H_normalised = zero_below(np.ascontiguousarray((H / column_sums).T))  # (L, K)
-    S, factor = np.empty_like(V), np.empty_like(U)
+    S, ratio, factor = np.empty_like(V), np.empty_like(V), np.empty_like(U)
     np.matmul(H, U, out=S)
     S += floor
-    ratio = V / S
     while True:
+        np.divide(V, S, out=ratio)
         np.matmul(H_normalised, ratio, out=factor)
         U *= factor
         if prior is not None:
@@ -360,7 +360,6 @@ def kullback_leibler(V, H, U, floor, prior=None):
         zero_below(U)
         np.matmul(H, U, out=S)
         S += floor
-        np.divide(V, S, out=ratio)
         yield S
 
 
@@ -368,9 +367,9 @@ def _kullback_leibler_updates(V, H, U, n_iter, stop, *, prior=None, **_):
     """:func:`kullback_leibler`, with its divergence."""
     floor, column_sums = floor_of(V.dtype), H.sum(axis=0)
     of_V = np.sum(V * np.log(np.maximum(V, floor)), dtype=np.float64) - V.sum(dtype=np.float64)
-    divergence = np.zeros(n_iter)
+    divergence, log_S = np.zeros(n_iter), np.empty_like(V)
     for i, S in zip(blocks.until(stop, n_iter), kullback_leibler(V, H, U, floor, prior), strict=False):
-        log_likelihood = np.einsum("km,km->k", V, np.log(S, out=S)).sum(dtype=np.float64)
+        log_likelihood = np.einsum("km,km->k", V, np.log(S, out=log_S)).sum(dtype=np.float64)
         divergence[i] = of_V - log_likelihood + column_sums @ U.sum(axis=1, dtype=np.float64)
         if prior is not None:
             divergence[i] += _penalty(U, column_sums, *prior).sum()
@@ -428,7 +427,10 @@ def _itakura_saito_updates(V, H, U, n_iter, stop, **_):
     of_V = np.log(V).sum(dtype=np.float64) + V.size
     divergence = np.zeros(n_iter)
     Ht = np.ascontiguousarray(H.T)
-    inverse = 1 / (H @ U + floor)  # of S
+    H = np.column_stack([H, np.full(len(H), floor)])  # S = H U + floor as one product
+    U_and_1 = np.vstack([U, np.ones_like(U[:1])])
+    U = U_and_1[:-1]
+    inverse = 1 / (H @ U_and_1)  # of S
     ratio = V * inverse
     above, below = np.empty((2, *U.shape), U.dtype)
     for i in blocks.until(stop, n_iter):
@@ -438,8 +440,7 @@ def _itakura_saito_updates(V, H, U, n_iter, stop, **_):
         above /= below
         U *= np.sqrt(above, out=above)
         zero_below(U)
-        np.matmul(H, U, out=inverse)
-        inverse += floor
+        np.matmul(H, U_and_1, out=inverse)
         np.divide(1, inverse, out=inverse)
         np.multiply(V, inverse, out=ratio)
         divergence[i] = ratio.sum(axis=1).sum(dtype=np.float64) - _sum_log(inverse) - of_V
