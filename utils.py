@@ -51,7 +51,6 @@ C3_MIDI, C3_HZ = 48, 130.81  # C3 and its fundamental; every other note lies who
 GMM_FLOOR = 1e-8  # share of a note's mass that every bin starts with: multiplicative updates never leave zero
 CLOSE_FIT = 1e-3  # normalised error below which a residual is worked out in double precision
 IS_FLOOR = 1e-7  # what the Itakura-Saito divergence takes silence for: 140 dB below the loudest
-ALL_AT_FIRST = 6  # sweeps of coordinate descent; most of what stays zero is zero after them
 SILENT = 1e-4  # of the loudest activation in a frame, 80 dB below it: where phases are held, what is less is zero
 NMF_BLOCK = 1024  # frames, which go to all cores
 EUCLIDEAN_BLOCK = 512  # frames of one core: smaller products take BLAS longer a frame, larger ones leave its cache
@@ -143,20 +142,14 @@ def learn_spectra(Y, H, n_iter):
     Y : np.ndarray [shape=(K, M), float, >= 0]
         Magnitude spectrogram of one note, not all zero.
     H : np.ndarray [shape=(K, R), float, > 0]
-        Initial spectra, one column per state.
+        Initial spectra, one column per state. What is returned has the same shape, and columns that sum to 1.
     n_iter : int
         Number of sweeps.
-
-    Returns
-    -------
-    np.ndarray [shape=(K, R), float64, >= 0]
-        Columns sum to 1.
     """
     Y = np.asarray(Y, dtype=np.float64)
     Y = Y / Y.max()  # spectra that sum to 1 do not know how loud they were
     H = np.array(H, dtype=np.float64)
-    loudness = Y.sum(axis=0)
-    n_states = H.shape[1]
+    loudness, n_states = Y.sum(axis=0), H.shape[1]
     # Frame m belongs to the state in whose share of the total magnitude its own middle falls.
     state = ((np.cumsum(loudness) - loudness / 2) / loudness.sum() * n_states).astype(int)
     U = loudness * np.where(state == np.arange(n_states)[:, None], 1.0, 0.1)  # (R, M)
@@ -391,8 +384,7 @@ def _kullback_leibler_descent(V, H, U, n_iter, stop, *, prior=None, **_):
         U <- c U^2 / (c U + a - b)     where b < a, for a - b + c x / (1 + x / U)
 
     Newton's step is (b - a) / c [5]_, and the multiplicative update is the first with U in place of b / c >= U. With a
-    prior, a grows by ``gamma a / (1 + a U / quiet)``. After ``ALL_AT_FIRST`` sweeps, activations that are zero are
-    left out until the others are at rest, and a frame is left once all of them are.
+    prior, a grows by ``gamma a / (1 + a U / quiet)``.
     """
     column_sums = H.sum(axis=0)
     rate, quiet = (np.zeros_like(U), V.dtype.type(1)) if prior is None else prior
@@ -402,17 +394,14 @@ def _kullback_leibler_descent(V, H, U, n_iter, stop, *, prior=None, **_):
     S, of_frame, divergence = np.empty_like(V), np.zeros(len(V)), np.zeros(n_iter)
     state = np.full(len(V), kernels.ALL)
     for i in blocks.until(stop, n_iter):
-        before = state.copy()
-        kernel(V, Ht, column_sums, rate, quiet, S, U, state)
-        m = np.flatnonzero(before != kernels.DONE)
+        m = np.flatnonzero(state != kernels.DONE)
+        kernel(V, Ht, column_sums, rate, quiet, S, U, state, i)
         log_likelihood = np.sum(V[m] * np.log(S[m]), axis=1, dtype=np.float64)
         of_frame[m] = of_V[m] - log_likelihood + U[m].astype(np.float64) @ column_sums
         if prior is not None:
             of_frame[m] += _penalty(U[m].T, column_sums, rate[m].T, quiet)
         divergence[i:] = of_frame.sum()
-        state[(state == kernels.DONE) & (before == kernels.NONZERO)] = kernels.ALL
-        state[(state != kernels.DONE) & (i + 1 >= ALL_AT_FIRST) & (before == kernels.ALL)] = kernels.NONZERO
-        if not state.any():
+        if (state == kernels.DONE).all():
             break
     return U.T, divergence
 
@@ -518,17 +507,7 @@ def kept(start, Y, folder=None, each=blocks.each):
 
 
 def complex_nmf(Y, H, n_iter, **options):
-    """Fit activations and a phase for every component to a complex spectrogram, all in memory.
-
-    Parameters and errors are those of :func:`complex_nmf_blocks`, which does the work.
-
-    Returns
-    -------
-    U : np.ndarray [shape=(L, M), float, >= 0]
-    P : np.ndarray [shape=(L, K, M), complex, |P| = 1]
-    F : np.ndarray [shape=(K, M), complex]
-    cost : np.ndarray [shape=(n_iter,), float64]
-    """
+    """:func:`complex_nmf_blocks` all in memory: U, P [shape=(L, K, M)], F and the cost after each sweep."""
     parts = list(complex_nmf_blocks(Y, H, n_iter, **options))
     arrays = zip(*((part.U, part.P[part.row], part.F) for part in parts), strict=True)
     return *(np.concatenate(array, axis=-1) for array in arrays), parts[-1].cost
@@ -653,9 +632,8 @@ def _moving_sweeps(Y, frames, H, G, n_iter, weight, p, seed):
         weights = H.dtype.type(weight), H.dtype.type(p)
         kernel(Yt[m], rows, G, U[m], P[m], F[m], error[m], penalty[m], *weights, stop)
 
-    stop, n_threads = np.zeros(1, bool), blocks.available_cores()
-    n_parts = n_threads * -(-len(Yt) // (PHASE_FRAMES * n_threads))  # no core is left without one
-    blocks.in_threads(part, blocks.frame_slices(len(Yt), -(-len(Yt) // n_parts)), stop)
+    stop, size = np.zeros(1, bool), min(PHASE_FRAMES, -(-len(Yt) // blocks.available_cores()))
+    blocks.in_threads(part, blocks.frame_slices(len(Yt), size), stop)
     cost = error + 2 * weight * penalty
     return Part(U.T, P.transpose(1, 2, 0), np.arange(len(rows)), F.T, error.T, cost.T)
 
@@ -740,10 +718,7 @@ def _random_phases(seed, m, shape, dtype):
 def _in_units(Y, H):
     """Y and H, checked, H in the precision of |Y| with its largest value about one, and the unit of activations.
 
-    Raises
-    ------
-    InputError
-        As from :func:`nmf`; and if squares of Y, or activations, are not among the normal numbers.
+    That must be a normal number, as squares of Y must be.
     """
     check_basis(H)
     Y = spectrogram(Y)
@@ -758,10 +733,7 @@ def _in_units(Y, H):
 def levelled(H, dtype):
     """A basis whose largest value is about one, and the power of two that it was divided by for that.
 
-    Raises
-    ------
-    InputError
-        If a column is so much quieter than another that it would be zero.
+    Raises :class:`InputError` if a column is so much quieter than another that it would be zero.
     """
     level = float(power_of_two(H.max()))
     H = zero_below((H / level).astype(dtype))
@@ -815,24 +787,12 @@ def check_basis(H, name="basis"):
 
 @dataclass(frozen=True)
 class Spectrogram:
-    """A checked spectrogram, read by blocks of frames in a unit in which its peak is at most one.
+    """A checked spectrogram, read by blocks of frames in a unit in which its peak is at most one."""
 
-    Attributes
-    ----------
-    Y : np.ndarray [shape=(K, M), complex or real >= 0]
-        As it came; may be a memory map.
-    unit : float
-        A power of two, so that dividing by it is free of rounding.
-    loudness : np.ndarray [shape=(M,), float64]
-        ``sum_k |Y|`` of each frame, in that unit.
-    energy : float
-        ``sum |Y|^2``, in the square of that unit.
-    """
-
-    Y: np.ndarray
-    unit: float
-    loudness: np.ndarray
-    energy: float
+    Y: np.ndarray  # (K, M), complex or real >= 0, as it came; may be a memory map
+    unit: float  # a power of two, so that dividing by it is free of rounding
+    loudness: np.ndarray  # (M,) sum_k |Y| of each frame, in that unit
+    energy: float  # sum |Y|^2, in the square of that unit
 
     @property
     def shape(self):
@@ -852,10 +812,7 @@ class Spectrogram:
 def spectrogram(Y, name="spectrogram"):
     """A :class:`Spectrogram` of Y, which is read once; one that is checked comes back as it is.
 
-    Raises
-    ------
-    InputError
-        Unless Y is 2-D, not empty, finite, and complex or real >= 0.
+    Raises :class:`InputError` unless Y is 2-D, not empty, finite, and complex or real >= 0.
     """
     if isinstance(Y, Spectrogram):
         return Y
@@ -865,9 +822,8 @@ def spectrogram(Y, name="spectrogram"):
         )
     units, loudness, energy = [], [], []
     for frames, block in blocks.frame_blocks(Y, EUCLIDEAN_BLOCK):
-        bad = ~np.isfinite(block)
-        if bad.any():
-            k, m = np.argwhere(bad)[0]
+        if not np.isfinite(block).all():
+            k, m = np.argwhere(~np.isfinite(block))[0]
             raise InputError(
                 f"{name}: got {block[k, m]} in bin {k} of frame {frames.start + m}, expected finite values"
             )
@@ -878,10 +834,9 @@ def spectrogram(Y, name="spectrogram"):
         V /= V.dtype.type(units[-1])
         loudness.append(V.sum(axis=0, dtype=np.float64))
         energy.append(float(np.square(V, dtype=np.float64).sum()))
-    units = np.array(units)
-    unit, relative = units.max(), units / units.max()
+    unit, relative = max(units), np.array(units) / max(units)
     loudness = np.concatenate([sums * part for sums, part in zip(loudness, relative, strict=True)])
-    return Spectrogram(Y, float(unit), loudness, float(np.sum(energy * relative**2)))
+    return Spectrogram(Y, unit, loudness, float(np.sum(energy * relative**2)))
 
 
 def check_complex(Y, name="spectrogram"):
@@ -900,24 +855,12 @@ def check_bins(Y, H, name="spectrogram", basis_name="basis"):
 
 
 def load_spectrogram(path):
-    """Open a spectrogram, :class:`Spectrogram`, as a read-only memory map.
-
-    Raises
-    ------
-    InputError
-        If the file is not a whole ``.npy`` file that holds a spectrogram.
-    """
+    """Open a ``.npy`` file, which must be whole, as a :class:`Spectrogram` of a read-only memory map."""
     return spectrogram(_open_npy(path), path)
 
 
 def load_basis(path):
-    """Read a basis [shape=(K, L), float, >= 0].
-
-    Raises
-    ------
-    InputError
-        If the file is not a whole ``.npy`` file that holds a basis.
-    """
+    """Read a basis [shape=(K, L), float, >= 0] from a ``.npy`` file, which must be whole."""
     H = np.array(_open_npy(path))
     check_basis(H, path)
     return H
@@ -999,16 +942,9 @@ def picture(path, inches=None, dpi=100):
 
 
 def plot_learning_curve(path, cost, reason):
-    """Draw the normalised cost after each iteration on a logarithmic axis, and mark the stop.
+    """Draw the normalised cost after each iteration on a logarithmic axis, and mark the stop with its ``reason``.
 
-    Parameters
-    ----------
-    path : str or Path
-        Of the PNG file.
-    cost : np.ndarray [shape=(n_done,), float]
-        Cost after each iteration, divided by that of the empty model: 1 means that nothing is explained.
-    reason : str
-        What ended the run, see :func:`stopping_iteration`.
+    A cost of 1 means that nothing is explained. For the reasons see :func:`stopping_iteration`.
     """
     with picture(path, (7, 4)) as figure:
         axes = figure.add_axes((0.17, 0.14, 0.79, 0.76))

@@ -7,8 +7,11 @@ import numpy as np
 
 from piano import blocks
 
-AT_REST = 1e-5  # of the largest activation of a frame: where none moves by more, coordinate descent is done with it
-DONE, NONZERO, ALL = range(3)  # state of a frame in coordinate descent: which of its activations are updated next
+# Of coordinate descent. First all activations of a frame are updated, then those that are not zero until they are at
+# rest, then all once more, which ends it if they are.
+DONE, NONZERO, ALL = range(3)  # state of a frame: which of its activations are updated next
+AT_REST = 1e-5  # of the largest activation of a frame: where none moves by more
+ALL_AT_FIRST = 6  # sweeps; most of what stays zero is zero after them
 
 
 def compiled(kernel, dtype):
@@ -55,11 +58,10 @@ def descend_gram(A, G, U, decrease, stop):
                 break
 
 
-def descend_bins(V, H, column_sums, rate, quiet, S, U, state):
-    """One sweep of every frame; numba compiles this. V, S (M, K); H (L, K); U, rate (M, L); state (M,).
+def descend_bins(V, H, column_sums, rate, quiet, S, U, state, i):
+    """Sweep i of every frame; numba compiles this. V, S (M, K); H (L, K); U, rate (M, L); state (M,).
 
-    U, its S = H U + floor and ``state`` are written in place; a frame whose activations move less than ``AT_REST`` of
-    the largest becomes ``DONE``.
+    U, its S = H U + floor and ``state`` are written in place.
     """
     floor = np.sqrt(np.finfo(V.dtype).tiny)
     zero, one = H.dtype.type(0), H.dtype.type(1)
@@ -97,7 +99,9 @@ def descend_bins(V, H, column_sums, rate, quiet, S, U, state):
                 moved = max(moved, abs(step) * column_sums[l])
                 largest = max(largest, new * column_sums[l])
         if moved <= AT_REST * largest:
-            state[m] = DONE
+            state[m] = ALL if state[m] == NONZERO else DONE
+        elif i + 1 >= ALL_AT_FIRST:
+            state[m] = NONZERO
 
 
 def sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
@@ -198,7 +202,7 @@ TYPES = {
     descend_gram: "void({real}[:, ::1], {real}[:, ::1], {real}[:, ::1], float64[::1], boolean[::1])",
     descend_bins: (
         "void({real}[:, ::1], {real}[:, ::1], {real}[::1], {real}[:, ::1], {real}, {real}[:, ::1], {real}[:, ::1], "
-        "int64[::1])"
+        "int64[::1], int64)"
     ),
     sweep_frames: (
         "void({complex}[:, ::1], {real}[:, ::1], {real}[:, ::1], {real}[:, ::1], {complex}[:, :, ::1], "

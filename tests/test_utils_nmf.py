@@ -314,10 +314,10 @@ def test_the_curve_of_the_euclidean_descent_is_the_distance_of_what_each_sweep_l
 
 
 def descend(V, H, U, rate, quiet, state):
-    """Model and activations after one sweep of the kernel, which is ordinary Python; ``state`` is changed."""
+    """Model and activations after the first sweep of the kernel, which is ordinary Python; ``state`` is changed."""
     V, H, U, rate = (np.array(array.T, order="C") for array in (V, H, U, rate))
     S = np.zeros_like(V)
-    kernels.descend_bins(V, H, H.sum(axis=1), rate, V.dtype.type(quiet), S, U, state)
+    kernels.descend_bins(V, H, H.sum(axis=1), rate, V.dtype.type(quiet), S, U, state, 0)
     return S.T, U.T
 
 
