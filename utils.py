@@ -48,16 +48,12 @@ import numpy as np
 from piano import blocks, kernels
 
 C3_MIDI, C3_HZ = 48, 130.81  # C3 and its fundamental; every other note lies whole semitones away
-GMM_FLOOR = 1e-8  # share of a note's mass that every bin starts with: multiplicative updates never leave zero
-CLOSE_FIT = 1e-3  # normalised error below which a residual is worked out in double precision
 IS_FLOOR = 1e-7  # what the Itakura-Saito divergence takes silence for: 140 dB below the loudest
 SILENT = 1e-4  # of the loudest activation in a frame, 80 dB below it: where phases are held, what is less is zero
 NMF_BLOCK = 1024  # frames, which go to all cores
 EUCLIDEAN_BLOCK = 512  # frames of one core: smaller products take BLAS longer a frame, larger ones leave its cache
 DIVERGENCE_BLOCK = 64  # frames of one core where S is needed as a whole, for the same reasons
 PHASE_BLOCK_BYTES = 2**26  # of one block of frames; the peak memory is a few times this where phases are wanted
-HELD_FRAMES = 16  # of one core where phases are held: a product for all of them at once
-PHASE_FRAMES = 8  # of one core where they move, at most: few, so that all cores end at about the same time
 
 
 class InputError(ValueError):
@@ -109,7 +105,7 @@ def harmonic_gmm(f0, *, sr=22050, n_fft=2048, n_peaks=50, damping=0.9, variance=
     Returns
     -------
     np.ndarray [shape=(K,), float64, > 0]
-        Sums to 1; every bin holds at least about ``GMM_FLOOR``.
+        Sums to 1; every bin holds at least about 1e-8, for multiplicative updates never leave zero.
 
     Raises
     ------
@@ -127,7 +123,7 @@ def harmonic_gmm(f0, *, sr=22050, n_fft=2048, n_peaks=50, damping=0.9, variance=
     p = mass @ damping ** (n - (n[-1] if damping > 1 else 1.0))  # the largest weight is 1, whatever the damping
     if not p.any():
         raise InputError(f"variance: got {variance:g} Hz^2, expected peaks narrower than that")
-    p = p / p.sum() + GMM_FLOOR
+    p = p / p.sum() + 1e-8
     return p / p.sum()
 
 
@@ -319,7 +315,7 @@ def _distances(V, H, U, decrease):
     residual = H @ U
     residual -= V
     residual = residual.astype(np.float64, copy=False)
-    if np.vdot(residual, residual) < CLOSE_FIT * np.vdot(V, V):  # a small difference of large single-precision numbers
+    if np.vdot(residual, residual) < 1e-3 * np.vdot(V, V):  # a small difference of large numbers in single precision
         residual = V - H.astype(np.float64) @ U
     return np.vdot(residual, residual) / 2 + np.append(np.cumsum(decrease[:0:-1])[::-1], 0)
 
@@ -632,7 +628,7 @@ def _moving_sweeps(Y, frames, H, G, n_iter, weight, p, seed):
         weights = H.dtype.type(weight), H.dtype.type(p)
         kernel(Yt[m], rows, G, U[m], P[m], F[m], error[m], penalty[m], *weights, stop)
 
-    stop, size = np.zeros(1, bool), min(PHASE_FRAMES, -(-len(Yt) // blocks.available_cores()))
+    stop, size = np.zeros(1, bool), min(8, -(-len(Yt) // blocks.available_cores()))  # so that cores end together
     blocks.in_threads(part, blocks.frame_slices(len(Yt), size), stop)
     cost = error + 2 * weight * penalty
     return Part(U.T, P.transpose(1, 2, 0), np.arange(len(rows)), F.T, error.T, cost.T)
@@ -650,7 +646,7 @@ def held_sweeps(Y, begun, H, G, n_iter, weight, p):
     n = max(map(len, active))
     u, A = np.zeros((2, len(active), n))
     BC = np.zeros((len(active), 2, n, n))  # B, and G between the active components
-    refined, F, tiny = np.zeros_like(U), np.zeros_like(Y), np.finfo(np.float64).tiny
+    refined, F, floor = np.zeros_like(U), np.zeros_like(Y), floor_of(np.float64)
 
     def model(m):
         """Re D above Im D [shape=(2 K, active)]."""
@@ -673,20 +669,20 @@ def held_sweeps(Y, begun, H, G, n_iter, weight, p):
     def products(x, m):
         """B x, G x and x^(p-1) [shape=(frames, n)]."""
         Bx, Gx = np.matmul(BC[m], x[:, None, :, None])[..., 0].transpose(1, 0, 2)
-        return Bx, Gx, np.maximum(x, tiny) ** (p - 1)
+        return Bx, Gx, np.maximum(x, floor) ** (p - 1)
 
     def sweep(m):
         """All sweeps of some frames; x is their part of u."""
         x, a = u[m], A[m]
         Bx, S, slope = products(x, m)
         for i in range(n_iter):
-            x *= np.maximum(S + a - Bx, 0) / (S + weight * p * slope + tiny)
+            x *= np.maximum(S + a - Bx, 0) / (S + weight * p * slope + floor)
             Bx, S, slope = products(zero_below(x), m)
             error[i, m] = np.maximum(energy[m] - np.sum(x * (2 * a - Bx), axis=1), 0)
             penalty[i, m] = np.sum(x * slope, axis=1)
 
     blocks.in_threads(gather, range(len(active)))
-    blocks.in_threads(sweep, blocks.frame_slices(len(active), HELD_FRAMES))
+    blocks.in_threads(sweep, blocks.frame_slices(len(active), 16))  # one product for so many
     blocks.in_threads(scatter, range(len(active)))
     return Part(zero_below(refined), P, row, F, error, error + 2 * weight * penalty)
 

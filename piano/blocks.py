@@ -158,7 +158,7 @@ def one_blas_thread():
 
     The number is the whole process', so the last to leave puts it back, whoever came first.
     """
-    libraries = _blas()
+    libraries = _libraries("scipy.linalg" in sys.modules)  # which brings a BLAS of its own
     with _turn:
         _before.append(_before[0] if _before else [library.num_threads for library in libraries])
         _set_threads(libraries, [1] * len(libraries))
@@ -179,12 +179,8 @@ def _set_threads(libraries, numbers):
         getattr(library, "_real_set_num_threads", library.set_num_threads)(n)
 
 
-def _blas():
-    return _libraries("scipy.linalg" in sys.modules)  # which brings a BLAS of its own
-
-
 @functools.cache
-def _libraries(with_scipys):
+def _libraries(_):
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas").lib_controllers

@@ -11,7 +11,6 @@ from piano import blocks
 # rest, then all once more, which ends it if they are.
 DONE, NONZERO, ALL = range(3)  # state of a frame: which of its activations are updated next
 AT_REST = 1e-5  # of the largest activation of a frame: where none moves by more
-ALL_AT_FIRST = 6  # sweeps; most of what stays zero is zero after them
 
 
 def compiled(kernel, dtype):
@@ -100,7 +99,7 @@ def descend_bins(V, H, column_sums, rate, quiet, S, U, state, i):
                 largest = max(largest, new * column_sums[l])
         if moved <= AT_REST * largest:
             state[m] = ALL if state[m] == NONZERO else DONE
-        elif i + 1 >= ALL_AT_FIRST:
+        elif i >= 5:  # most of what stays zero is zero after six sweeps
             state[m] = NONZERO
 
 

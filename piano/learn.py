@@ -26,8 +26,6 @@ KERNELS = events.KERNELS | {
     phase._smooth_bins: phase.SMOOTH_TYPES,
 }
 CACHE = "piano-note-by-note"  # name of the suite's folder among the user's caches
-BEGINNING_S = 0.5  # s; later, a note only dies away
-NEW_SHARE = 0.08  # of magnitudes that are louder later: of 328 notes of four pianos at most .044, of 16 pieces .143
 
 
 class Template(NamedTuple):
@@ -125,10 +123,10 @@ def check_one_note(path, sr, c3=utils.C3_HZ):
     energy = np.maximum(energy, 0)  # the mean is a running sum
     total = energy.sum(axis=0)
     first = max(0, int(np.argmax(total > 0.1 * total.max())) - 2)
-    later = first + round(BEGINNING_S * sr / hop)
+    later = first + round(0.5 * sr / hop)  # s; from then on, a note only dies away
     most = maximum_filter1d(energy[:, first:later].max(axis=1), 5)  # bins beside a partial may take turns
     new = np.maximum(np.sqrt(energy[:, later:]) - np.sqrt(most)[:, None], 0).sum(axis=0)
-    if new.sum() > NEW_SHARE * np.sqrt(energy).sum():
+    if new.sum() > 0.08 * np.sqrt(energy).sum():  # of 328 notes of four pianos at most .044, of 16 pieces .143
         start = (later + int(np.argmax(new))) * hop
         heard = [pitch.measure_f0(part, sr) for part in (y[:start], y[start:])]
         names = [f0 and pitch.note_name(pitch.nearest_key(pitch.semitones(f0, c3))) for f0 in heard]
