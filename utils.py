@@ -210,17 +210,15 @@ def nmf(Y, H, n_iter, *, loss="frobenius", solver="mu", seed=0, prior=None, each
         raise InputError(f"solver: got {solver} with {loss}, expected mu")
     if prior is not None and loss != "kullback-leibler":
         raise InputError(f"prior: got one with {loss}, expected kullback-leibler")
-    rate, quiet = (None, None) if prior is None else (prior[0], H.dtype.type(prior[1] / Y.unit))
     slices, rng = list(blocks.frame_slices(Y.shape[1], NMF_BLOCK)), np.random.default_rng(seed)
 
     def jobs():
         for frames in slices:
             start = np.abs(rng.standard_normal((frames.stop - frames.start, H.shape[1]), dtype=np.float32))
-            yield Y.at(frames), start.T.astype(H.dtype), None if rate is None else rate[:, frames].astype(H.dtype)
+            told = prior and (prior[0][:, frames].astype(H.dtype), H.dtype.type(prior[1] / Y.unit))
+            yield Y.at(frames), start.T.astype(H.dtype), told
 
-    work = functools.partial(
-        _nmf_block, H=H, G=gram(H).astype(H.dtype), loss=loss, solver=solver, n_iter=n_iter, quiet=quiet
-    )
+    work = functools.partial(_nmf_block, H=H, G=gram(H).astype(H.dtype), loss=loss, solver=solver, n_iter=n_iter)
     U, cost = np.empty((H.shape[1], Y.shape[1]), H.dtype), np.zeros(n_iter)
     degree = {"frobenius": 2, "kullback-leibler": 1, "itakura-saito": 0}[loss]  # D grows with that power of the gain
     for frames, (U_block, divergence) in zip(slices, each(work, jobs(), n_jobs=len(slices)), strict=True):
@@ -229,13 +227,13 @@ def nmf(Y, H, n_iter, *, loss="frobenius", solver="mu", seed=0, prior=None, each
     return U, cost
 
 
-def _nmf_block(job, *, H, G, loss, solver, n_iter, quiet):
-    """Fit one block: ``job`` is its frames, the start, (L, M), whose loudness is not set yet, and the prior's rate.
+def _nmf_block(job, *, H, G, loss, solver, n_iter):
+    """Fit one block: ``job`` is its frames, the start, (L, M), whose loudness is not set yet, and its prior.
 
     Frames go to all cores, in parts whose size does not depend on their number; silent ones are zero and cost nothing.
     Returns U and the divergence of each part after each iteration, (n_iter, parts).
     """
-    frames, start, rate = job
+    frames, start, prior = job
     Y = frames.read()
     sounding = np.flatnonzero(Y.any(axis=0))
     U, stop = np.zeros(start.shape, H.dtype), np.zeros(1, bool)
@@ -246,8 +244,8 @@ def _nmf_block(job, *, H, G, loss, solver, n_iter, quiet):
         V = zero_below(np.ascontiguousarray(np.abs(Y[:, m]), H.dtype))
         u = start[:, m]
         u *= V.sum(axis=0) / (H.sum(axis=0) @ u)
-        prior = None if rate is None else (rate[:, m], quiet)
-        U[:, m], divergence, *_ = updates(V, H, u, n_iter, stop, G=G, prior=prior)
+        told = prior and (prior[0][:, m], prior[1])
+        U[:, m], divergence, *_ = updates(V, H, u, n_iter, stop, G=G, prior=told)
         return divergence[:, None]
 
     if solver == "cd":
