@@ -97,13 +97,6 @@ def test_random_phases_are_uniform_and_follow_the_seed():
     assert not np.isclose(utils._random_phases(8, 3, (60, 20), np.complex128), phases[3]).any()
 
 
-def test_two_runs_agree_bit_for_bit_and_another_seed_does_not(small):
-    Y, H = small
-    first, again, other = (utils.complex_nmf(Y, H, 8, phase_init=utils.random_phases(seed)) for seed in (1, 1, 2))
-    for a, b, c in zip(first, again, other, strict=True):
-        assert a.tobytes() == b.tobytes() != c.tobytes()
-
-
 @pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
 def test_neither_the_size_nor_the_order_of_blocks_changes_a_bit(rng, dtype):
     Y, H = complex_spectrogram(rng, K, 23).astype(dtype), rng.random((K, L)).astype(np.float32)
@@ -113,6 +106,8 @@ def test_neither_the_size_nor_the_order_of_blocks_changes_a_bit(rng, dtype):
             whole, utils.complex_nmf(Y, H, 15, phase_init=utils.random_phases(n_frames=block)), strict=True
         ):
             assert a.tobytes("F") == b.tobytes("F")
+    for a, b in zip(whole, utils.complex_nmf(Y, H, 15, phase_init=utils.random_phases(seed=1)), strict=True):
+        assert a.tobytes("F") != b.tobytes("F")
     unweighted = utils.complex_nmf(Y, H, 15, phase_init=STARTS["random"], sparsity=0)
     alone = utils.complex_nmf(Y[:, :5], H, 15, phase_init=STARTS["random"], sparsity=0)
     for a, b in zip(unweighted[:3], alone[:3], strict=True):  # the first frames, without those that follow
