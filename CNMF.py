@@ -102,19 +102,26 @@ def decompose(path, out_dir, *, templates, missing, args, map):
         piano, strength, prior = adapt.adapt_basis(
             recording.Y, templates, args.adapt, listed, seed=args.seed, progress=stage(cli.ADAPTING)
         )
-        start = utils.mixture_phases() if args.phase_init == "mixture" else utils.random_phases(args.seed)
         stops, n_iter, energy = (args.thr, args.tol), args.n_iter, 2 * utils.cost_scale(recording.Y)
-        if args.phase_init == "sinusoidal":
-            progress = stage(cli.PHASES)
-            piano, start = phase.start(recording.Y, piano, args.seed, strength, prior, progress=progress, map=map)
-            if stops != (None, None):
-                each = functools.partial(blocks.each, map=map, progress=progress)
-                start = files.enter_context(utils.kept(start, recording.Y, workspace, each))
-        each = functools.partial(blocks.each, map=map, progress=stage(cli.APART))
+        passes = 1 if stops == (None, None) else 2  # they look at the whole file: the first pass finds its curve
+        if args.phase_init == "mixture":
+            start = utils.mixture_phases()
+        elif args.phase_init == "random":
+            start = utils.random_phases(args.seed)
+        else:
+            told = {"map": map, "progress": stage(cli.PHASES)}
+            piano, start = phase.start(recording.Y, piano, args.seed, strength, prior, **told)
+            if passes == 2:
+                start = files.enter_context(
+                    utils.kept(start, recording.Y, workspace, functools.partial(blocks.each, **told))
+                )
+        update = stage(cli.APART)
+        each = functools.partial(blocks.each, map=map, progress=lambda n, total: update(n, passes * total))
         fit = functools.partial(utils.complex_nmf_blocks, recording.Y, piano.H, phase_init=start, each=each)
-        if stops != (None, None):  # they look at the whole file, which no block knows: a first pass finds the curve
+        if passes == 2:
             for part in fit(n_iter, sparsity=args.sparsity, with_phase=False):
                 error, cost = part.error, part.cost
+            del part  # a block of F
             n_iter, _ = utils.stopping_iteration(cost, utils.normalised(error, energy), *stops)
         parts = fit(n_iter, sparsity=args.sparsity, with_phase=args.phase or cli.sounds_wanted(args))
         with results.output_folder(workspace) as folder:
