@@ -271,14 +271,14 @@ def cost_scale(Y, loss="frobenius"):
 # (n_iter,), work in the precision of V, whose largest value should be about one, and soon end once ``stop[0]`` is set.
 
 
-def _euclidean_updates(V, H, U, n_iter, stop, *, G, weight=0.0, p=1.0, **_):
+def _euclidean_updates(V, H, U, n_iter, stop, *, G, sparse=(0.0, 1.0), **_):
     """``U <- U * (H^T V) / (H^T H U + weight p U^(p-1))`` lowers ``1/2 sum (V - H U)^2`` [1]_, and a penalty.
 
     ``H^T V`` and ``G = H^T H`` never change, so an iteration is one (L, L) by (L, M) product, and the distance
     comes from the same matrices: with ``E = H^T V - G U``, a step from U to U' lowers it by exactly
-    ``1/2 sum (U' - U) * (E + E')``. Returns ``sum U^p`` after each iteration as well.
+    ``1/2 sum (U' - U) * (E + E')``. ``sparse`` is weight and p; returns ``sum U^p`` after each iteration as well.
     """
-    floor = floor_of(V.dtype)
+    floor, (weight, p) = floor_of(V.dtype), sparse
     A = zero_below(H.T @ V)  # (L, M)
     U = np.maximum(U, floor, order="C")  # every array in one order: strides would double the time
     GU = G @ U
@@ -601,7 +601,7 @@ def _pinned_sweeps(Y, _, H, G, n_iter, weight, p):
     H, sounding = H.astype(np.float64), np.flatnonzero(Y.any(axis=0))  # silent frames cost nothing
     V = zero_below(np.abs(Y[:, sounding]).astype(np.float64))
     start = np.broadcast_to(V.sum(axis=0) / H.sum(), (H.shape[1], len(sounding)))
-    u, distance, penalty = _euclidean_updates(V, H, start, n_iter, np.zeros(1, bool), G=G, weight=weight, p=p)
+    u, distance, penalty = _euclidean_updates(V, H, start, n_iter, np.zeros(1, bool), G=G, sparse=(weight, p))
     phase = unit_phase(Y)
     U, F = np.zeros((H.shape[1], Y.shape[1]), phase.real.dtype), np.zeros_like(phase)
     U[:, sounding] = zero_below(u.astype(U.dtype))

@@ -50,7 +50,7 @@ def test_losses(spectrogram, loss, solver):
     [
         (utils._kullback_leibler_updates, {}),
         (utils._itakura_saito_updates, {}),
-        (utils._euclidean_updates, {"weight": 1e-3, "p": 1.2}),
+        (utils._euclidean_updates, {"sparse": (1e-3, 1.2)}),
     ],
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
