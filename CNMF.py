@@ -70,24 +70,36 @@ def main(argv=None):
 
 def decompose(path, out_dir, *, templates, args, map):
     """Take one recording apart, and write the results into ``out_dir``."""
-    with cli.opened(path, out_dir, templates, args) as (out, stage):
+    with cli.opened(path, out_dir, templates, args) as (out, stage), ExitStack() as files:
         sound, Y = out.recording, out.recording.Y
         listed, alignment = scores.listed_notes(sound, templates, args.score, progress=stage("listing"), map=map)
         wanted = separate.possible_notes(templates, listed, args.stems)
         out.check(templates, wanted)
         options = {"seed": args.seed, "progress": stage("adapting")}
         piano, strength, prior = adapt.adapt_basis(Y, templates, args.adapt, listed, **options)
-        start = args.phase_init
-        if start == "sinusoidal":
-            options = {"progress": stage("phases"), "map": map}
-            piano, start = phase.start(Y, piano, args.seed, strength, prior, **options)
-        options = {"phase_init": start, "sparsity": args.sparsity, "seed": args.seed, "thr": args.thr, "tol": args.tol}
-        options |= {"with_phase": args.phase or out.wanted.sound, "folder": sound.folder}
-        parts = utils.complex_nmf_blocks(Y, piano.H, args.n_iter, progress=stage("apart"), map=map, **options)
+        passes = 1 if args.thr is args.tol is None else 2  # what stops a run looks at the whole file, in a first pass
+        if args.phase_init == "sinusoidal":
+            told = {"map": map, "progress": stage("phases")}
+            piano, start = phase.start(Y, piano, args.seed, strength, prior, **told)
+            if passes == 2:
+                each = functools.partial(blocks.each, **told)
+                start = files.enter_context(utils.kept(start, Y, sound.folder, each))
+        else:
+            start = utils.random_phases(args.seed) if args.phase_init == "random" else utils.mixture_phases()
+        update, energy, n_iter = stage("apart"), 2 * utils.cost_scale(Y), args.n_iter
+        each = functools.partial(blocks.each, map=map, progress=lambda n, total: update(n, passes * total))
+        options = {"phase_init": start, "sparsity": args.sparsity, "each": each}
+        fit = functools.partial(utils.complex_nmf_blocks, Y, piano.H, **options)
+        if passes == 2:
+            for part in fit(n_iter, with_phase=False):
+                error, cost = utils.normalised(part.error, energy), part.cost
+            n_iter, _ = utils.stopping_iteration(cost, error, args.thr, args.tol)
+            del part  # a block of F
+        parts = fit(n_iter, with_phase=args.phase or out.wanted.sound)
         U, error, cost, stems = write_parts(out, parts, piano, wanted, listed)
         stage("writing")
         found = notes.find_notes(U, piano) if listed is None else listed
-        error, curve = (utils.normalised(x, 2 * utils.cost_scale(Y)) for x in (error, cost))
+        error, curve = (utils.normalised(x, energy) for x in (error, cost))
         F = np.load(out.folder / "reconst.npy", mmap_mode="r")
         fit = output.Fit(U, cost, error, curve, functools.partial(blocks.read_frames, F))
         ending = cli.ending(fit, strength, args)

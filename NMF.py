@@ -16,7 +16,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback; then cli.run has it
 
 import utils
-from piano import adapt, cli, notes, output, scores, separate
+from piano import adapt, blocks, cli, notes, output, scores, separate
 
 
 def parse_args(parser, argv):
@@ -66,10 +66,16 @@ def decompose(path, out_dir, *, templates, args, map):
         out.check(templates, separate.possible_notes(templates, listed, args.stems))
         options = {"seed": args.seed, "progress": stage("adapting")}
         piano, strength, prior = adapt.adapt_basis(Y, templates, args.adapt, listed, **options)
-        options = {"loss": args.loss, "solver": args.solver, "seed": args.seed, "thr": args.thr, "tol": args.tol}
+        options = {"loss": args.loss, "solver": args.solver, "seed": args.seed}
         options |= {"prior": prior if args.loss == "kullback-leibler" else None}  # it is known for that loss alone
-        U, cost = utils.nmf(Y, piano.H, args.n_iter, progress=stage("apart"), map=map, **options)
+        each = functools.partial(blocks.each, map=map, progress=stage("apart"))
+        fit = functools.partial(utils.nmf, Y, piano.H, each=each, **options)
+        U, cost = fit(args.n_iter)
         error = utils.normalised(cost, utils.cost_scale(Y, args.loss))
+        n_done, _ = utils.stopping_iteration(cost, error, args.thr, args.tol)
+        if n_done < args.n_iter:  # what stops a run looks at the whole file, which no block knows
+            U, cost = fit(n_done)
+            error = error[:n_done]
         stage("writing")
         found = notes.find_notes(U, piano) if listed is None else listed
         wanted = separate.wanted_notes(U, piano, found, args.stems, args.top_db)

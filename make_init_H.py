@@ -12,7 +12,6 @@ fixed_basis_spectrogram.png and run.json.
 """
 
 import argparse
-import functools
 import signal
 import sys
 from pathlib import Path
@@ -88,10 +87,11 @@ def main(argv=None):
             raise utils.InputError(f"{args.templates}: got no audio files, expected one for each note")
         reserved = {"script": args.script, "inputs": files, "overwrite": args.overwrite}
         with results.reserved_folder(args.out_dir, OUTPUTS, **reserved) as (_, folder):
-            bar = functools.partial(tqdm, desc="Templates", unit="note", disable=args.quiet or None, delay=2)
-            names = "sr", "n_fft", "n_iter", "states", "c3", "n_peaks", "damping", "variance", "keys"
+            templates = learn.find_templates(files, args.sr, args.c3, args.keys)
+            bar = tqdm(templates, desc="Templates", unit="note", disable=args.quiet or None, delay=2)
+            names = "sr", "n_fft", "n_iter", "states", "n_peaks", "damping", "variance"
             options = {name: getattr(args, name) for name in names}
-            learnt_basis, error = learn.learn_basis(files, hop=args.hop_length, progress=bar, **options)
+            learnt_basis, error = learn.learn_basis(bar, hop=args.hop_length, **options)
             basis.save(folder / "fixed_basis.npy", learnt_basis)
             figures.plot_basis(folder / "fixed_basis_spectrogram.png", learnt_basis)
             error = [round(error, 6) for error in error]  # of each note, in order of pitch

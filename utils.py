@@ -34,12 +34,11 @@ References
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import pickle
 import tempfile
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -48,19 +47,13 @@ import numpy as np
 
 from piano import blocks, kernels
 
-C3_HZ = 130.81  # fundamental of C3 (MIDI 48) in Hz; every other note lies whole semitones away
-C3_MIDI = 48
-GMM_FLOOR = 1e-8  # share of a note's mass that every bin starts with: multiplicative updates never leave zero
-CLOSE_FIT = 1e-3  # normalised error below which a residual is worked out in double precision
-IS_FLOOR = 1e-7  # what the Itakura-Saito divergence takes silence for, in the same units: 140 dB below the loudest
+C3_MIDI, C3_HZ = 48, 130.81  # C3 and its fundamental; every other note lies whole semitones away
+IS_FLOOR = 1e-7  # what the Itakura-Saito divergence takes silence for: 140 dB below the loudest
+SILENT = 1e-4  # of the loudest activation in a frame, 80 dB below it: where phases are held, what is less is zero
 NMF_BLOCK = 1024  # frames, which go to all cores
 EUCLIDEAN_BLOCK = 512  # frames of one core: smaller products take BLAS longer a frame, larger ones leave its cache
 DIVERGENCE_BLOCK = 64  # frames of one core where S is needed as a whole, for the same reasons
 PHASE_BLOCK_BYTES = 2**26  # of one block of frames; the peak memory is a few times this where phases are wanted
-SILENT = 1e-4  # of the loudest activation in a frame, 80 dB below it: where phases are held, what is less is zero
-HELD_FRAMES = 16  # of one core where phases are held: a product for all of them at once
-PHASE_FRAMES = 8  # of one core, at most: few, so that all cores end at about the same time
-MOST_MARKED = 40  # iterations whose points have room beside each other on a learning curve
 
 
 class InputError(ValueError):
@@ -112,7 +105,7 @@ def harmonic_gmm(f0, *, sr=22050, n_fft=2048, n_peaks=50, damping=0.9, variance=
     Returns
     -------
     np.ndarray [shape=(K,), float64, > 0]
-        Sums to 1; every bin holds at least about ``GMM_FLOOR``.
+        Sums to 1; every bin holds at least about 1e-8, for multiplicative updates never leave zero.
 
     Raises
     ------
@@ -130,7 +123,7 @@ def harmonic_gmm(f0, *, sr=22050, n_fft=2048, n_peaks=50, damping=0.9, variance=
     p = mass @ damping ** (n - (n[-1] if damping > 1 else 1.0))  # the largest weight is 1, whatever the damping
     if not p.any():
         raise InputError(f"variance: got {variance:g} Hz^2, expected peaks narrower than that")
-    p = p / p.sum() + GMM_FLOOR
+    p = p / p.sum() + 1e-8
     return p / p.sum()
 
 
@@ -145,20 +138,14 @@ def learn_spectra(Y, H, n_iter):
     Y : np.ndarray [shape=(K, M), float, >= 0]
         Magnitude spectrogram of one note, not all zero.
     H : np.ndarray [shape=(K, R), float, > 0]
-        Initial spectra, one column per state.
+        Initial spectra, one column per state. What is returned has the same shape, and columns that sum to 1.
     n_iter : int
         Number of sweeps.
-
-    Returns
-    -------
-    np.ndarray [shape=(K, R), float64, >= 0]
-        Columns sum to 1.
     """
     Y = np.asarray(Y, dtype=np.float64)
     Y = Y / Y.max()  # spectra that sum to 1 do not know how loud they were
     H = np.array(H, dtype=np.float64)
-    loudness = Y.sum(axis=0)
-    n_states = H.shape[1]
+    loudness, n_states = Y.sum(axis=0), H.shape[1]
     # Frame m belongs to the state in whose share of the total magnitude its own middle falls.
     state = ((np.cumsum(loudness) - loudness / 2) / loudness.sum() * n_states).astype(int)
     U = loudness * np.where(state == np.arange(n_states)[:, None], 1.0, 0.1)  # (R, M)
@@ -176,61 +163,40 @@ def learn_spectra(Y, H, n_iter):
 # --- NMF --------------------------------------------------------------------------------------------
 
 
-def nmf(
-    Y,
-    H,
-    n_iter,
-    *,
-    loss="frobenius",
-    solver="mu",
-    seed=0,
-    prior=None,
-    thr=None,
-    tol=None,
-    progress=None,
-    map=None,
-):
+def nmf(Y, H, n_iter, *, loss="frobenius", solver="mu", seed=0, prior=None, each=blocks.each):
     """Fit activations to a magnitude spectrogram with ``H`` held fixed.
 
     Minimises D(|Y|, H U) by multiplicative updates [1]_ [3]_ or by coordinate descent [4]_ [5]_, which never raise it,
     from a start of ``|N(0, 1)|`` scaled to the loudness of each frame. Works in the precision of Y, block by block.
-    With ``thr`` or ``tol``, which look at the whole file, an early stop costs the iterations up to it once more.
 
     Parameters
     ----------
-    Y : np.ndarray [shape=(K, M), float or complex]
-        Spectrogram, linear amplitude (not dB); a complex one is taken by magnitude. A memory map is read
-        by blocks.
+    Y : np.ndarray [shape=(K, M), float or complex] or Spectrogram
+        Linear amplitude (not dB), taken by magnitude. A memory map is read by blocks.
     H : np.ndarray [shape=(K, L), float, >= 0]
         Basis; no column may be zero.
     n_iter : int
-        Largest number of iterations, >= 1.
+        Number of iterations, >= 1.
     loss : {"frobenius", "kullback-leibler", "itakura-saito"}
         Divergence D, in scikit-learn's words; ``frobenius`` is ``1/2 ||Y - H U||^2``. ``itakura-saito``, which
         is infinite for silence, adds ``IS_FLOOR`` of the loudest bin to |Y| and to H U.
     solver : {"mu", "cd"}
-        Multiplicative updates, or coordinate descent, in scikit-learn's words. ``cd`` comes far closer to the
-        minimum in the same time, and leaves a frame alone once it is there; not for ``itakura-saito``.
+        Multiplicative updates, or coordinate descent, which comes far closer to the minimum in the same time, and
+        leaves a frame alone once it is there; not for ``itakura-saito``.
     seed : int
         Of the random start.
     prior : tuple, optional
         ``gamma, quiet``, np.ndarray [shape=(L, M), float, >= 0] and float, for ``kullback-leibler`` alone: with
         a_lm = U_lm sum_k H_kl, adds ``sum_lm gamma_lm quiet log(1 + a_lm / quiet)`` to D. So a note that is soft
         beside ``quiet`` must explain 1 + gamma times what it adds, and a loud one hardly more than that.
-    thr : float, optional
-        Stop at the first iteration whose normalised error ``D / cost_scale(Y, loss)`` is below it.
-    tol : float, optional
-        Stop at the first iteration that lowers D by less than this fraction.
-    progress : callable, optional
-        Called with the number of frames just done and the number of all frames to do.
-    map : callable, optional
-        What works on the blocks of frames elsewhere, see :func:`blocks.each`; the result is the same.
+    each : callable
+        Works on the blocks: :func:`blocks.each`, with its ``map`` and ``progress`` if they are wanted.
 
     Returns
     -------
     U : np.ndarray [shape=(L, M), dtype of |Y|, >= 0]
         Activations.
-    cost : np.ndarray [shape=(n_done,), float64]
+    cost : np.ndarray [shape=(n_iter,), float64]
         D after each iteration; never rises.
 
     Raises
@@ -239,73 +205,48 @@ def nmf(
         If shapes disagree, or a value is negative, zero for a whole column, or not finite; if the loss has no such
         solver, or no prior.
     """
-    check_basis(H)
-    Y = spectrogram(Y)
-    check_bins(Y, H)
+    Y, H, scale = _in_units(Y, H)
     if (loss, solver) not in UPDATES:
         raise InputError(f"solver: got {solver} with {loss}, expected mu")
     if prior is not None and loss != "kullback-leibler":
         raise InputError(f"prior: got one with {loss}, expected kullback-leibler")
-    dtype = np.result_type(Y.dtype.type().real.dtype, np.float32)
-    H, level = levelled(H, dtype)
-    check_unit(Y.unit / level, dtype)
-    rate, quiet = (None, None) if prior is None else (prior[0], dtype.type(prior[1] / Y.unit))
-    slices = list(blocks.frame_slices(Y.shape[1], NMF_BLOCK))
+    slices, rng = list(blocks.frame_slices(Y.shape[1], NMF_BLOCK)), np.random.default_rng(seed)
+
+    def jobs():
+        for frames in slices:
+            start = np.abs(rng.standard_normal((frames.stop - frames.start, H.shape[1]), dtype=np.float32))
+            told = prior and (prior[0][:, frames].astype(H.dtype), H.dtype.type(prior[1] / Y.unit))
+            yield Y.at(frames), start.T.astype(H.dtype), told
+
+    work = functools.partial(_nmf_block, H=H, G=gram(H).astype(H.dtype), loss=loss, solver=solver, n_iter=n_iter)
+    U, cost = np.empty((H.shape[1], Y.shape[1]), H.dtype), np.zeros(n_iter)
     degree = {"frobenius": 2, "kullback-leibler": 1, "itakura-saito": 0}[loss]  # D grows with that power of the gain
-
-    def solve(n_iter):
-        rng = np.random.default_rng(seed)
-
-        def jobs():
-            for frames in slices:
-                start = np.abs(rng.standard_normal((frames.stop - frames.start, H.shape[1]), dtype=np.float32))
-                yield Y.at(frames), start.T.astype(dtype), None if rate is None else rate[:, frames].astype(dtype)
-
-        work = functools.partial(
-            _nmf_block, H=H, G=gram(H).astype(dtype), loss=loss, solver=solver, n_iter=n_iter, quiet=quiet
-        )
-        U = np.empty((H.shape[1], Y.shape[1]), dtype)
-        cost = np.zeros(n_iter)
-        for frames, (U_block, distance) in zip(slices, blocks.each(work, jobs(), map), strict=True):
-            U[:, frames] = U_block * dtype.type(Y.unit / level)
-            cost = blocks.add_frames(cost, distance * Y.unit**degree)
-            if not np.isfinite(cost).all():
-                raise _too_far_from_one(dtype)
-            if progress:
-                progress(frames.stop - frames.start, Y.shape[1])
-        return U, cost
-
-    U, cost = solve(n_iter)
-    if thr is None and tol is None:
-        return U, cost
-    n_done, _ = stopping_iteration(cost, normalised(cost, cost_scale(Y, loss)), thr, tol)
-    return (U, cost) if n_done == n_iter else solve(n_done)
+    for frames, (U_block, divergence) in zip(slices, each(work, jobs(), n_jobs=len(slices)), strict=True):
+        U[:, frames] = U_block * H.dtype.type(scale)
+        cost = blocks.add_frames(cost, divergence * Y.unit**degree)
+    return U, cost
 
 
-def _nmf_block(job, *, H, G, loss, solver, n_iter, quiet):
-    """Fit one block: ``job`` is its frames, the start, (L, M), whose loudness is not set yet, and the prior's rate.
+def _nmf_block(job, *, H, G, loss, solver, n_iter):
+    """Fit one block: ``job`` is its frames, the start, (L, M), whose loudness is not set yet, and its prior.
 
     Frames go to all cores, in parts whose size does not depend on their number; silent ones are zero and cost nothing.
     Returns U and the divergence of each part after each iteration, (n_iter, parts).
     """
-    frames, start, rate = job
+    frames, start, prior = job
     Y = frames.read()
     sounding = np.flatnonzero(Y.any(axis=0))
     U, stop = np.zeros(start.shape, H.dtype), np.zeros(1, bool)
-    updates = functools.partial(UPDATES[loss, solver], n_iter=n_iter, stop=stop)
+    updates = UPDATES[loss, solver]
 
     def part(m):
         m = sounding[m]
         V = zero_below(np.ascontiguousarray(np.abs(Y[:, m]), H.dtype))
         u = start[:, m]
         u *= V.sum(axis=0) / (H.sum(axis=0) @ u)
-        if loss == "frobenius":
-            U[:, m], divergence, _ = updates(V, H, G, u)
-        elif rate is None:
-            U[:, m], divergence = updates(V, H, u)
-        else:
-            U[:, m], divergence = updates(V, H, u, prior=(rate[:, m], quiet))
-        return divergence
+        told = prior and (prior[0][:, m], prior[1])
+        U[:, m], divergence, *_ = updates(V, H, u, n_iter, stop, G=G, prior=told)
+        return divergence[:, None]
 
     if solver == "cd":
         kernels.compiled(DESCENTS[loss], H.dtype)  # here, and not by a thread
@@ -326,19 +267,18 @@ def cost_scale(Y, loss="frobenius"):
     return float(Y.loudness.sum() * Y.unit if loss == "kullback-leibler" else math.prod(Y.shape))
 
 
-def _euclidean_updates(V, H, G, U, n_iter, stop, weight=0.0, p=1.0):
-    """Sparse Euclidean updates of one block: ``U <- U * (H^T V) / (H^T H U + weight p U^(p-1))``.
+# The updates of one block, V = |Y|, all with one signature. They return U and the divergence after each iteration,
+# (n_iter,), work in the precision of V, whose largest value should be about one, and soon end once ``stop[0]`` is set.
+
+
+def _euclidean_updates(V, H, U, n_iter, stop, *, G, sparse=(0.0, 1.0), **_):
+    """``U <- U * (H^T V) / (H^T H U + weight p U^(p-1))`` lowers ``1/2 sum (V - H U)^2`` [1]_, and a penalty.
 
     ``H^T V`` and ``G = H^T H`` never change, so an iteration is one (L, L) by (L, M) product, and the distance
     comes from the same matrices: with ``E = H^T V - G U``, a step from U to U' lowers it by exactly
-    ``1/2 sum (U' - U) * (E + E')``. The last distance is summed from the residual itself and the earlier ones
-    are that plus the steps after them, so that none loses its digits to cancellation, however close the fit.
-
-    Returns U, and the distance ``1/2 sum (V - H U)^2`` and ``sum U^p`` after each iteration, both of shape
-    (n_iter, 1). Works in the precision of V, whose largest value should be about one. Once ``stop[0]`` is set, it
-    soon returns.
+    ``1/2 sum (U' - U) * (E + E')``. ``sparse`` is weight and p; returns ``sum U^p`` after each iteration as well.
     """
-    floor = floor_of(V.dtype)
+    floor, (weight, p) = floor_of(V.dtype), sparse
     A = zero_below(H.T @ V)  # (L, M)
     U = np.maximum(U, floor, order="C")  # every array in one order: strides would double the time
     GU = G @ U
@@ -362,68 +302,61 @@ def _euclidean_updates(V, H, G, U, n_iter, stop, weight=0.0, p=1.0):
     U[floor >= U] = 0
     if not weight:  # Lee and Seung's theorem [1]_; of a step that changes nothing, rounding may say otherwise
         np.maximum(decrease, 0, out=decrease)
-    return U, _distances(V, H, U, decrease), penalty[:, None]
+    return U, _distances(V, H, U, decrease), penalty
 
 
 def _distances(V, H, U, decrease):
-    """``1/2 sum (V - H U)^2`` after each iteration, (n_iter, 1): the last from the residual, and the decreases."""
+    """``1/2 sum (V - H U)^2`` after each iteration, the last summed from the residual and the others counted back.
+
+    So none loses its digits to cancellation, however close the fit.
+    """
     residual = H @ U
     residual -= V
     residual = residual.astype(np.float64, copy=False)
-    if np.vdot(residual, residual) < CLOSE_FIT * np.vdot(V, V):  # a small difference of large single-precision numbers
+    if np.vdot(residual, residual) < 1e-3 * np.vdot(V, V):  # a small difference of large numbers in single precision
         residual = V - H.astype(np.float64) @ U
-    distance = np.vdot(residual, residual) / 2 + np.append(np.cumsum(decrease[:0:-1])[::-1], 0)
-    return distance[:, None]
+    return np.vdot(residual, residual) / 2 + np.append(np.cumsum(decrease[:0:-1])[::-1], 0)
 
 
-def _euclidean_descent(V, H, G, U, n_iter, stop):
-    """Coordinate descent of one block, in place of :func:`_euclidean_updates`, whose results it has.
-
-    Each activation in turn goes to its minimum, ``U_l <- max(0, U_l + E_l / G_ll)`` with ``E = H^T V - G U`` [4]_.
-    """
+def _euclidean_descent(V, H, U, n_iter, stop, *, G, **_):
+    """Each activation in turn goes to its minimum: ``U_l <- max(0, U_l + E_l / G_ll)``, ``E = H^T V - G U`` [4]_."""
     A = np.ascontiguousarray((H.T @ V).T)  # (M, L)
     U = np.array(U.T, order="C")
     decrease = np.zeros(n_iter)
-    kernel = kernels.compiled(kernels.descend_gram, U.dtype)
-    kernel(A, np.ascontiguousarray(G, U.dtype), U, decrease, U.dtype.type(floor_of(U.dtype)), AT_REST, stop)
-    U = U.T
-    return U, _distances(V, H, U, decrease), np.zeros((n_iter, 1))
+    kernels.compiled(kernels.descend_gram, U.dtype)(A, G, U, decrease, stop)
+    return U.T, _distances(V, H, U.T, decrease)
 
 
-def _on_floor(H, U, floor):
-    """``H U + floor`` as one product: H and U with one more column and row, floor and ones."""
-    return (
-        np.concatenate([H, np.full((len(H), 1), floor, H.dtype)], axis=1),
-        np.concatenate([U, np.ones((1, U.shape[1]), U.dtype)]),
-    )
+def kullback_leibler(V, H, U, floor, prior=None):
+    """Update U in place each time it is asked to, and yield ``S = H U + floor``.
 
-
-def _kullback_leibler_updates(V, H, U, n_iter, stop, prior=None):
-    """Updates of one block that lower the Kullback-Leibler divergence of V from S = H U: ``sum V log(V/S) - V + S``.
-
-    ``U <- U * (H^T (V / S)) / (H^T 1)`` [1]_, with ``prior`` over ``1 + gamma / (1 + a / quiet)`` besides, see
-    :func:`nmf`. Returns U and the divergence after each iteration, shape (n_iter, 1). Once ``stop[0]`` is set, it soon
-    returns.
+    ``U <- U * (H^T (V / S)) / (H^T 1)`` lowers the Kullback-Leibler divergence ``sum V log(V/S) - V + S`` [1]_. With
+    ``prior`` U is divided by ``1 + gamma / (1 + a / quiet)`` besides, see :func:`nmf`.
     """
-    floor = floor_of(V.dtype)
     column_sums = H.sum(axis=0)
     H_normalised = zero_below(np.ascontiguousarray((H / column_sums).T))  # (L, K)
-    of_V = np.sum(V * np.log(np.maximum(V, floor)), dtype=np.float64) - V.sum(dtype=np.float64)
-    divergence = np.zeros((n_iter, 1))
-    H_floor, U_floor = _on_floor(H, U, floor)
-    U = U_floor[:-1]
-    S = H_floor @ U_floor
-    ratio, factor = V / S, np.empty_like(U)
-    for i in blocks.until(stop, n_iter):
+    S, ratio, factor = np.empty_like(V), np.empty_like(V), np.empty_like(U)
+    np.matmul(H, U, out=S)
+    S += floor
+    while True:
+        np.divide(V, S, out=ratio)
         np.matmul(H_normalised, ratio, out=factor)
         U *= factor
         if prior is not None:
             U /= 1 + prior[0] / (1 + U * (column_sums / prior[1])[:, None])
         zero_below(U)
-        np.matmul(H_floor, U_floor, out=S)
-        np.divide(V, S, out=ratio)
-        np.log(S, out=S)
-        log_likelihood = np.einsum("km,km->k", V, S).sum(dtype=np.float64)  # every row in single precision
+        np.matmul(H, U, out=S)
+        S += floor
+        yield S
+
+
+def _kullback_leibler_updates(V, H, U, n_iter, stop, *, prior=None, **_):
+    """:func:`kullback_leibler`, with its divergence."""
+    floor, column_sums = floor_of(V.dtype), H.sum(axis=0)
+    of_V = np.sum(V * np.log(np.maximum(V, floor)), dtype=np.float64) - V.sum(dtype=np.float64)
+    divergence, log_S = np.zeros(n_iter), np.empty_like(V)
+    for i, S in zip(blocks.until(stop, n_iter), kullback_leibler(V, H, U, floor, prior), strict=False):
+        log_likelihood = np.einsum("km,km->k", V, np.log(S, out=log_S)).sum(dtype=np.float64)
         divergence[i] = of_V - log_likelihood + column_sums @ U.sum(axis=1, dtype=np.float64)
         if prior is not None:
             divergence[i] += _penalty(U, column_sums, *prior).sum()
@@ -435,8 +368,8 @@ def _penalty(U, column_sums, rate, quiet):
     return np.sum(quiet * rate * np.log1p(U * (column_sums / quiet)[:, None]), axis=0, dtype=np.float64)
 
 
-def _kullback_leibler_descent(V, H, U, n_iter, stop, prior=None):
-    """Coordinate descent of one block, in place of :func:`_kullback_leibler_updates`, whose results it has.
+def _kullback_leibler_descent(V, H, U, n_iter, stop, *, prior=None, **_):
+    """Each activation in turn goes towards its minimum, and never past it.
 
     With b = sum_k H V / S, c = sum_k H^2 V / S^2 and a = sum_k H, the divergence has the slope a - b along U_l. What
     is put in place of the slope at U_l + x agrees with it in value and slope, and reaches zero no later::
@@ -444,53 +377,43 @@ def _kullback_leibler_descent(V, H, U, n_iter, stop, prior=None):
         U <- U + (b / a - 1) b / c     where b >= a, for a - b / (1 + x c / b)
         U <- c U^2 / (c U + a - b)     where b < a, for a - b + c x / (1 + x / U)
 
-    So no step passes the minimum. Newton's is (b - a) / c [5]_, and the multiplicative update is the first with U in
-    place of b / c >= U. With a prior, a grows by ``gamma a / (1 + a U / quiet)``. After ``ALL_AT_FIRST`` sweeps,
-    activations that are zero are left out until the others are at rest, and a frame is left once all of them are.
+    Newton's step is (b - a) / c [5]_, and the multiplicative update is the first with U in place of b / c >= U. With a
+    prior, a grows by ``gamma a / (1 + a U / quiet)``.
     """
-    floor, column_sums = V.dtype.type(floor_of(V.dtype)), H.sum(axis=0)
+    column_sums = H.sum(axis=0)
     rate, quiet = (np.zeros_like(U), V.dtype.type(1)) if prior is None else prior
     V, Ht, U, rate = (np.array(array.T, order="C") for array in (V, H, U, rate))  # frame first
-    of_V = np.sum(V * np.log(np.maximum(V, floor)) - V, axis=1, dtype=np.float64)
+    of_V = np.sum(V * np.log(np.maximum(V, floor_of(V.dtype))) - V, axis=1, dtype=np.float64)
     kernel = kernels.compiled(kernels.descend_bins, V.dtype)
-    S, divergence, curve = np.empty_like(V), np.zeros(len(V)), np.zeros((n_iter, 1))
-    state = np.full(len(V), ALL, np.int64)
+    S, of_frame, divergence = np.empty_like(V), np.zeros(len(V)), np.zeros(n_iter)
+    state = np.full(len(V), kernels.ALL)
     for i in blocks.until(stop, n_iter):
-        before = state.copy()
-        kernel(V, Ht, column_sums, rate, quiet, S, U, state, floor, AT_REST)
-        m = np.flatnonzero(before != DONE)
+        m = np.flatnonzero(state != kernels.DONE)
+        kernel(V, Ht, column_sums, rate, quiet, S, U, state, i)
         log_likelihood = np.sum(V[m] * np.log(S[m]), axis=1, dtype=np.float64)
-        divergence[m] = of_V[m] - log_likelihood + U[m].astype(np.float64) @ column_sums
+        of_frame[m] = of_V[m] - log_likelihood + U[m].astype(np.float64) @ column_sums
         if prior is not None:
-            divergence[m] += _penalty(U[m].T, column_sums, rate[m].T, quiet)
-        curve[i:] = divergence.sum()
-        state[(state == DONE) & (before == NONZERO)] = ALL
-        state[(state != DONE) & (i + 1 >= ALL_AT_FIRST) & (before == ALL)] = NONZERO
-        if not state.any():
+            of_frame[m] += _penalty(U[m].T, column_sums, rate[m].T, quiet)
+        divergence[i:] = of_frame.sum()
+        if (state == kernels.DONE).all():
             break
-    return U.T, curve
+    return U.T, divergence
 
 
-DONE, NONZERO, ALL = range(3)  # state of a frame in coordinate descent: which of its activations are updated next
-AT_REST = 1e-5  # of the largest activation of a frame: where none moves by more, the frame is done
-ALL_AT_FIRST = 6  # sweeps; most of what stays zero is zero after them
+def _itakura_saito_updates(V, H, U, n_iter, stop, **_):
+    """``U <- U * ((H^T (V / S^2)) / (H^T (1 / S)))^(1/2)`` lowers ``sum V/S - log(V/S) - 1`` with S = H U [3]_.
 
-
-def _itakura_saito_updates(V, H, U, n_iter, stop):
-    """Updates of one block that lower the Itakura-Saito divergence of V from S = H U: ``sum V/S - log(V/S) - 1``.
-
-    ``U <- U * ((H^T (V / S^2)) / (H^T (1 / S)))^(1/2)`` [3]_; the exponent keeps it monotone. V and S both stand on
-    ``IS_FLOOR``, because the divergence of silence is infinite. Returns U and the divergence after each iteration,
-    shape (n_iter, 1). Once ``stop[0]`` is set, it soon returns.
+    The exponent keeps it monotone. V and S both stand on ``IS_FLOOR``: the divergence of silence is infinite.
     """
     floor = V.dtype.type(IS_FLOOR)
     V = V + floor
     of_V = np.log(V).sum(dtype=np.float64) + V.size
-    divergence = np.zeros((n_iter, 1))
+    divergence = np.zeros(n_iter)
     Ht = np.ascontiguousarray(H.T)
-    H_floor, U_floor = _on_floor(H, U, floor)
-    U = U_floor[:-1]
-    inverse = 1 / (H_floor @ U_floor)  # of S
+    H = np.column_stack([H, np.full(len(H), floor)])  # S = H U + floor as one product
+    U_and_1 = np.vstack([U, np.ones_like(U[:1])])
+    U = U_and_1[:-1]
+    inverse = 1 / (H @ U_and_1)  # of S
     ratio = V * inverse
     above, below = np.empty((2, *U.shape), U.dtype)
     for i in blocks.until(stop, n_iter):
@@ -500,7 +423,7 @@ def _itakura_saito_updates(V, H, U, n_iter, stop):
         above /= below
         U *= np.sqrt(above, out=above)
         zero_below(U)
-        np.matmul(H_floor, U_floor, out=inverse)
+        np.matmul(H, U_and_1, out=inverse)
         np.divide(1, inverse, out=inverse)
         np.multiply(V, inverse, out=ratio)
         divergence[i] = ratio.sum(axis=1).sum(dtype=np.float64) - _sum_log(inverse) - of_V
@@ -509,12 +432,8 @@ def _itakura_saito_updates(V, H, U, n_iter, stop):
 
 def _sum_log(x):
     """``sum log x``, of products of four: a logarithm takes longer. x lies within a billion times one, either way."""
-    n = x.size // 4
-    x = x.ravel()
-    product = x[:n] * x[n : 2 * n]
-    product *= x[2 * n : 3 * n]
-    product *= x[3 * n : 4 * n]
-    return np.log(product, out=product).sum(dtype=np.float64) + np.log(x[4 * n :]).sum(dtype=np.float64)
+    n = len(x) // 4 * 4
+    return sum(np.log(part).sum(dtype=np.float64) for part in (x[:n].reshape(4, -1).prod(axis=0), x[n:]))
 
 
 DESCENTS = {"frobenius": kernels.descend_gram, "kullback-leibler": kernels.descend_bins}
@@ -533,78 +452,67 @@ UPDATES = {
 class Part(NamedTuple):
     """A block of frames of a complex NMF."""
 
-    frames: slice
     U: np.ndarray  # (L, frames)
     P: np.ndarray | None  # (R, K, frames), the phases that components have; None where they were not asked for
     row: np.ndarray  # (L,) int: component l has the phase P[row[l]]
     F: np.ndarray  # (K, frames)
-    error: np.ndarray  # (n_done,) sum |Y - F|^2 after each sweep, over all frames so far
-    cost: np.ndarray  # (n_done,) the whole objective, the same way
+    error: np.ndarray  # (n_iter,) sum |Y - F|^2 after each sweep, over all frames so far; of sweeps (n_iter, frames)
+    cost: np.ndarray  # (n_iter,) the whole objective, the same way
+    frames: slice | None = None
 
 
 class Start(NamedTuple):
     """Where the phases of a complex NMF start, and whether they move; :func:`phase.start` is one more."""
 
-    n_frames: int  # of a block
+    n_frames: int | None  # of a block; None: as many as ``PHASE_BLOCK_BYTES`` hold
     job: Callable  # of a slice of frames: what ``begin`` takes; both can be pickled
     begin: Callable  # of that: what ``sweeps`` takes besides Y
-    sweeps: Callable  # such as :func:`held_sweeps`
+    sweeps: Callable  # such as :func:`held_sweeps`: a :class:`Part` in the units of Y and H
 
 
-class Swept(NamedTuple):
-    """What the sweeps of one block come to, in the units of Y and H."""
+def mixture_phases():
+    """Start from ``P = Y/|Y|``, where phases are pinned: it is a fixed point of the sweep."""
+    return Start(EUCLIDEAN_BLOCK, _itself, _itself, _pinned_sweeps)
 
-    error: np.ndarray  # (n_iter, frames) or (n_iter, 1), sum |Y - F|^2 after each sweep
-    penalty: np.ndarray  # the same of sum U^p
-    U: np.ndarray  # these as in :class:`Part`
-    P: np.ndarray
-    row: np.ndarray
-    F: np.ndarray
+
+def random_phases(seed=0, n_frames=None):
+    """Start from uniformly random phases, which move; the numbers do not depend on the size of a block."""
+    return Start(n_frames, _itself, _itself, functools.partial(_moving_sweeps, seed=seed))
+
+
+@contextmanager
+def kept(start, Y, folder=None, each=blocks.each):
+    """Context of a start that is worked out once, and lies in a temporary file in ``folder``, for several runs.
+
+    The file has K M 8 bytes for each phase that sounds, in single precision.
+    """
+    slices, place = list(blocks.frame_slices(Y.shape[1], start.n_frames or EUCLIDEAN_BLOCK)), {}
+    with tempfile.TemporaryFile(dir=folder) as file:
+        begun = each(start.begin, (start.job(frames) for frames in slices), n_jobs=len(slices))
+        for frames, part in zip(slices, begun, strict=True):
+            place[frames.start] = file.tell()
+            pickle.dump(part, file)
+
+        def job(frames):
+            file.seek(place[frames.start])
+            return pickle.load(file)
+
+        yield start._replace(job=job, begin=_itself)
 
 
 def complex_nmf(Y, H, n_iter, **options):
-    """Fit activations and a phase for every component to a complex spectrogram, all in memory.
-
-    Parameters and errors are those of :func:`complex_nmf_blocks`, which does the work.
-
-    Returns
-    -------
-    U : np.ndarray [shape=(L, M), float, >= 0]
-    P : np.ndarray [shape=(L, K, M), complex, |P| = 1]
-    F : np.ndarray [shape=(K, M), complex]
-    cost : np.ndarray [shape=(n_done,), float64]
-    """
+    """:func:`complex_nmf_blocks` all in memory: U, P [shape=(L, K, M)], F and the cost after each sweep."""
     parts = list(complex_nmf_blocks(Y, H, n_iter, **options))
     arrays = zip(*((part.U, part.P[part.row], part.F) for part in parts), strict=True)
     return *(np.concatenate(array, axis=-1) for array in arrays), parts[-1].cost
 
 
-def complex_nmf_blocks(
-    Y,
-    H,
-    n_iter,
-    *,
-    phase_init="mixture",
-    p=1.2,
-    sparsity=1e-5,
-    seed=0,
-    thr=None,
-    tol=None,
-    block=None,
-    with_phase=True,
-    folder=None,
-    progress=None,
-    map=None,
-):
+def complex_nmf_blocks(Y, H, n_iter, *, phase_init=None, p=1.2, sparsity=1e-5, with_phase=True, each=blocks.each):
     """Kameoka's complex NMF [2]_ with ``H`` held fixed, one block of frames after another.
 
     Minimises ``sum |Y - F|^2 + 2 lambda sum U^p`` with ``lambda = sparsity_weight(...)``, computed once for
     the whole file. Memory does not grow with the number of frames. Activations start flat, at
     ``sum_k |Y_km| / sum_kl H_kl``, unless the start has others.
-
-    ``thr`` and ``tol`` look at the error of the whole file, which no block knows: with either of them a first
-    pass of ``n_iter`` sweeps finds the curve and with it where to stop, and a second pass does those sweeps
-    and yields. What the start has found is kept for it in a temporary file.
 
     Parameters
     ----------
@@ -614,29 +522,16 @@ def complex_nmf_blocks(
     H : np.ndarray [shape=(K, L), float, >= 0]
         Basis; no column may be zero.
     n_iter : int
-        Largest number of sweeps, >= 1.
-    phase_init : {"mixture", "random"} or Start
-        Where the phases come from, and whether they move: from Y/|Y|, where they are pinned (a fixed point of the
-        sweep); uniformly random, and they move; or as a :class:`Start` has it.
+        Number of sweeps, >= 1.
+    phase_init : Start
+        Where the phases come from, and whether they move; by default :func:`mixture_phases`.
     p : float
         Exponent of the sparsity penalty, 0 < p < 2.
     sparsity : float
         Scale-free weight s of the penalty, >= 0.
-    seed : int
-        Of the random phases.
-    thr : float, optional
-        Stop after the first sweep whose normalised error ``sum |Y - F|^2 / sum |Y|^2`` is below it.
-    tol : float, optional
-        Stop after the first sweep that lowers the cost by less than this fraction.
-    block : int, optional
-        Frames worked on at a time where phases move; the numbers do not depend on it.
     with_phase : bool
         Whether parts have P.
-    folder : str or Path, optional
-        For the temporary file: K M 8 bytes for each phase that sounds, in single precision.
-    progress : callable, optional
-        Called with the number of frames just done and the number of all frames to do, both passes counted.
-    map : callable, optional
+    each : callable
         As for :func:`nmf`.
 
     Yields
@@ -649,52 +544,29 @@ def complex_nmf_blocks(
     InputError
         If Y is not complex, shapes disagree, or a value is negative, zero for a whole column, or not finite.
     """
-    check_basis(H)
-    Y = spectrogram(Y)
     check_complex(Y)
-    check_bins(Y, H)
-    dtype = np.empty(0, Y.dtype).real.dtype
-    H, level = levelled(H, np.float64 if phase_init == "mixture" else dtype)
-    check_unit(Y.unit * math.sqrt(Y.energy) / level, dtype)
+    Y, H, scale = _in_units(Y, H)
+    start = phase_init or mixture_phases()
     # The weight in the units of Y and H: sparsity_weight grows with the gain as the first term over the second does
-    weight = sparsity_weight(Y.energy, Y.shape[1], H.shape[1], p, sparsity) * level**-p
-    start = phase_init
-    if phase_init == "mixture":
-        start = Start(EUCLIDEAN_BLOCK, _itself, _itself, _pinned_sweeps)
-    elif phase_init == "random":
-        size = block or max(blocks.available_cores(), PHASE_BLOCK_BYTES // (H.size * Y.dtype.itemsize))
-        start = Start(size, _itself, _itself, functools.partial(_moving_sweeps, seed=seed))
-    slices, passes = list(blocks.frame_slices(Y.shape[1], start.n_frames)), 1 if thr is None and tol is None else 2
-    sweeps = functools.partial(start.sweeps, H=H, G=gram(H), weight=weight, p=p)
-
-    def run(n_iter, begin, jobs, keep):
-        error, cost = np.zeros((2, n_iter))
-        work = functools.partial(_swept, begin=begin, sweeps=functools.partial(sweeps, n_iter=n_iter), keep=keep)
-        results = iter(blocks.each(work, jobs, map))
-        for frames in slices:
-            begun, swept = next(results)
-            error = blocks.add_frames(error, swept.error * Y.unit**2)
-            cost = blocks.add_frames(cost, (swept.error + 2 * weight * swept.penalty) * Y.unit**2)
-            if not np.isfinite(cost).all():
-                raise _too_far_from_one("their precision")
-            if progress:
-                progress(frames.stop - frames.start, passes * Y.shape[1])
-            yield begun, Part(frames, *swept[2:], error, cost)
-            del begun, swept  # they are large, and nobody needs them while the next ones are worked out
-
-    def in_units(_, part):
-        return part._replace(U=part.U * part.U.dtype.type(Y.unit / level), F=part.F * dtype.type(Y.unit))
+    weight = sparsity_weight(Y.energy, Y.shape[1], H.shape[1], p, sparsity) * (scale / Y.unit) ** p
+    sweeps = functools.partial(start.sweeps, H=H, G=gram(H), n_iter=n_iter, weight=weight, p=p)
+    work = functools.partial(_swept, begin=start.begin, sweeps=sweeps, with_phase=with_phase)
+    most = max(blocks.available_cores(), PHASE_BLOCK_BYTES // (H.size * Y.dtype.itemsize))
+    slices = list(blocks.frame_slices(Y.shape[1], start.n_frames or most))
 
     def parts():
-        jobs, begin, n_done = ((Y.at(frames), start.job(frames)) for frames in slices), start.begin, n_iter
-        with tempfile.TemporaryFile(dir=folder) if passes == 2 else nullcontext() as file:
-            if passes == 2:
-                for begun, part in run(n_iter, begin, jobs, "start"):  # noqa: B007  the last part has the file's curves
-                    pickle.dump(begun, file)
-                n_done, _ = stopping_iteration(part.cost, normalised(part.error, Y.energy * Y.unit**2), thr, tol)
-                file.seek(0)
-                jobs, begin = ((Y.at(frames), pickle.load(file)) for frames in slices), _itself
-            yield from itertools.starmap(in_units, run(n_done, begin, jobs, "phase" if with_phase else "model"))
+        error = cost = np.zeros(n_iter)
+        results = iter(each(work, ((Y.at(frames), start.job(frames)) for frames in slices), n_jobs=len(slices)))
+        for frames in slices:
+            part = next(results)
+            error, cost = (
+                blocks.add_frames(total, of_frame * Y.unit**2)
+                for total, of_frame in ((error, part.error), (cost, part.cost))
+            )
+            U, F = part.U * part.U.dtype.type(scale), part.F * H.dtype.type(Y.unit)
+            part = part._replace(U=U, F=F, error=error, cost=cost, frames=frames)
+            yield part
+            del part, U, F  # they are large, and nobody needs them while the next ones are worked out
 
     return parts()  # a generator of its own, so that bad input is refused here and now
 
@@ -703,14 +575,11 @@ def _itself(job):
     return job
 
 
-def _swept(job, *, begin, sweeps, keep):
-    """Sweeps of one block, wherever ``map`` has them done: what they began with, and :class:`Swept`, as far as kept."""
+def _swept(job, *, begin, sweeps, with_phase):
+    """The :class:`Part` of one block, wherever it is worked out."""
     frames, told = job
-    begun = begin(told)
-    swept = sweeps(frames.read(), begun)
-    if keep == "start":
-        return begun, swept._replace(U=None, P=None, F=None)
-    return None, swept if keep == "phase" else swept._replace(P=None)
+    part = sweeps(frames.read(), begin(told))
+    return part if with_phase else part._replace(P=None)
 
 
 def sparsity_weight(energy, n_frames, n_components, p, sparsity):
@@ -723,22 +592,22 @@ def sparsity_weight(energy, n_frames, n_components, p, sparsity):
 
 
 def _pinned_sweeps(Y, _, H, G, n_iter, weight, p):
-    """Sweeps of one block from the mixture phase [shape=(K, frames)].
+    """Sweeps of one block from the mixture phase [shape=(K, frames)], in double precision.
 
     With ``P = Y/|Y|`` and beta = H U / S, X stays a positive multiple of Y/|Y|: no phase moves, |X|/beta is
     |Y|, and the sweep *is* the sparse Euclidean update on |Y|. The phases are pinned there: where S > |Y|
-    the point is a saddle, which rounding errors left to themselves leave after some hundred sweeps. Silent frames
-    cost nothing. Returns :class:`Swept`.
+    the point is a saddle, which rounding errors left to themselves leave after some hundred sweeps.
     """
-    sounding = np.flatnonzero(Y.any(axis=0))
+    H, sounding = H.astype(np.float64), np.flatnonzero(Y.any(axis=0))  # silent frames cost nothing
     V = zero_below(np.abs(Y[:, sounding]).astype(np.float64))
     start = np.broadcast_to(V.sum(axis=0) / H.sum(), (H.shape[1], len(sounding)))
-    u, distance, penalty = _euclidean_updates(V, H, G, start, n_iter, np.zeros(1, bool), weight, p)
+    u, distance, penalty = _euclidean_updates(V, H, start, n_iter, np.zeros(1, bool), G=G, sparse=(weight, p))
     phase = unit_phase(Y)
     U, F = np.zeros((H.shape[1], Y.shape[1]), phase.real.dtype), np.zeros_like(phase)
     U[:, sounding] = zero_below(u.astype(U.dtype))
     F[:, sounding] = (H @ u) * phase[:, sounding]
-    return Swept(2 * distance, penalty, U, phase[None], np.zeros(len(U), int), F)
+    error, penalty = 2 * distance[:, None], penalty[:, None]
+    return Part(U, phase[None], np.zeros(len(U), int), F, error, error + 2 * weight * penalty)
 
 
 def _moving_sweeps(Y, frames, H, G, n_iter, weight, p, seed):
@@ -757,10 +626,10 @@ def _moving_sweeps(Y, frames, H, G, n_iter, weight, p, seed):
         weights = H.dtype.type(weight), H.dtype.type(p)
         kernel(Yt[m], rows, G, U[m], P[m], F[m], error[m], penalty[m], *weights, stop)
 
-    stop, n_threads = np.zeros(1, bool), blocks.available_cores()
-    n_parts = n_threads * -(-len(Yt) // (PHASE_FRAMES * n_threads))  # no core is left without one
-    blocks.in_threads(part, blocks.frame_slices(len(Yt), -(-len(Yt) // n_parts)), stop)
-    return Swept(error.T, penalty.T, U.T, P.transpose(1, 2, 0), np.arange(len(rows)), F.T)
+    stop, size = np.zeros(1, bool), min(8, -(-len(Yt) // blocks.available_cores()))  # so that cores end together
+    blocks.in_threads(part, blocks.frame_slices(len(Yt), size), stop)
+    cost = error + 2 * weight * penalty
+    return Part(U.T, P.transpose(1, 2, 0), np.arange(len(rows)), F.T, error.T, cost.T)
 
 
 def held_sweeps(Y, begun, H, G, n_iter, weight, p):
@@ -768,14 +637,14 @@ def held_sweeps(Y, begun, H, G, n_iter, weight, p):
 
     ``U <- U max(0, sum_k H Re(X conj(P)) / beta) / (H^T S + weight p U^(p-1))``. In each frame, with D_l = H_l P_l,
     A = Re(D^H Y) and B = Re(D^H D), the sum over k is H^T S + A - B U, and |Y - F|^2 is |Y|^2 - 2 A U + U B U: no sweep
-    needs the bins. ``begun`` is U, P and row, as in :class:`Swept`; what is ``SILENT`` in a frame is left out there.
+    needs the bins. ``begun`` is U, P and row, as in :class:`Part`; what is ``SILENT`` in a frame is left out there.
     """
     U, P, row = begun
     active = [np.flatnonzero(u > SILENT * u.max()) for u in U.T]
     n = max(map(len, active))
     u, A = np.zeros((2, len(active), n))
     BC = np.zeros((len(active), 2, n, n))  # B, and G between the active components
-    refined, F, tiny = np.zeros_like(U), np.zeros_like(Y), np.finfo(np.float64).tiny
+    refined, F, floor = np.zeros_like(U), np.zeros_like(Y), floor_of(np.float64)
 
     def model(m):
         """Re D above Im D [shape=(2 K, active)]."""
@@ -795,26 +664,25 @@ def held_sweeps(Y, begun, H, G, n_iter, weight, p):
     error, penalty = np.zeros((2, n_iter, len(active)))
     energy = np.sum(np.abs(Y) ** 2, axis=0, dtype=np.float64)
 
+    def products(x, m):
+        """B x, G x and x^(p-1) [shape=(frames, n)]."""
+        Bx, Gx = np.matmul(BC[m], x[:, None, :, None])[..., 0].transpose(1, 0, 2)
+        return Bx, Gx, np.maximum(x, floor) ** (p - 1)
+
     def sweep(m):
         """All sweeps of some frames; x is their part of u."""
         x, a = u[m], A[m]
-        slope, (Bx, S) = np.maximum(x, tiny) ** (p - 1), _times(BC[m], x)
+        Bx, S, slope = products(x, m)
         for i in range(n_iter):
-            x *= np.maximum(S + a - Bx, 0) / (S + weight * p * slope + tiny)
-            zero_below(x)
-            slope, (Bx, S) = np.maximum(x, tiny) ** (p - 1), _times(BC[m], x)
+            x *= np.maximum(S + a - Bx, 0) / (S + weight * p * slope + floor)
+            Bx, S, slope = products(zero_below(x), m)
             error[i, m] = np.maximum(energy[m] - np.sum(x * (2 * a - Bx), axis=1), 0)
             penalty[i, m] = np.sum(x * slope, axis=1)
 
     blocks.in_threads(gather, range(len(active)))
-    blocks.in_threads(sweep, blocks.frame_slices(len(active), HELD_FRAMES))
+    blocks.in_threads(sweep, blocks.frame_slices(len(active), 16))  # one product for so many
     blocks.in_threads(scatter, range(len(active)))
-    return Swept(error, penalty, zero_below(refined), P, row, F)
-
-
-def _times(BC, x):
-    """B x and C x of each frame, (2, frames, n), from BC (frames, 2, n, n) and x (frames, n)."""
-    return np.matmul(BC, x[:, None, :, None])[..., 0].transpose(1, 0, 2)
+    return Part(zero_below(refined), P, row, F, error, error + 2 * weight * penalty)
 
 
 def gram(H):
@@ -822,39 +690,6 @@ def gram(H):
     H = H.astype(np.float64)
     with blocks.one_blas_thread():
         return H.T @ H
-
-
-def power_of_two(peak):
-    """The power of two just above each ``peak``: the unit in which updates work, free of rounding; 1 for silence."""
-    peak = np.asarray(peak)
-    return np.ldexp(1.0, np.frexp(np.where(peak < np.finfo(peak.dtype).tiny, 0, peak))[1])
-
-
-def levelled(H, dtype):
-    """A basis whose largest value is about one, and the power of two that it was divided by for that.
-
-    Raises
-    ------
-    InputError
-        If a column is so much quieter than another that it would be zero.
-    """
-    level = power_of_two(H.max())
-    H = zero_below((H / level).astype(dtype))
-    if not H.any(axis=0).all():
-        l = int(np.flatnonzero(~H.any(axis=0))[0])
-        raise InputError(f"basis: got values below {floor_of(dtype):.0e} of the largest in column {l}, expected more")
-    return H, float(level)
-
-
-def check_unit(unit, dtype):
-    """Raise :class:`InputError` if activations of about ``unit`` are not among the normal numbers of ``dtype``."""
-    limits = np.finfo(dtype)
-    if unit and not float(limits.tiny) <= unit <= float(limits.max):
-        raise _too_far_from_one(dtype)
-
-
-def _too_far_from_one(dtype):
-    return InputError(f"spectrogram and basis: got values too far from 1 for {dtype}, expected a moderate level")
 
 
 def unit_phase(Y):
@@ -874,6 +709,40 @@ def _random_phases(seed, m, shape, dtype):
     return P
 
 
+def _in_units(Y, H):
+    """Y and H, checked, H in the precision of |Y| with its largest value about one, and the unit of activations.
+
+    That must be a normal number, as squares of Y must be.
+    """
+    check_basis(H)
+    Y = spectrogram(Y)
+    check_bins(Y, H)
+    H, level = levelled(H, np.result_type(np.empty(0, Y.dtype).real, np.float32))
+    scale, limits = Y.unit / level, np.finfo(H.dtype)
+    if not (float(limits.tiny) <= scale <= float(limits.max) and 1e-150 < Y.unit < 1e150):
+        raise InputError(f"spectrogram and basis: got values too far from 1 for {H.dtype}, expected a moderate level")
+    return Y, H, scale
+
+
+def levelled(H, dtype):
+    """A basis whose largest value is about one, and the power of two that it was divided by for that.
+
+    Raises :class:`InputError` if a column is so much quieter than another that it would be zero.
+    """
+    level = float(power_of_two(H.max()))
+    H = zero_below((H / level).astype(dtype))
+    if not H.any(axis=0).all():
+        l = int(np.flatnonzero(~H.any(axis=0))[0])
+        raise InputError(f"basis: got values below {floor_of(dtype):.0e} of the largest in column {l}, expected more")
+    return H, level
+
+
+def power_of_two(peak):
+    """The power of two just above each ``peak``: the unit in which updates work, free of rounding; 1 for silence."""
+    peak = np.asarray(peak)
+    return np.ldexp(1.0, np.frexp(np.where(peak < np.finfo(peak.dtype).tiny, 0, peak))[1])
+
+
 # --- Reading and writing ----------------------------------------------------------------------------
 
 
@@ -883,14 +752,12 @@ def stopping_iteration(cost, normalised_error, thr=None, tol=None):
     ``thr``: the first iteration whose normalised error is below it; ``tol``: the first that lowers the cost by
     less than this fraction; whichever comes first. The last iteration otherwise.
     """
-    stops = []  # of two reasons at one iteration, the first in this list is named
+    stops = [(len(cost), "number of iterations")]
+    if tol is not None:
+        stops += [(int(i) + 2, "tolerance") for i in np.flatnonzero(cost[:-1] - cost[1:] < tol * cost[:-1])[:1]]
     if thr is not None:
         stops += [(int(i) + 1, "threshold") for i in np.flatnonzero(normalised_error < thr)[:1]]
-    if tol is not None:
-        small = cost[:-1] - cost[1:] < tol * cost[:-1]
-        stops += [(int(i) + 2, "tolerance") for i in np.flatnonzero(small)[:1]]
-    stops.append((len(cost), "number of iterations"))
-    return min(stops, key=lambda stop: stop[0])
+    return min(reversed(stops), key=lambda stop: stop[0])  # of two reasons at one iteration, the last of these
 
 
 def normalised(error, scale):
@@ -914,24 +781,12 @@ def check_basis(H, name="basis"):
 
 @dataclass(frozen=True)
 class Spectrogram:
-    """A checked spectrogram, read by blocks of frames in a unit in which its peak is at most one.
+    """A checked spectrogram, read by blocks of frames in a unit in which its peak is at most one."""
 
-    Attributes
-    ----------
-    Y : np.ndarray [shape=(K, M), complex or real >= 0]
-        As it came; may be a memory map.
-    unit : float
-        A power of two, so that dividing by it is free of rounding.
-    loudness : np.ndarray [shape=(M,), float64]
-        ``sum_k |Y|`` of each frame, in that unit.
-    energy : float
-        ``sum |Y|^2``, in the square of that unit.
-    """
-
-    Y: np.ndarray
-    unit: float
-    loudness: np.ndarray
-    energy: float
+    Y: np.ndarray  # (K, M), complex or real >= 0, as it came; may be a memory map
+    unit: float  # a power of two, so that dividing by it is free of rounding
+    loudness: np.ndarray  # (M,) sum_k |Y| of each frame, in that unit
+    energy: float  # sum |Y|^2, in the square of that unit
 
     @property
     def shape(self):
@@ -951,10 +806,7 @@ class Spectrogram:
 def spectrogram(Y, name="spectrogram"):
     """A :class:`Spectrogram` of Y, which is read once; one that is checked comes back as it is.
 
-    Raises
-    ------
-    InputError
-        Unless Y is 2-D, not empty, finite, and complex or real >= 0.
+    Raises :class:`InputError` unless Y is 2-D, not empty, finite, and complex or real >= 0.
     """
     if isinstance(Y, Spectrogram):
         return Y
@@ -964,9 +816,8 @@ def spectrogram(Y, name="spectrogram"):
         )
     units, loudness, energy = [], [], []
     for frames, block in blocks.frame_blocks(Y, EUCLIDEAN_BLOCK):
-        bad = ~np.isfinite(block)
-        if bad.any():
-            k, m = np.argwhere(bad)[0]
+        if not np.isfinite(block).all():
+            k, m = np.argwhere(~np.isfinite(block))[0]
             raise InputError(
                 f"{name}: got {block[k, m]} in bin {k} of frame {frames.start + m}, expected finite values"
             )
@@ -977,10 +828,9 @@ def spectrogram(Y, name="spectrogram"):
         V /= V.dtype.type(units[-1])
         loudness.append(V.sum(axis=0, dtype=np.float64))
         energy.append(float(np.square(V, dtype=np.float64).sum()))
-    units = np.array(units)
-    unit, relative = units.max(), units / units.max()
+    unit, relative = max(units), np.array(units) / max(units)
     loudness = np.concatenate([sums * part for sums, part in zip(loudness, relative, strict=True)])
-    return Spectrogram(Y, float(unit), loudness, float(np.sum(energy * relative**2)))
+    return Spectrogram(Y, unit, loudness, float(np.sum(energy * relative**2)))
 
 
 def check_complex(Y, name="spectrogram"):
@@ -999,24 +849,12 @@ def check_bins(Y, H, name="spectrogram", basis_name="basis"):
 
 
 def load_spectrogram(path):
-    """Open a spectrogram, :class:`Spectrogram`, as a read-only memory map.
-
-    Raises
-    ------
-    InputError
-        If the file is not a whole ``.npy`` file that holds a spectrogram.
-    """
+    """Open a ``.npy`` file, which must be whole, as a :class:`Spectrogram` of a read-only memory map."""
     return spectrogram(_open_npy(path), path)
 
 
 def load_basis(path):
-    """Read a basis [shape=(K, L), float, >= 0].
-
-    Raises
-    ------
-    InputError
-        If the file is not a whole ``.npy`` file that holds a basis.
-    """
+    """Read a basis [shape=(K, L), float, >= 0] from a ``.npy`` file, which must be whole."""
     H = np.array(_open_npy(path))
     check_basis(H, path)
     return H
@@ -1037,28 +875,28 @@ def check_file(path, expected):
 def _open_npy(path):
     """Map a 2-D float or complex ``.npy`` file, after its header has been held against the file's size."""
     check_file(path, "a .npy file")
-    path = Path(path)
     try:
         with open(path, "rb") as file:
             first_version = np.lib.format.read_magic(file) == (1, 0)
             read = np.lib.format.read_array_header_1_0 if first_version else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(file)
-            n_bytes = path.stat().st_size - file.tell()
+            n_bytes = Path(path).stat().st_size - file.tell()
+        if dtype.kind not in "fc" or dtype.itemsize > (16 if dtype.kind == "c" else 8):
+            raise InputError(f"{path}: got an array of {dtype}, expected float or complex numbers")
+        if len(shape) != 2 or min(shape) < 1:
+            raise InputError(
+                f"{path}: got an array of shape {shape}, expected two axes, (bins, columns), neither empty"
+            )
+        expected = math.prod(shape) * dtype.itemsize
+        if n_bytes != expected:
+            raise InputError(f"{path}: got {n_bytes} bytes of data, expected {expected} (is the file cut short?)")
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}), expected a .npy file") from None
     except Exception:
         raise InputError(f"{path}: got no readable .npy header, expected a file written by np.save") from None
-    if dtype.kind not in "fc" or dtype.itemsize > (16 if dtype.kind == "c" else 8):
-        raise InputError(f"{path}: got an array of {dtype}, expected float or complex numbers")
-    if len(shape) != 2 or min(shape) < 1:
-        raise InputError(f"{path}: got an array of shape {shape}, expected two axes, (bins, columns), neither empty")
-    expected = math.prod(shape) * dtype.itemsize
-    if n_bytes != expected:
-        raise InputError(f"{path}: got {n_bytes} bytes of data, expected {expected} (is the file cut short?)")
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}), expected a .npy file") from None
 
 
 def finite(x, path):
@@ -1098,39 +936,22 @@ def picture(path, inches=None, dpi=100):
 
 
 def plot_learning_curve(path, cost, reason):
-    """Draw the normalised cost after each iteration on a logarithmic axis, and mark the stop.
+    """Draw the normalised cost after each iteration on a logarithmic axis, and mark the stop with its ``reason``.
 
-    A run of up to ``MOST_MARKED`` iterations has each of them marked.
-
-    Parameters
-    ----------
-    path : str or Path
-        Of the PNG file.
-    cost : np.ndarray [shape=(n_done,), float]
-        Cost after each iteration, divided by that of the empty model: 1 means that nothing is explained.
-    reason : str
-        What ended the run, see :func:`stopping_iteration`.
+    A cost of 1 means that nothing is explained. For the reasons see :func:`stopping_iteration`.
     """
     with picture(path, (7, 4)) as figure:
-        _draw_learning_curve(figure.add_axes((0.17, 0.14, 0.79, 0.76)), Path(path), cost, reason)
-
-
-def _draw_learning_curve(axes, path, cost, reason):
-    iterations = np.arange(1, len(cost) + 1)
-    axes.plot(iterations, cost, "o-" if len(cost) <= MOST_MARKED else "-", color="#31688e", linewidth=2, markersize=5)
-    stop = f"stopped at {len(cost)} by the {reason}: {cost[-1]:.3g}"
-    axes.plot(iterations[-1], cost[-1], "D", color="#c0392b", markersize=8, label=stop)  # told apart by shape as well
-    above = {
-        "loc": "lower right",
-        "bbox_to_anchor": (1, 1),
-        "borderaxespad": 0.2,
-        "handletextpad": 0.6,
-        "handlelength": 1,
-    }
-    axes.legend(frameon=False, fontsize=8, labelcolor="#c0392b", **above)
-    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    if cost.min() > 0:
-        axes.set_yscale("log")
-    axes.set(xlabel="Iteration", ylabel="Normalised cost")
-    axes.set_title(f"Learning curve, {path.stem.split('_')[-1]}", loc="left", fontsize=11)
-    axes.grid(True, which="both", alpha=0.3)
+        axes = figure.add_axes((0.17, 0.14, 0.79, 0.76))
+        iterations = np.arange(1, len(cost) + 1)
+        line = "o-" if len(cost) <= 40 else "-"  # so many points have room beside each other
+        axes.plot(iterations, cost, line, color="#31688e", linewidth=2, markersize=5)
+        stop = f"stopped at {len(cost)} by the {reason}: {cost[-1]:.3g}"
+        axes.plot(iterations[-1], cost[-1], "D", color="#c0392b", markersize=8, label=stop)  # told apart by shape too
+        above = {"bbox_to_anchor": (1, 1), "borderaxespad": 0.2, "handletextpad": 0.6, "handlelength": 1}
+        axes.legend(loc="lower right", frameon=False, fontsize=8, labelcolor="#c0392b", **above)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        if cost.min() > 0:
+            axes.set_yscale("log")
+        axes.set(xlabel="Iteration", ylabel="Normalised cost")
+        axes.set_title(f"Learning curve, {Path(path).stem.split('_')[-1]}", loc="left", fontsize=11)
+        axes.grid(True, which="both", alpha=0.3)

@@ -184,7 +184,7 @@ def smoothed_settings(states, n_fft, strength=None, told=None):
     return [Setting(name, n, partial(smoothed, strength=strength), n_fft, told=told) for n in states]
 
 
-PLAIN = Setting("CNMF, mixture phase: H U Y/abs(Y)", 1, partial(model_parts, start="mixture"))
+PLAIN = Setting("CNMF, mixture phase: H U Y/abs(Y)", 1, partial(model_parts, start=utils.mixture_phases()))
 SETTINGS = [
     PLAIN,
     PLAIN._replace(states=3),
@@ -203,7 +203,7 @@ SETTINGS = [
     *smoothed_settings((2,), 8192, "auto", "listed"),
     *smoothed_settings((2,), 8192, "auto", "true"),
     *(
-        Setting(f"CNMF, random start: {part}", states, partial(separate, start="random"))
+        Setting(f"CNMF, random start: {part}", states, partial(separate, start=utils.random_phases()))
         for (part, separate), states in itertools.product({"H U P": model_parts, "X": components}.items(), (1, 3))
     ),
     Setting("true magnitudes, mixture phase", None, true_magnitudes, oracle=True),

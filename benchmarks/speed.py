@@ -123,8 +123,8 @@ def compare_sweeps(rng, rounds=11, n_iter=200):
         "(d) one in-place multiplication of the tensor",
     )
     rivals = (
-        lambda: list(utils.complex_nmf_blocks(Y, H, n_iter, phase_init="random")),
-        lambda: list(utils.complex_nmf_blocks(double[0], H, n_iter, phase_init="random")),
+        lambda: list(utils.complex_nmf_blocks(Y, H, n_iter, phase_init=utils.random_phases())),
+        lambda: list(utils.complex_nmf_blocks(double[0], H, n_iter, phase_init=utils.random_phases())),
         lambda: oracle.complex_sweep(*double, 1e-5, 1.2),
         lambda: single_precision_sweep(Y, H, U, P, weight, p),
         lambda: np.multiply(P, np.complex64(1j), out=P),
@@ -197,7 +197,7 @@ def compare_late(rounds=2, n_frames=512):
     work = {loss: functools.partial(utils.nmf, loss=loss) for loss in LOSSES}
     work["complex, mixture phase"] = lambda Y, H, n: deque(utils.complex_nmf_blocks(Y, H, n, with_phase=False), 0)
     work["complex, random phases, 64 frames"] = lambda Y, H, n: deque(
-        utils.complex_nmf_blocks(Y[:, -64:], H, n, phase_init="random", with_phase=False), 0
+        utils.complex_nmf_blocks(Y[:, -64:], H, n, phase_init=utils.random_phases(), with_phase=False), 0
     )
     rows = []
     for name, function in work.items():

@@ -114,13 +114,13 @@ def load(path, sr=None, *, with_rotation=False):
     else:
         n_fft = 2 * (len(H) - 1)
         info = {"sr": sr, "n_fft": n_fft, "hop": default_hop(n_fft), "columns": None}
-    rotation = None
+    basis = Basis(H, info["sr"], info["n_fft"], info["hop"], info["columns"])
     if with_rotation:
-        rotation = load_rotation(path, H.shape)
+        basis = replace(basis, rotation=_load_rotation(rotation_path(path), H.shape))
         paths.append(rotation_path(path))
-    basis = Basis(H, info["sr"], info["n_fft"], info["hop"], info["columns"], rotation)
     if basis.columns and patterns_path(path).exists():
-        basis = replace(basis, patterns=load_patterns(path, len(basis.templates)))
+        expected = (len(basis.templates), *events.pattern_shape())
+        basis = replace(basis, patterns=_load_patterns(patterns_path(path), expected))
         paths.append(patterns_path(path))
     return replace(basis, files=tuple(paths))
 
@@ -157,25 +157,12 @@ def rotation_path(path):
 
 
 def patterns_path(path):
-    """Where the patterns of a basis, a ``.npy`` file, lie: beside it, ``..._patterns.npy``."""
-    return Path(path).with_name(f"{Path(path).stem}_patterns.npy")
+    """Path of the patterns of a basis: ``fixed_basis_patterns.npy`` for ``fixed_basis.npy``."""
+    return Path(path).parent / f"{Path(path).stem}_patterns.npy"
 
 
 def load_description(path, shape):
-    """Read the description that lies beside a basis.
-
-    Parameters
-    ----------
-    path : str or Path
-        Of the basis.
-    shape : tuple
-        (K, L) of the basis; the description must fit it.
-
-    Returns
-    -------
-    dict or None
-        ``sr`` in Hz, ``n_fft`` and ``hop`` in samples, ``window``, and ``columns``: for each column its
-        ``file``, ``note`` and ``f0`` in Hz. None if there is no such file.
+    """Description that lies beside a basis of (K, L) ``shape``, as :func:`save` writes it; None if there is none.
 
     Raises
     ------
@@ -203,58 +190,21 @@ def load_description(path, shape):
     return info
 
 
-def load_rotation(path, shape):
-    """Read the rotations that lie beside a basis.
-
-    Parameters
-    ----------
-    path : str or Path
-        Of the basis.
-    shape : tuple
-        (K, L) of the basis; the rotations must have the same.
-
-    Returns
-    -------
-    np.ndarray [shape=(K, L), complex64]
-
-    Raises
-    ------
-    InputError
-        If the file is missing or holds anything else.
-    """
-    path = rotation_path(path)
+def _load_rotation(path, shape):
+    """Rotations [shape=(K, L), complex64]; raises :class:`InputError` if they are not those of the basis."""
     if not path.exists():
         raise InputError(f"{path}: no such file, expected the rotations that make_init_H.py writes with a basis")
     rotation = np.array(utils.load_spectrogram(path).Y)
     utils.check_complex(rotation, path)
-    if rotation.shape != tuple(shape):
-        raise InputError(f"{path}: got rotations of shape {rotation.shape}, expected {tuple(shape)}, the basis'")
+    if rotation.shape != shape:
+        raise InputError(f"{path}: got rotations of shape {rotation.shape}, expected {shape}, the basis'")
     if np.abs(rotation).max() > 1 + 1e-6:
         raise InputError(f"{path}: got rotations of up to {np.abs(rotation).max():g}, expected at most 1")
     return rotation.astype(np.complex64)
 
 
-def load_patterns(path, n_templates):
-    """Read the patterns that lie beside a basis.
-
-    Parameters
-    ----------
-    path : str or Path
-        Of the basis.
-    n_templates : int
-        How many patterns there must be.
-
-    Returns
-    -------
-    np.ndarray [shape=(n_templates, T, bands), float16, >= 0]
-
-    Raises
-    ------
-    InputError
-        If the file holds anything else.
-    """
-    path = patterns_path(path)
-    expected = (n_templates, *events.pattern_shape())
+def _load_patterns(path, expected):
+    """Patterns [float16, >= 0]; raises :class:`InputError` if they are not of the ``expected`` shape."""
     utils.check_file(path, "the patterns that make_init_H.py writes with a basis")
     try:
         patterns = np.load(path, allow_pickle=False)

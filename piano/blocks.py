@@ -101,7 +101,7 @@ def available_cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def each(function, jobs, map=None, at_once=1):
+def each(function, jobs, map=None, at_once=1, *, n_jobs=None, progress=None):
     """Call a function on each job: every piece of work goes this way, and has one thread of BLAS wherever it is done.
 
     Parameters
@@ -114,6 +114,10 @@ def each(function, jobs, map=None, at_once=1):
     at_once : int
         Jobs in hand at most where there is no ``map``. As many threads of this process share the cores, and each job
         finds its share in :func:`available_cores`.
+    n_jobs : int, optional
+        How many there are, for ``progress``.
+    progress : callable, optional
+        Called with 1 and ``n_jobs`` whenever one is done.
 
     Returns
     -------
@@ -121,7 +125,15 @@ def each(function, jobs, map=None, at_once=1):
         Of the results, in the order of the jobs.
     """
     work = functools.partial(_held_to_one_thread, function)
-    return _here(work, jobs, at_once) if map is None else map(work, jobs)
+    results = _here(work, jobs, at_once) if map is None else map(work, jobs)
+    return results if progress is None else _told(results, n_jobs, progress)
+
+
+def _told(results, n_jobs, progress):
+    for result in results:
+        progress(1, n_jobs)
+        yield result
+        del result  # it may be large, and nobody needs it while the next one is worked out
 
 
 def _held_to_one_thread(function, job):
@@ -146,7 +158,7 @@ def one_blas_thread():
 
     The number is the whole process', so the last to leave puts it back, whoever came first.
     """
-    libraries = _blas()
+    libraries = _libraries("scipy.linalg" in sys.modules)  # which brings a BLAS of its own
     with _turn:
         _before.append(_before[0] if _before else [library.num_threads for library in libraries])
         _set_threads(libraries, [1] * len(libraries))
@@ -167,12 +179,8 @@ def _set_threads(libraries, numbers):
         getattr(library, "_real_set_num_threads", library.set_num_threads)(n)
 
 
-def _blas():
-    return _libraries("scipy.linalg" in sys.modules)  # which brings a BLAS of its own
-
-
 @functools.cache
-def _libraries(with_scipys):
+def _libraries(_):
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas").lib_controllers

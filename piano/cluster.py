@@ -30,7 +30,6 @@ from piano import blocks
 from utils import InputError
 
 PACKAGES = "numpy", "scipy", "numba", "llvmlite", "threadpoolctl", "distributed"  # the same versions everywhere
-RECORDINGS = 8  # in hand at once, at most; each has a working copy on this machine's disk
 SECONDS = 10  # to wait for a scheduler, and for its first worker
 
 
@@ -40,26 +39,19 @@ class _UnseenError(Exception):
 
 @contextmanager
 def connected(address):
-    """Connect to a Dask cluster.
-
-    Parameters
-    ----------
-    address : str
-        Of the scheduler, ``tcp://host:8786``; ``local`` starts one worker for each core of this machine.
+    """Connect to a Dask scheduler, ``tcp://host:8786``; ``local`` starts one worker for each core of this machine.
 
     Yields
     ------
     map_blocks, map_inputs : callable
         Like the builtin ``map``. ``map_blocks(function, jobs)`` calls a picklable function on workers. Each job is a
         tuple; the worker reads :class:`blocks.Frames` in it itself, if it sees their file. ``map_inputs(function,
-        jobs)`` calls the function in threads of this process.
+        jobs)`` calls the function in threads of this process. Both raise ConnectionError if the scheduler is lost.
 
     Raises
     ------
     InputError
         If Dask is not installed, no scheduler or worker answers, or a worker has other versions than this process.
-    ConnectionError
-        From the maps, if the scheduler is lost.
     """
     try:
         import dask
@@ -76,7 +68,7 @@ def connected(address):
     turn = threading.Lock()  # this process works on one recording at a time; others wait for their blocks
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore", distributed.versions.VersionMismatchWarning)  # _check_workers reports it
-        pool = ThreadPoolExecutor(RECORDINGS)
+        pool = ThreadPoolExecutor(8)  # recordings in hand; each has a working copy on this machine's disk
         stack.callback(pool.shutdown, cancel_futures=True)
         client = stack.enter_context(_client(address, distributed))
         _check_workers(client)
@@ -152,11 +144,9 @@ def _interrupts_ignored():
 @functools.cache
 def environment():
     """What must be the same on every machine: a dict from name to version. The suite's version is a hash."""
-    found = {"python": ".".join(platform.python_version_tuple()[:2])}
-    for name in PACKAGES:
-        found[name] = importlib.metadata.version(name)
-    found["this suite"] = hashlib.sha256(b"".join(_suite().values())).hexdigest()[:12]
-    return found
+    packages = {name: importlib.metadata.version(name) for name in PACKAGES}
+    suite = hashlib.sha256(b"".join(_suite().values())).hexdigest()[:12]
+    return {"python": ".".join(platform.python_version_tuple()[:2])} | packages | {"this suite": suite}
 
 
 def _suite():
@@ -166,12 +156,14 @@ def _suite():
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
 
 
-def _check_versions(worker, got):
-    """Raise :class:`InputError` if a worker has other versions, ``got``, than this process."""
-    for name, version in environment().items():
-        if name in got and got[name] != version:
-            found = f"{name} {got[name]}" if got[name] else f"no {name}"
-            raise InputError(f"--dask: got {found} on worker {worker}, expected {version}, as on this machine")
+def _check_versions(worker, got, expected):
+    """Raise :class:`InputError` if a worker has other versions, ``got``, than the process that wants the work done."""
+    for name, version in got.items():
+        if version != expected.get(name):
+            found = f"{name} {version}" if version else f"no {name}"
+            raise InputError(
+                f"--dask: got {found} on worker {worker}, expected {expected.get(name)}, as on this machine"
+            )
 
 
 def _check_workers(client):
@@ -191,8 +183,7 @@ def _check_workers(client):
                 path = Path(worker.local_directory, name)  # which a worker imports from
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(content)
-                module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-                sys.modules.pop(module, None)
+                sys.modules.pop(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."), None)
             importlib.invalidate_caches()
 
     def suite():
@@ -203,14 +194,14 @@ def _check_workers(client):
         except Exception:
             return None
 
+    expected = environment()
     for worker, versions in client.get_versions(packages=PACKAGES)["workers"].items():
-        packages = versions["packages"]
-        _check_versions(worker, packages | {"python": ".".join(packages["python"].split(".")[:2])})
-    expected = environment()["this suite"]
-    if any(got != expected for got in client.run(suite).values()):
+        got = {name: versions["packages"][name] for name in ("python", *PACKAGES)}
+        _check_versions(worker, got | {"python": ".".join(got["python"].split(".")[:2])}, expected)
+    if set(client.run(suite).values()) != {expected["this suite"]}:
         client.register_plugin(Suite(_suite()), name="piano")
     for worker, got in client.run(suite).items():
-        _check_versions(worker, {"this suite": got})
+        _check_versions(worker, {"this suite": got}, expected)
 
 
 # --- Blocks -----------------------------------------------------------------------------------------
@@ -329,11 +320,9 @@ def _work(payload, job, expected):
 
     Versions are compared again, as a worker may have joined since. Each of its threads takes one core.
     """
-    if environment() != expected:
-        from distributed import get_worker
+    from distributed import get_worker
 
-        name, got = next((name, got) for name, got in environment().items() if got != expected.get(name))
-        raise InputError(f"--dask: got {name} {got} on worker {get_worker().address}, expected {expected.get(name)}")
+    _check_versions(get_worker().address, environment(), expected)
     blocks.core_limit.set(1)
     try:
         return True, pickle.loads(payload)(pickle.loads(job))

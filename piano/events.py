@@ -19,6 +19,7 @@ References
 """
 
 import functools
+import itertools
 import math
 from typing import NamedTuple
 
@@ -244,14 +245,8 @@ def activations(V, W, n_iter):
     U = np.repeat(V.sum(axis=1, keepdims=True) / len(W), len(W), axis=1)
 
     def update(m):
-        v, u = V[m], U[m]
-        for _ in range(n_iter):
-            R = u @ W
-            R += tiny
-            np.divide(v, R, out=R)
-            u *= R @ W.T
-            u[np.float32(1e-12) > u] = 0  # nothing becomes subnormal
-        S = u @ W + tiny
+        v = V[m].T
+        *_, S = itertools.islice(utils.kullback_leibler(v, W.T, U[m].T, tiny), n_iter)
         return float((v * np.log((v + tiny) / S) - v + S).sum(dtype=np.float64))
 
     return U, sum(shared(update, len(V), CORE_FRAMES))

@@ -7,6 +7,11 @@ import numpy as np
 
 from piano import blocks
 
+# Of coordinate descent. First all activations of a frame are updated, then those that are not zero until they are at
+# rest, then all once more, which ends it if they are.
+DONE, NONZERO, ALL = range(3)  # state of a frame: which of its activations are updated next
+AT_REST = 1e-5  # of the largest activation of a frame: where none moves by more
+
 
 def compiled(kernel, dtype):
     """A kernel of this module for arrays of ``dtype``, float32 or float64, and their complex counterpart."""
@@ -18,12 +23,13 @@ def types(kernel, dtype):
     return TYPES[kernel].format(real=np.dtype(dtype), complex=np.result_type(dtype, np.complex64))
 
 
-def descend_gram(A, G, U, decrease, floor, at_rest, stop):
+def descend_gram(A, G, U, decrease, stop):
     """Carry every frame through its sweeps; numba compiles this. A, U (M, L); G (L, L).
 
     U is written in place. To ``decrease`` is added by how much each sweep lowers 1/2 |V - H U|^2. A frame is left
-    where no activation moves by ``at_rest`` of the largest.
+    where no activation moves by ``AT_REST`` of the largest.
     """
+    floor = np.sqrt(np.finfo(U.dtype).tiny)
     E = np.empty(U.shape[1], U.dtype)
     for m in range(len(U)):
         if stop[0]:
@@ -47,19 +53,19 @@ def descend_gram(A, G, U, decrease, floor, at_rest, stop):
                         E[j] -= G[l, j] * step
                     U[m, l] = u
                 moved, largest = max(moved, abs(step)), max(largest, u)
-            if moved <= at_rest * largest:
+            if moved <= AT_REST * largest:
                 break
 
 
-def descend_bins(V, H, column_sums, rate, quiet, S, U, state, floor, at_rest):
-    """One sweep of every frame; numba compiles this. V, S (M, K); H (L, K); U, rate (M, L); state (M,).
+def descend_bins(V, H, column_sums, rate, quiet, S, U, state, i):
+    """Sweep i of every frame; numba compiles this. V, S (M, K); H (L, K); U, rate (M, L); state (M,).
 
-    U, its S = H U + floor and ``state`` are written in place; a frame whose activations move less than ``at_rest`` of
-    the largest becomes ``DONE``.
+    U, its S = H U + floor and ``state`` are written in place.
     """
+    floor = np.sqrt(np.finfo(V.dtype).tiny)
     zero, one = H.dtype.type(0), H.dtype.type(1)
     for m in range(len(V)):
-        if state[m] == 0:
+        if state[m] == DONE:
             continue
         v, s = V[m], S[m]
         s[:] = floor
@@ -71,7 +77,7 @@ def descend_bins(V, H, column_sums, rate, quiet, S, U, state, floor, at_rest):
         moved, largest = 0.0, 0.0
         for l in range(len(H)):
             u = U[m, l]
-            if u == zero and state[m] == 1:
+            if u == zero and state[m] == NONZERO:
                 continue
             h, b, c = H[l], zero, zero
             for k in range(len(h)):
@@ -91,8 +97,10 @@ def descend_bins(V, H, column_sums, rate, quiet, S, U, state, floor, at_rest):
                         s[k] = max(s[k] + h[k] * step, floor)  # rounding could make it negative
                 moved = max(moved, abs(step) * column_sums[l])
                 largest = max(largest, new * column_sums[l])
-        if moved <= at_rest * largest:
-            state[m] = 0
+        if moved <= AT_REST * largest:
+            state[m] = ALL if state[m] == NONZERO else DONE
+        elif i >= 5:  # most of what stays zero is zero after six sweeps
+            state[m] = NONZERO
 
 
 def sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
@@ -190,10 +198,10 @@ def sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
 
 
 TYPES = {
-    descend_gram: "void({real}[:, ::1], {real}[:, ::1], {real}[:, ::1], float64[::1], {real}, float64, boolean[::1])",
+    descend_gram: "void({real}[:, ::1], {real}[:, ::1], {real}[:, ::1], float64[::1], boolean[::1])",
     descend_bins: (
         "void({real}[:, ::1], {real}[:, ::1], {real}[::1], {real}[:, ::1], {real}, {real}[:, ::1], {real}[:, ::1], "
-        "int64[::1], {real}, float64)"
+        "int64[::1], int64)"
     ),
     sweep_frames: (
         "void({complex}[:, ::1], {real}[:, ::1], {real}[:, ::1], {real}[:, ::1], {complex}[:, :, ::1], "

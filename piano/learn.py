@@ -19,15 +19,13 @@ from utils import InputError
 log = logging.getLogger(__name__)
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "basis_wav_piano"  # the suite's own
-OPTIONS = {"n_fft": 8192, "states": 2, "keys": (pitch.PIANO[0], pitch.PIANO[-1])}  # what separates best, of all 88 keys
+KEYS, OPTIONS = (pitch.PIANO[0], pitch.PIANO[-1]), {"n_fft": 8192, "states": 2}  # all 88, and what separates best
 # What the recommended command compiles, in the order in which it is needed.
 KERNELS = events.KERNELS | {
     kernels.descend_bins: kernels.types(kernels.descend_bins, np.float32),
     phase._smooth_bins: phase.SMOOTH_TYPES,
 }
 CACHE = "piano-note-by-note"  # name of the suite's folder among the user's caches
-BEGINNING_S = 0.5  # s; later, a note only dies away
-NEW_SHARE = 0.08  # of magnitudes that are louder later: of 328 notes of four pianos at most .044, of 16 pieces .143
 
 
 class Template(NamedTuple):
@@ -39,45 +37,36 @@ class Template(NamedTuple):
     transposed: int = 0  # semitones up from its own key, where that is another one
 
 
-def learn_basis(
-    files, *, sr=22050, n_fft=2048, hop=None, c3=utils.C3_HZ, keys=None, states=1, n_iter=50, progress=iter, **peaks
-):
+def learn_basis(templates, *, sr=22050, n_fft=2048, hop=None, states=1, n_iter=50, **peaks):
     """Learn the basis of a piano from the recordings of its notes.
 
     Parameters
     ----------
-    files : list of Path
-        One note each; the name or the sound tells which, see :func:`pitch.notes_of_folder`.
+    templates : iterable of Template
+        Of :func:`find_templates`, in order of pitch.
     sr, n_fft, hop : int
         Of the transform: sampling rate in Hz, STFT length and hop length in samples.
-    c3 : float
-        Frequency of C3 in Hz.
-    keys : (int, int), optional
-        MIDI numbers of the lowest and the highest key that get a column; by default those with a template get one.
     states : int
         Columns for each template.
     n_iter : int
         NMF iterations for each template.
-    progress : callable
-        Given the list of templates, it yields them one by one, such as ``tqdm``.
     **peaks
         ``n_peaks``, ``damping`` and ``variance`` of the start, see :func:`utils.harmonic_gmm`.
 
     Returns
     -------
     Basis
-        Columns in order of pitch.
     list of float
         Normalised error of each template.
 
     Raises
     ------
     InputError
-        If a file is no recording of one note.
+        If a template is silent, or too high for ``sr``.
     """
     hop = hop or basis.default_hop(n_fft)
     learnt = []
-    for template in progress(find_templates(files, sr, c3, keys)):
+    for template in templates:
         try:
             start = utils.harmonic_gmm(template.f0, sr=sr, n_fft=n_fft, **peaks)
         except InputError as error:
@@ -89,20 +78,35 @@ def learn_basis(
     return basis.Basis(H, sr, n_fft, hop, columns, rotation, np.stack(patterns)), list(error)
 
 
-def find_templates(files, sr, c3=utils.C3_HZ, keys=None):
-    """A template for each file, and with ``keys`` for each key that has none, in order of pitch."""
+def find_templates(files, sr=22050, c3=utils.C3_HZ, keys=None):
+    """A template for each file, and with ``keys`` for each key that has none, in order of pitch.
+
+    Parameters
+    ----------
+    files : list of Path
+        One note each; the name or the sound tells which, see :func:`pitch.notes_of_folder`.
+    sr : int
+        Sampling rate in Hz that they are listened to at.
+    c3 : float
+        Frequency of C3 in Hz.
+    keys : (int, int), optional
+        MIDI numbers of the lowest and the highest key; others have no template.
+
+    Raises
+    ------
+    InputError
+        If a file is no recording of one note.
+    """
     notes = pitch.notes_of_folder(files, lambda path: recording.load(path, sr), sr, c3)
     for path in files:
         check_one_note(path, sr, c3)
-    templates = [Template(path, *note) for path, note in zip(files, notes, strict=True)]
-    if keys:
-        low, high = keys
-        own = sorted(templates, key=lambda template: template.midi)
-        templates = [template for template in templates if low <= template.midi <= high]
-        for midi in sorted(set(range(low, high + 1)) - {template.midi for template in own}):
-            near = min(own, key=lambda template: abs(template.midi - midi))
-            shift = midi - near.midi
-            templates.append(Template(near.path, midi, near.f0 * 2 ** (shift / 12), shift))
+    own = sorted((Template(path, *note) for path, note in zip(files, notes, strict=True)), key=lambda note: note.midi)
+    low, high = keys or (own[0].midi, own[-1].midi)
+    templates = [template for template in own if low <= template.midi <= high]
+    for midi in sorted(set(range(low, high + 1)) - {template.midi for template in own}) if keys else ():
+        near = min(own, key=lambda template: abs(template.midi - midi))
+        shift = midi - near.midi
+        templates.append(Template(near.path, midi, near.f0 * 2 ** (shift / 12), shift))
     return sorted(templates, key=lambda template: template.f0)
 
 
@@ -119,10 +123,10 @@ def check_one_note(path, sr, c3=utils.C3_HZ):
     energy = np.maximum(energy, 0)  # the mean is a running sum
     total = energy.sum(axis=0)
     first = max(0, int(np.argmax(total > 0.1 * total.max())) - 2)
-    later = first + round(BEGINNING_S * sr / hop)
+    later = first + round(0.5 * sr / hop)  # s; from then on, a note only dies away
     most = maximum_filter1d(energy[:, first:later].max(axis=1), 5)  # bins beside a partial may take turns
     new = np.maximum(np.sqrt(energy[:, later:]) - np.sqrt(most)[:, None], 0).sum(axis=0)
-    if new.sum() > NEW_SHARE * np.sqrt(energy).sum():
+    if new.sum() > 0.08 * np.sqrt(energy).sum():  # of 328 notes of four pianos at most .044, of 16 pieces .143
         start = (later + int(np.argmax(new))) * hop
         heard = [pitch.measure_f0(part, sr) for part in (y[:start], y[start:])]
         names = [f0 and pitch.note_name(pitch.nearest_key(pitch.semitones(f0, c3))) for f0 in heard]
@@ -131,25 +135,10 @@ def check_one_note(path, sr, c3=utils.C3_HZ):
 
 
 def learn_note(template, start, n_iter, sr, hop):
-    """Learn one note from its template.
+    """Learn one note from its template and initial spectra [shape=(K, states)].
 
-    Parameters
-    ----------
-    template : Template
-    start : np.ndarray [shape=(K, states)]
-        Initial spectra.
-    n_iter, sr, hop : int
-        Iterations, sampling rate in Hz, and hop length in samples.
-
-    Returns
-    -------
-    column : dict
-        Its description, see :attr:`Basis.columns`.
-    spectra : np.ndarray [shape=(K, states), float64]
-    rotation : np.ndarray [shape=(K,), complex64]
-    pattern : np.ndarray [shape=(T, bands), float16]
-    error : float
-        Normalised, of the fit.
+    Returns its column (a dict, see :attr:`Basis.columns`), its spectra [shape=(K, states)], rotation [shape=(K,)] and
+    pattern [shape=(T, bands)], and the normalised error of the fit.
     """
     path, midi, f0, shift = template
     y = recording.transpose(recording.load(path, sr), sr, shift)
@@ -192,7 +181,7 @@ def suite_basis():
         return folder / "fixed_basis.npy"
     log.info(f"learning the {len(files)} notes of {TEMPLATES.name}; only the first run does that ...")
     blocks.compile_elsewhere(__name__)  # or the run would wait for that as well
-    learnt, _ = learn_basis(files, **OPTIONS)
+    learnt, _ = learn_basis(find_templates(files, keys=KEYS), **OPTIONS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _save(folder, learnt)
@@ -206,7 +195,7 @@ def suite_basis():
 
 def _fingerprint(files):
     """A name for what is learnt from ``files`` by this very code."""
-    digest = hashlib.sha256(json.dumps([results.VERSION, OPTIONS]).encode())
+    digest = hashlib.sha256(json.dumps([results.VERSION, KEYS, OPTIONS]).encode())
     for path in [Path(utils.__file__), *sorted(Path(__file__).parent.glob("*.py")), *files]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -181,7 +181,7 @@ def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=Non
     Y = utils.spectrogram(Y)
     utils.check_complex(Y)
     options = {"loss": "kullback-leibler", "solver": "cd", "seed": seed, "prior": prior}
-    U, _ = utils.nmf(Y, basis.H, N_SWEEPS, **options, progress=progress, map=map)
+    U, _ = utils.nmf(Y, basis.H, N_SWEEPS, **options, each=functools.partial(blocks.each, map=map, progress=progress))
     H, level = utils.levelled(basis.H, U.dtype)
     U *= U.dtype.type(level / Y.unit)
     note_of, rotation = basis.note_of, basis.rotation[:, [l[0] for l in basis.notes.values()]]

@@ -1,6 +1,7 @@
 """Work in pieces: one thread of BLAS in each of them, whoever does it, and the cores shared out."""
 
 import ast
+import functools
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -57,7 +58,8 @@ def test_a_map_of_ones_own_gives_the_same_bytes(solve, rng, three_threads):
     expected = solve(Y, H, 3)
     with ThreadPoolExecutor(2) as threads:
         for given in (map, threads.map):
-            for found, wanted in zip(solve(Y, H, 3, map=given), expected, strict=True):
+            each = functools.partial(blocks.each, map=given)
+            for found, wanted in zip(solve(Y, H, 3, each=each), expected, strict=True):
                 np.testing.assert_array_equal(found, wanted)
 
 
@@ -85,6 +87,15 @@ def test_jobs_are_fetched_as_they_are_done_and_come_in_order(monkeypatch):
     assert next(done) == 0
     assert fetched == [0, 1, 2]
     assert list(done) == list(range(1, 8))
+
+
+def test_progress_is_told_of_every_job():
+    told = []
+    results = blocks.each(abs, [3, -4], n_jobs=2, progress=lambda *call: told.append(call))
+    assert next(results) == 3
+    assert told == [(1, 2)]
+    assert list(results) == [4]
+    assert told == [(1, 2)] * 2
 
 
 def test_cores_without_a_job_of_their_own_help_with_the_others(monkeypatch):

@@ -50,7 +50,8 @@ def few_templates(monkeypatch, two_templates, tmp_path_factory):
     for path in two_templates.glob("*.wav"):
         shutil.copy(path, few)
     monkeypatch.setattr(learn, "TEMPLATES", few)
-    monkeypatch.setattr(learn, "OPTIONS", {"n_fft": 2048, "states": 1, "keys": (57, 60)})
+    monkeypatch.setattr(learn, "KEYS", (57, 60))
+    monkeypatch.setattr(learn, "OPTIONS", {"n_fft": 2048, "states": 1})
     return few
 
 
@@ -149,7 +150,7 @@ def test_two_first_runs_at_once_both_end_well(folder, root):
     """Real processes; each asks for the same basis while the other learns it."""
     code = (
         "import sys; from pathlib import Path; from piano import learn\n"
-        "learn.OPTIONS = {'n_fft': 2048, 'keys': (57, 60)}\n"
+        "learn.KEYS, learn.OPTIONS = (57, 60), {'n_fft': 2048}\n"
         "print(learn.suite_basis())\n"
     )
     environment = os.environ | {"PYTHONPATH": str(root)}
@@ -165,7 +166,7 @@ def test_two_first_runs_at_once_both_end_well(folder, root):
 def test_where_nothing_can_be_kept_the_run_goes_on(folder, root):
     (folder / "home").write_text("a file, where a folder of caches should be")
     (folder / "tmp").mkdir()
-    code = "from piano import learn; learn.OPTIONS = {'n_fft': 2048, 'keys': (60, 60)}; import NMF; NMF.main()"
+    code = "from piano import learn; learn.KEYS, learn.OPTIONS = (60, 60), {'n_fft': 2048}; import NMF; NMF.main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "song.wav", "3", "-o", "out"],
         env=os.environ | {"PYTHONPATH": str(root), "TMPDIR": str(folder / "tmp")},

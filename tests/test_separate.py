@@ -197,7 +197,7 @@ def test_notes_of_every_kind_sum_to_the_mixture(rng):
     piano = Basis(H / H.sum(axis=0), columns=columns)
     components = (
         separate.component_notes(Y[:, part.frames], piano, part, piano.notes)
-        for part in utils.complex_nmf_blocks(Y, piano.H, 3, phase_init="random", block=70)
+        for part in utils.complex_nmf_blocks(Y, piano.H, 3, phase_init=utils.random_phases(n_frames=70))
     )
     for pieces in (
         separate.masked_notes(Y, piano, U, piano.notes, mask="ratio"),

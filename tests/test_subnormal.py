@@ -50,23 +50,21 @@ def test_losses(spectrogram, loss, solver):
     [
         (utils._kullback_leibler_updates, {}),
         (utils._itakura_saito_updates, {}),
-        (utils._euclidean_updates, {"weight": 1e-3, "p": 1.2}),
+        (utils._euclidean_updates, {"sparse": (1e-3, 1.2)}),
     ],
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_what_an_update_leaves_alone_is_above_the_floor(updates, options, dtype):
     H, V = np.eye(3, dtype=dtype) + dtype(0.25), np.zeros((3, 4), dtype)
     V[0] = [1, 1e-3, 1e-6, 0]  # the other rows decay
-    start = np.ones_like(V)
-    G = (H.T @ H,) if updates is utils._euclidean_updates else ()
-    U = updates(V, H, *G, start, 3000, np.zeros(1, bool), **options)[0]
+    U = updates(V, H, np.ones_like(V), 3000, np.zeros(1, bool), G=H.T @ H, **options)[0]
     assert n_subnormal(U) == 0
     assert (U[U > 0] >= utils.floor_of(dtype)).all()
 
 
-@pytest.mark.parametrize("phase_init", ["mixture", "random"])
-def test_complex_nmf(spectrogram, phase_init):
-    U, P, _, cost = utils.complex_nmf(spectrogram, basis(), 300, phase_init=phase_init)
+@pytest.mark.parametrize("phases", [utils.mixture_phases, utils.random_phases])
+def test_complex_nmf(spectrogram, phases):
+    U, P, _, cost = utils.complex_nmf(spectrogram, basis(), 300, phase_init=phases())
     loud = np.abs(spectrogram).max(axis=0) > 1e-15  # below, the recording itself is next to the smallest numbers
     assert n_subnormal(U[:, loud], P, cost) == 0
 
@@ -94,7 +92,7 @@ def test_smoothing_and_refinement(spectrogram):
     Y, H = np.array([[1.0], [-0.9]], complex), np.eye(2)  # the second activation falls by the same factor each time
     begun = np.ones((2, 1)), np.ones((1, 2, 1), complex), np.zeros(2, int)
     swept = utils.held_sweeps(Y, begun, H, H, 3000, 1e-5, 1.2)
-    assert n_subnormal(swept.U, swept.error, swept.penalty) == 0
+    assert n_subnormal(swept.U, swept.error, swept.cost) == 0
     assert swept.U[1] == 0
 
 
@@ -132,11 +130,11 @@ def test_silent_frames_do_not_go_through_the_updates(padded, loss, solver, monke
     assert np.flatnonzero(U.any(axis=0)).tolist() == sounding.tolist()
 
 
-@pytest.mark.parametrize("phase_init", ["mixture", "random"])
-def test_silent_frames_of_complex_nmf_are_zero_and_change_no_other(padded, phase_init):
+@pytest.mark.parametrize("phases", [utils.mixture_phases, utils.random_phases])
+def test_silent_frames_of_complex_nmf_are_zero_and_change_no_other(padded, phases):
     Y, sounding = padded
-    U, *_ = utils.complex_nmf(Y, basis(), 20, phase_init=phase_init, sparsity=0)
+    U, *_ = utils.complex_nmf(Y, basis(), 20, phase_init=phases(), sparsity=0)
     assert np.flatnonzero(U.any(axis=0)).tolist() == sounding.tolist()
-    if phase_init == "mixture":  # random phases are drawn by the number of the frame
+    if phases is utils.mixture_phases:  # random phases are drawn by the number of the frame
         alone, *_ = utils.complex_nmf(Y[:, sounding], basis(), 20, sparsity=0)
         assert alone == pytest.approx(U[:, sounding], rel=1e-6, abs=1e-12)

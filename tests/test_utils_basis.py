@@ -8,10 +8,6 @@ import oracle
 import utils
 
 SR, N_FFT = 22050, 2048
-NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-NOTES = [f"{name}{octave}" for octave in range(2, 7) for name in NAMES]  # C2 to B6
-MIDI = range(36, 96)
-PIANO = range(21, 109)
 
 
 def gaussian(f, mean, variance):
@@ -28,6 +24,7 @@ def test_notes_are_whole_semitones_away_from_c3():
 @pytest.mark.parametrize(
     ("f0", "options"),
     [
+        (27.5, {}),
         (130.81, {}),
         (1975.5, {}),
         (440.0, {"sr": 8000, "n_fft": 256, "n_peaks": 3, "damping": 0.5, "variance": 25.0}),
@@ -52,16 +49,7 @@ def test_every_bin_of_the_mixture_holds_the_integral_of_its_peaks(f0, options):
     np.testing.assert_allclose(utils.harmonic_gmm(f0, **options), expected, rtol=1e-9, atol=1e-15)
 
 
-@pytest.mark.parametrize("f0", [utils.note_frequency(midi) for midi in (21, 36, 60, 95, 108)])
-def test_mixture_sums_to_one_and_no_bin_is_below_the_floor(f0):
-    p = utils.harmonic_gmm(f0)
-    assert p.shape == (1025,)
-    assert p.sum() == pytest.approx(1, abs=1e-14)
-    assert p.min() == pytest.approx(1e-8, rel=2e-5)
-
-
 def test_peaks_above_nyquist_are_dropped():
-    np.testing.assert_array_equal(utils.harmonic_gmm(3000.0), utils.harmonic_gmm(3000.0, n_peaks=3))
     just_above = (SR / 2 + 2) / 2  # the second peak lies inside the last bin, but above Nyquist
     assert utils.harmonic_gmm(just_above)[-1] == pytest.approx(1e-8, rel=2e-5)
 

@@ -1,5 +1,6 @@
 """Reading and writing arrays, deciding where a run ends, and drawing its learning curve."""
 
+import importlib
 import io
 import os
 import pickle
@@ -151,6 +152,30 @@ def test_a_run_ends_at_the_first_of_its_reasons(thr, tol, expected):
     assert utils.stopping_iteration(CURVE, CURVE / 10, thr, tol) == expected
 
 
+@pytest.mark.parametrize(
+    ("command", "tol"),
+    [("NMF --loss=kullback-leibler", 0.002), ("CNMF --no-phase", 0.002), ("CNMF --phase-init=random", 0.02)],
+)
+def test_a_run_that_is_stopped_is_one_of_fewer_iterations(tmp_path, monkeypatch, rng, command, tol):
+    monkeypatch.chdir(tmp_path)
+    np.save("spec.npy", rng.standard_normal((33, 12)) + 1j * rng.standard_normal((33, 12)))
+    np.save("basis.npy", rng.random((33, 5)))
+    script, option = command.split()
+
+    def run(*arguments):
+        importlib.import_module(script).main(
+            ["spec.npy", *arguments[:1], "basis.npy", *arguments[1:], option, "-o", "out"]
+        )
+        return [np.load(tmp_path / "out" / f"{name}.npy") for name in ("activation_calc", "cost")]
+
+    U, cost = run("200", "--tol", str(tol))
+    falls = (cost[:-1] - cost[1:]) / cost[:-1]
+    assert len(falls) > 1
+    assert falls[-1] < tol <= falls[:-1].min()
+    for found, expected in zip(run(str(len(cost)), "--overwrite"), (U, cost), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_nothing_is_left_to_explain_in_silence():
     np.testing.assert_array_equal(utils.normalised(np.array([4.0, 2.0]), 8.0), [0.5, 0.25])
     np.testing.assert_array_equal(utils.normalised(np.zeros(3), 0.0), np.zeros(3))
@@ -176,7 +201,7 @@ def test_the_learning_curve_is_drawn_with_its_stop(tmp_path, drawn, cost, scale)
 
 
 def test_each_iteration_of_a_short_run_is_marked(tmp_path, drawn):
-    for n, marker in ((utils.MOST_MARKED, "o"), (utils.MOST_MARKED + 1, "None")):
+    for n, marker in ((40, "o"), (41, "None")):
         utils.plot_learning_curve(tmp_path / f"{n}.png", 1 / np.arange(1.0, n + 1), "tolerance")
         curve, stop = drawn[f"{n}.png"].axes[0].lines
         assert curve.get_marker() == marker
