@@ -46,14 +46,16 @@ TINY = 1e-7  # of the mean feature: the background is never less, so that no mod
 MOST_CHANGED = 5  # gain of a feature, 17 dB of amplitude: what moves a pattern farther is no piano
 INAUDIBLE = 0.003  # of the mean frame; an event is zero where it is softer
 
-# The list. The first three are what this prints, of the ten pieces and examples/, on both bases:
+# The list. The first four are what this prints, of the ten pieces and examples/, on both bases:
 # python tools/fit_list.py MAPS examples --basis MAPS_NOTES basis_wav_piano
-WEIGHTS = 3.07, 0.21, 0.40, -0.12, 0.06, -0.68, 5.42  # of :func:`evidence`
+WEIGHTS = 3.30, 0.14, 0.06, -0.85, 0.14, -0.17, 5.03  # of :func:`evidence`
+FIRST_WEIGHTS = 2.69, 0.10, 0.18, 0.57, 0.06, -0.72, 5.74  # the same while the patterns are still the templates'
 DELAY_S = 0.008  # s from the strike of a key until :func:`find_onset` sees it, in the first folder
 LEAST_GAIN = 0.1  # nats for a unit of mass: a recording whose median listed note gains less is noise
 DOUBT = 0.4  # of a confidence, what is left where an event gains too little; below LISTED, so nothing is listed
 LISTED = 0.5  # confidence from which a note is listed, or heard: then it is right more often than wrong
 CANDIDATE_LEVEL = 0.02  # of the robust maximum of all onset strengths: a local maximum above it is a candidate
+ROUNDS = 0.12, 0.08, 0.08  # CANDIDATE_LEVEL while a piano is learnt; each begins with the patterns of the last
 MISTUNED_CENTS = np.arange(-40, 41, 10)  # by which a recording may be out of tune with the patterns
 FALL, FALLEN, FALL_S = 8, 0.6, 0.06  # a note ends when it falls to that share in so many frames; s that it takes
 SAME_S = 0.048  # s, three frames; two segments' onsets of one note differ by less
@@ -739,27 +741,30 @@ def with_given(note, frame, midi, given, at, n_frames):
     return np.append(note[free], row), np.append(frame[free], at[told[told >= 0]]), told
 
 
-def count_segment(part, patterns, midi, given):
+def count_segment(part, patterns, gain, midi, given, share):
     """How the piano of a segment differs from the patterns: counts N and D of :func:`adaptation`, [shape=(2, L, Z, K)].
 
-    The patterns, and how they are adapted to the segment alone, settle first; arguments are those of
+    A short fit of the patterns with the ``gain`` that is known so far tells which events are notes; these alone are
+    counted, while the patterns are adapted to the segment. ``share`` and the others are those of :func:`first_fit` and
     :func:`fit_segment`.
     """
     y, cut_at = part
     P = patterns.astype(np.float32)
-    counts = np.zeros((2, *by_zone(P).shape), np.float32)
+    counts = np.zeros((2, *gain.shape), np.float32)
     V, mean = scaled(y)
     if V is None:
         return counts
-    fit = under_fit(P)
-    B, struck = first_fit(V, fit, midi, given, cut_at[0], 0.12, ((3, 0.01), (4, 0.03)))  # only the loud notes
-    struck, _ = move(V, B, fit, struck, bounds_of(given, cut_at))
+    fit = under_fit(P * np.take(gain, ZONES, axis=1))
+    B, struck = first_fit(V, fit, midi, given, cut_at[0], share, ((2, 0.01), (2, 0.02), (2, 0.03)))
     B, struck = steps(V, B, fit, struck, 3)
+    struck, fraction = move(V, B, fit, struck, bounds_of(given, cut_at))
+    B, struck = steps(V, B, fit, struck, 2)
+    sure = confidences(describe(V, B, fit, struck, fraction), midi, FIRST_WEIGHTS) >= LISTED
+    struck = select(struck, sure | (struck.given >= 0))
     used, note = np.unique(struck.note, return_inverse=True)
     P, struck = P[used], struck._replace(note=note.reshape(-1))
-    whole = by_zone(P)
-    gain = np.ones_like(whole)
-    for _ in range(8):
+    whole, gain = by_zone(P), gain[used]
+    for _ in range(12):
         D = counted(struck, P, len(V))
         N = np.zeros((-(-len(V) // CORE_FRAMES), *gain.shape), np.float32)
         Q = np.take(gain, ZONES, axis=1)
@@ -815,7 +820,7 @@ def describe(V, B, patterns, struck, fraction):
     whole = V.sum(axis=1, dtype=np.float64)[np.clip(struck.first + LOUD_AT, 0, len(V) - 1)]
     offset = np.maximum(offset, onset + HOP / SR)
     share = A / np.maximum(whole, FLOOR)
-    return Found(struck.note, onset, offset, A, gain / np.maximum(mass, FLOOR), share, struck.given, 0)
+    return Found(struck.note, onset, offset, A, gain / np.maximum(mass, FLOOR), share, struck.given, len(V))
 
 
 def ended(heard, midi):
@@ -871,9 +876,9 @@ def find_events(y, patterns, midi, *, map=None, progress=None):
     return events(ended(pick(heard, listed), midi), confidence[listed], midi)
 
 
-def all_events(y, patterns, midi, *, map=None, progress=None):
+def all_events(y, patterns, midi, *, rounds=ROUNDS, map=None, progress=None):
     """What is found in a recording before it is decided which events are notes, as :class:`Found`."""
-    return join(fit(y, list(segments(len(y))), patterns, midi, given_notes(), map, progress), midi)
+    return join(fit(y, patterns, midi, given_notes(), rounds, map, progress), midi)
 
 
 def each_segment(function, parts, map):
@@ -884,22 +889,26 @@ def each_segment(function, parts, map):
     return blocks.each(function, parts, map, at_once=8)
 
 
-def fit(y, cuts, patterns, midi, given, map, progress):
-    """Found events of all segments, after the patterns are adapted to the recording."""
+def fit(y, patterns, midi, given, rounds, map, progress):
+    """Found events of all segments, after the patterns are adapted to the recording, in so many rounds."""
+    cuts = list(segments(len(y)))
     chosen = [cuts[i] for i in blocks.spread(len(cuts), 8)]  # a piano is known after four minutes
     left = sum(each_segment(functools.partial(tune_segment, patterns=patterns), parts(y, chosen), map))
     best = int(np.argmin(left))
     if left[best] < 0.99 * left[len(MISTUNED_CENTS) // 2]:  # or else it is in tune
         patterns = transposed(patterns.astype(np.float32), int(MISTUNED_CENTS[best]))
-    count = functools.partial(count_segment, patterns=patterns, midi=midi, given=given)
-    counts = np.zeros((2, len(patterns), ZONES[-1] + 1, patterns.shape[2]))
-    total = sum(stop - start for start, stop, *_ in (*chosen, *cuts))
-    for (start, stop, *_), more in zip(chosen, each_segment(count, parts(y, chosen), map), strict=True):
-        counts += more
-        if progress:
-            progress(stop - start, total)
-    N, D = counts.astype(np.float32) / np.float32(max(counts[0].mean(), 1e-30))
-    gain = adaptation(by_zone(patterns.astype(np.float32)), N, D, len(patterns))
+    whole = by_zone(patterns.astype(np.float32))
+    gain = np.ones_like(whole)
+    total = sum(len(rounds) * (stop - start) for start, stop, *_ in chosen) + sum(b - a for a, b, *_ in cuts)
+    for share in rounds:
+        count = functools.partial(count_segment, patterns=patterns, gain=gain, midi=midi, given=given, share=share)
+        counts = np.zeros((2, *gain.shape))
+        for (start, stop, *_), more in zip(chosen, each_segment(count, parts(y, chosen), map), strict=True):
+            counts += more
+            if progress:
+                progress(stop - start, total)
+        N, D = counts.astype(np.float32) / np.float32(max(counts[0].mean(), 1e-30))
+        gain = adaptation(whole, N, D, len(patterns))
     found = []
     function = functools.partial(fit_segment, patterns=patterns, gain=gain, midi=midi, given=given)
     for (start, stop, *_), heard in zip(cuts, each_segment(function, parts(y, cuts), map), strict=True):
@@ -998,7 +1007,7 @@ def find_given(y, patterns, midi, given, *, map=None, progress=None):
         more than ``KEPT_S``. Its confidence is below ``LISTED`` where it is not heard.
     """
     midi = np.asarray(midi)
-    heard = fit(y, list(segments(len(y))), patterns, midi, given, map, progress)
+    heard = fit(y, patterns, midi, given, ROUNDS, map, progress)
     least = LEAST_GIVEN * tenth(heard.level, heard.n_frames)
     heard = pick(heard, heard.given >= 0)
     heard = ended(pick(heard, np.lexsort((heard.level, heard.given))), midi)  # the loudest pattern of a note comes last

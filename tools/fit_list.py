@@ -7,6 +7,9 @@ which a basis is learnt, its keys filled from A0 to C8. An event is right if a n
 it: one event for a note, the loudest first. The weights are those of a logistic regression over all events, on all
 bases.
 
+Which events patterns are learnt from is decided by weights that are fitted to events of the templates as they are. Put
+those into piano/events.py first, and run this again: the others follow from them.
+
 F, at 50 ms, is that of lists by weights that were fitted without the piece (cross-validated), by those that were fitted
 with all, and by those in piano/events.py now. The last lines are for that file. The delay is the median of the first
 folder's listed notes: rendered ones have less than a struck key.
@@ -45,11 +48,11 @@ class Heard(NamedTuple):
     delay: np.ndarray  # (E,), s, see delays
 
 
-def hear(path, piano, group):
-    """:class:`Heard` of the recording at ``path``."""
+def hear(path, piano, group, rounds=events.ROUNDS):
+    """:class:`Heard` of the recording at ``path``, after so many rounds of adaptation."""
     piece, midi = transcription.truth_of(path), np.array(piano.templates)
     truth = transcription.read_truth(piece)
-    found = events.all_events(recording.load(path, events.SR), piano.patterns, midi)
+    found = events.all_events(recording.load(path, events.SR), piano.patterns, midi, rounds=rounds)
     return Heard(group, piece, soundfile.info(path).duration, truth, midi, found, delays(found, midi, truth))
 
 
@@ -116,22 +119,25 @@ def main(argv=None):
     paths = {folder: transcription.recordings_in(folder) for folder in args.folder}
     if len({transcription.truth_of(path) for folder in paths.values() for path in folder}) < 2:
         parser.error(f"{args.folder[0]}: got fewer than two pieces, expected .wav or .flac beside .txt, .csv or .mid")
-    heard, noises = [], []
+    heard, first, noises = [], [], []
     for basis in args.basis:
         piano = transcription.learn(basis, ("A0", "C8"))
         noises.append((noise(piano), np.array(piano.templates)))
         for folder in args.folder:
             group = f"{folder.name}, {basis.name}"
-            heard += [hear(path, piano, group) for path in tqdm(paths[folder], group, disable=None)]
+            for path in tqdm(paths[folder], group, disable=None):
+                first.append(hear(path, piano, group, rounds=()))
+                heard.append(hear(path, piano, group))
     weights = fitted(heard)
     print_table(heard, weights)
-    first = [one for one in heard if one.group.startswith(f"{args.folder[0].name}, ")]
-    sure = [events.confidences(one.found, one.midi, weights) >= events.LISTED for one in first]
-    delay = np.concatenate([one.delay[which] for one, which in zip(first, sure, strict=True)])
+    ours = [one for one in heard if one.group.startswith(f"{args.folder[0].name}, ")]
+    sure = [events.confidences(one.found, one.midi, weights) >= events.LISTED for one in ours]
+    delay = np.concatenate([one.delay[which] for one, which in zip(ours, sure, strict=True)])
     most = max(median_gain(*one, weights) for one in noises)
     least = min(median_gain(one.found, one.midi, weights) for one in heard)
     print(f"median gain of noise {most:.3f}, of the recording that gains least {least:.3f}")
-    print(f"WEIGHTS = {', '.join(f'{w:.2f}' for w in weights)}")
+    for name, fit in (("FIRST_WEIGHTS", fitted(first)), ("WEIGHTS", weights)):
+        print(f"{name} = {', '.join(f'{w:.2f}' for w in fit)}")
     print(f"DELAY_S = {events.DELAY_S + np.nanmedian(delay):.3f}")
     print(f"LEAST_GAIN = {(max(most, 0.01) * least) ** 0.5:.1f}")
 
