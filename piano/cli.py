@@ -33,6 +33,7 @@ STAGES = {
     "writing": "Writing the results",
 }
 BAR_AFTER_S, TICK_S = 2, 0.2  # s until a bar is drawn, and from one drawing to the next
+AGAIN_S = 0.1  # from one try to end a run that was told to, to the next
 STOPS = {
     "number of iterations": "as many as were asked for",
     "threshold": "until the error was below -thr",
@@ -506,37 +507,46 @@ class _Reporter(logging.Handler):
         report(record.getMessage())
 
 
-def _catch_interrupts():
-    """Have Ctrl-C raise KeyboardInterrupt; returns a list that is empty until it has."""
-    interrupted = []
+@contextlib.contextmanager
+def _heeded_signals(came):
+    """Context in which a signal that asks the run to end raises KeyboardInterrupt, until that has left the context.
 
-    @_after_imports
-    def interrupt(signum):
-        interrupted.append(signum)
-        sys.unraisablehook = again  # what is cut short, such as an import, may complain as it goes
+    Much swallows an exception: ``__del__``, what C calls back, as LLVM does for each kernel, an import by Cython. So a
+    timer raises it again, but never while an exception is handled: that may be this one on its way, and nothing cuts
+    short what is tidied up then. Signals are added to the list ``came``, the timer's too.
+    """
+    timed, before, over = hasattr(signal, "setitimer"), {}, []  # Windows has no such timer, and no SIGHUP
+
+    def heed(signum, frame):
+        if over:
+            return
+        came.append(signum)
+        sys.unraisablehook = lambda unraisable: None  # what is cut short may complain as it goes
+        if timed:
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+            if sys.exception() or _is_importing(frame):
+                return
         raise KeyboardInterrupt
 
-    def again(unraisable):  # it was raised where nobody can catch it, such as where LLVM calls back
-        if unraisable.exc_type is KeyboardInterrupt:
-            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        if timed:
+            before[signal.SIGALRM] = signal.signal(signal.SIGALRM, heed)
+        for signum in (getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)):
+            if signal.getsignal(signum) != signal.SIG_IGN:  # as nohup has it, or a job in the background
+                before[signum] = signal.signal(signum, heed)
+        yield
+    finally:
+        over.append(True)
+        if timed:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is in the background
-        signal.signal(signal.SIGINT, interrupt)
-    return interrupted
 
-
-def _after_imports(end):
-    """A signal handler that calls ``end``, or while modules are imported does so later: Cython's swallow exceptions."""
-
-    def handle(signum, frame):
-        while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
-            frame = frame.f_back
-        if frame:
-            threading.Timer(0.05, os.kill, (os.getpid(), signum)).start()
-        else:
-            end(signum)
-
-    return handle
+def _is_importing(frame):
+    while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 class _Heedless:
@@ -577,23 +587,16 @@ def run(main):
     All three unwind the script, so no unfinished file is left; so does the terminal that is closed (129). BLAS gets one
     thread. With more, it would add up in another order, and results would depend on the number of cores.
     """
-
-    @_after_imports
-    def terminate(signum):
-        raise SystemExit(128 + signum)
-
-    for ending in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows has no SIGHUP
-        if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(ending, terminate)
-    interrupted = _catch_interrupts()
+    came = []
     with _heedless_stderr():
         try:
-            with blocks.one_blas_thread():
+            with _heeded_signals(came), blocks.one_blas_thread():
                 return main()
         except (Exception, KeyboardInterrupt) as error:
-            if interrupted or isinstance(error, KeyboardInterrupt):  # an import may make another error of it
-                report("interrupted; nothing incomplete is left")
-                return 128 + signal.SIGINT
+            if came:  # an import may make another error of it
+                if came[0] == signal.SIGINT:
+                    report("interrupted; nothing incomplete is left")
+                return 128 + came[0]
             if not isinstance(error, (OSError, MemoryError)):
                 raise
             lost = isinstance(error, ConnectionError)

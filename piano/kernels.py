@@ -108,7 +108,7 @@ def sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
 
     One sweep is Kameoka's [2]_ with beta and X eliminated; with Q = S P + Y - F::
 
-        P <- Q / |Q|,  or 1 where Q = 0
+        P <- Q / |Q|,  or 1 or -1 where Q = 0
         U <- U * sum_k H |Q| / (H^T S + weight p U^(p-1))
 
     Where Q = 0 the cost is the same for any phase; without one, F would lack that component from then on.
@@ -120,7 +120,7 @@ def sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
     number of vectors, and to an even number of rows.
     """
     zero, one, tiny = H.dtype.type(0), H.dtype.type(1), np.finfo(H.dtype).tiny
-    root = np.sqrt(tiny)  # makes a 1 of the phase where Q = 0, and is lost in rounding elsewhere
+    root = np.sqrt(tiny)  # keeps |Q| from zero, and is lost in rounding elsewhere
     n_frames, n_components, n_bins = P.shape
     n_rows, width = n_components + n_components % 2, -(-n_bins // 16) * 16
     h = np.zeros((n_rows, width), H.dtype)
@@ -164,10 +164,11 @@ def sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
                     total = zero
                     for k in range(width):
                         Q_re, Q_im = S[k] * re_j[k] + D_re[k], S[k] * im_j[k] + D_im[k]
-                        square = Q_re * Q_re + Q_im * Q_im + tiny
+                        Q_re += np.copysign(root, Q_re)  # before |Q|, so that P has length 1 whatever Q is
+                        square = Q_re * Q_re + Q_im * Q_im
                         inverse = one / np.sqrt(square)
                         total += h_j[k] * (square * inverse)
-                        cos, sin = (Q_re + root) * inverse, Q_im * inverse
+                        cos, sin = Q_re * inverse, Q_im * inverse
                         re_j[k] = cos if abs(cos) > root else zero
                         im_j[k] = sin if abs(sin) > root else zero
                     total *= u[j] / below[j]
@@ -193,8 +194,7 @@ def sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
         for l in range(n_components):
             U[m, l] = u[l]
             for k in range(n_bins):
-                size = np.sqrt(P_re[l, k] * P_re[l, k] + P_im[l, k] * P_im[l, k])  # not 1 where |Q| was next to root
-                P[m, l, k] = complex(P_re[l, k] / size, P_im[l, k] / size) if size > zero else one
+                P[m, l, k] = complex(P_re[l, k], P_im[l, k])
 
 
 TYPES = {

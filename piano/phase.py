@@ -32,13 +32,8 @@ from piano import blocks
 BLOCK, CONTEXT = 64, 16  # frames smoothed at a time, and frames before and after that they are smoothed with
 N_BLOCKS = 6  # at most, spread over the recording, that rotations and energies are measured in
 N_SWEEPS = 200  # of NMF at most; most frames are at rest long before
-LEAST_SHARE = 1e-3  # of a bin's energy in some frame, from which on what a note shows there counts
-MOST_CHANGE = 10.0  # of a bin of a spectrum, by what the smoothed notes show
 N_TRACKED = 6  # notes of a bin, the strongest of a block, that keep a phase there; the rest are Wiener-filtered
 COHERENCE = 0.985  # the largest rho: a template is steadier than the same note in a recording
-TEMPLATE_DB = -40.0  # frames of a template, relative to its loudest, that its rotation is measured on
-STRONGEST = 1e6  # above which the recording's count for nothing
-LEANING = 3.0  # weight of the rotations that notes were smoothed by, beside those that are measured on them then
 TRUSTED = 20.0  # strength of adaptation at which the templates' rotations count as much as the recording's
 
 
@@ -46,7 +41,7 @@ def measure_rotation(Y):
     """How a note's spectrum turns from one frame to the next, measured on its template.
 
     ``r_k = sum_m Y_m conj(Y_(m-1)) / sqrt(sum_m |Y_m|^2 sum_m |Y_(m-1)|^2)``, from the loudest frame on, down to
-    ``TEMPLATE_DB``: the phase advance per hop omega and how reliable it is, rho, in one complex number.
+    -40 dB: the phase advance per hop omega and how reliable it is, rho, in one complex number.
 
     Parameters
     ----------
@@ -60,7 +55,7 @@ def measure_rotation(Y):
     """
     loudness = np.sum(np.abs(Y) ** 2, axis=0)
     first = int(np.argmax(loudness))
-    quiet = np.flatnonzero(loudness[first:] < loudness[first] * 10 ** (TEMPLATE_DB / 10))
+    quiet = np.flatnonzero(loudness[first:] < 1e-4 * loudness[first])
     Y = Y[:, first : first + quiet[0] if len(quiet) else None].astype(np.complex128)
     return _rotation(*_correlations(Y.T)[:3]).astype(np.complex64)
 
@@ -106,7 +101,7 @@ def adapted_rotation(told, rotation, strength):
     -------
     np.ndarray [shape=(K, N), complex64]
     """
-    trust = (min(strength, STRONGEST) / TRUSTED) ** 2
+    trust = (min(strength, 1e6) / TRUSTED) ** 2  # of more, the recording's count for nothing
     adapted = np.empty(rotation.shape, np.complex64)
     for n, (cross, now, before, sizes, squares) in enumerate(told.transpose(1, 0, 2)):
         q = coherent_part(np.abs(cross) ** 2, sizes.real**2, squares.real)
@@ -117,11 +112,11 @@ def adapted_rotation(told, rotation, strength):
 def refined_rotation(told, rotation):
     """Rotations mixed with those of the notes that were smoothed by them, where a note sounds.
 
-    What was smoothed by a rotation leans to it, so that has ``LEANING`` times the weight. ``told`` [shape=(5, N, K)] is
+    What was smoothed by a rotation leans to it, so that has three times the weight. ``told`` [shape=(5, N, K)] is
     that of :func:`adapted_rotation`, of the smoothed notes; ``rotation`` and what is returned have shape (K, N).
     """
     found = _rotation(*told[:3]).T
-    return np.where(found == 0, rotation, (found + LEANING * rotation) / (1 + LEANING)).astype(np.complex64)
+    return np.where(found == 0, rotation, (found + 3 * rotation) / 4).astype(np.complex64)
 
 
 def coherent_part(found, most, chance):
@@ -221,11 +216,11 @@ def with_energies(H, U, energy, expected):
     ----------
     H, U : np.ndarray [shape=(K, L)], [shape=(L, M)]
     energy, expected : np.ndarray [shape=(K, L), float, >= 0]
-        The two sums; a factor is between 1 / ``MOST_CHANGE`` and ``MOST_CHANGE``, and 1 where nothing is expected.
+        The two sums; a factor is between 0.1 and 10, and 1 where nothing is expected.
     """
     known = expected > expected.max() * np.finfo(H.dtype).eps
     factor = np.sqrt(np.divide(energy, expected, out=np.ones_like(energy), where=known))
-    changed = H * np.clip(factor, 1 / MOST_CHANGE, MOST_CHANGE)
+    changed = H * np.clip(factor, 0.1, 10)
     louder = changed.sum(axis=0) / H.sum(axis=0)
     return (changed / louder).astype(H.dtype), U * louder[:, None].astype(U.dtype)
 
@@ -268,7 +263,7 @@ def _told_block(job, *, H, rotation, note_of):
     total = np.maximum(np.einsum("nmk,nmk->mk", A, A), floor**2)
 
     def add(i):
-        k = np.flatnonzero((A[i] ** 2 > LEAST_SHARE * total).any(axis=0))
+        k = np.flatnonzero((A[i] ** 2 > 1e-3 * total).any(axis=0))  # of the energy, or it does not count
         x, a, u = X[i].T[:, k], A[i][:, k], U[columns[i]]
         turns[:, notes[i], k] = _correlations(x, (a[1:] <= a[:-1]) & (a[1:] > 0))
         unsure = (1 - np.abs(rotation[k, notes[i]]) ** 2) * a * (1 - a**2 / total[:, k])

@@ -17,18 +17,13 @@ from utils import finite
 
 log = logging.getLogger(__name__)
 
-EXACT_DB = -400.0  # what a difference is below that is none: rounding stays above
-INAUDIBLE_DB = -96.0  # what a difference is below that nobody hears: the steps of 16 bit
-COARSE_DB = -40.0  # of a sum, relative to the recording: more is heard
 UNHEARD_DB = 40.0  # a note this much softer than listed has no sound of its own: leakage of others is as loud
 STEPS = 2**23  # of a sample between 0 and 1 in 24 bit, which stems in FLAC have
 PEAK_SAMPLES = 256  # of a stem, of which the largest is kept, 12 ms: as near as a clip's end need be
 AT_ONCE = 8  # stems that are held as sound at a time
-# Where a key is struck, see quiet_before; chosen among 40 settings on nine pieces played on four pianos.
+# Where a key is struck, see quiet_before; its numbers were chosen among 40 settings on nine pieces and four pianos.
 SOONEST_S, LATEST_S = 0.01, 0.035  # before the listed onset, and after it, that a key may be struck
-RINGS_S = 0.1  # after a listed offset, in which a key still sounds
-HAMMER_S, FADE_S = 0.01, 0.003  # before a strike and after it, that tell it; of the rise to it
-WAS_SILENT_DB = 20.0  # below what it is struck to: a key that was softer was silent
+HAMMER_S = 0.01  # before a strike and after it, that tell it
 
 
 def file_name(basis, note, kind="flac"):
@@ -194,9 +189,9 @@ def quiet_before(stems, i, onset, n_fft, sr):
     quiet = max(0, struck - reach)
     ends = quiet, struck + reach // 2
     was, comes = (np.sum(np.square(y[max(0, end - reach // 2) : end], dtype=np.float64)) for end in ends)
-    if was > comes * 10 ** (-WAS_SILENT_DB / 10):
+    if was > 0.01 * comes:  # a key 20 dB softer was silent
         return
-    rise = np.sin(np.linspace(0, np.pi / 2, round(FADE_S * sr), endpoint=False)) ** 2
+    rise = np.sin(np.linspace(0, np.pi / 2, round(0.003 * sr), endpoint=False)) ** 2  # 3 ms of rise
     gain = np.append(np.zeros(struck - quiet), rise)[len(rise) :]
     if quiet:  # what sounded before dies away
         n = min(len(rise), len(gain))
@@ -213,7 +208,7 @@ def fresh_onsets(listed, sr):
     """Onsets of the listed notes whose key does not sound before: a dict from MIDI number to samples, in order."""
     onsets, ends = {}, {}
     for note in sorted(listed, key=lambda note: note.onset):
-        if note.midi not in ends or ends[note.midi] + RINGS_S < note.onset:
+        if note.midi not in ends or ends[note.midi] + 0.1 < note.onset:  # a key still sounds for .1 s
             onsets.setdefault(note.midi, []).append(round(note.onset * sr))
         ends[note.midi] = max(note.offset, ends.get(note.midi, 0.0))
     return onsets
@@ -357,10 +352,10 @@ class StemWriter:
             log.warning(f"{self.recording.path}: {count} samples of {name} clipped; {rest}")
         if null is None:
             added_up = "They are silent, as the recording is."
-        elif null < EXACT_DB:
+        elif null < -400:  # dB; rounding stays above
             added_up = "Added up, they are the recording."
         else:
-            unheard = ", which nobody hears" if null < INAUDIBLE_DB else ""
+            unheard = ", which nobody hears" if null < -96 else ""  # dB, the steps of 16 bit
             added_up = f"Added up, they are the recording, but for a difference {-null:.0f} dB softer than it{unheard}."
         log.info(f"{len(self.names)} stems and a residual. {added_up}")
 
@@ -380,7 +375,7 @@ class StemWriter:
         dropped = [self.folder / self.names.pop(note) for note in set(self.names) - set(kept)]
         with _disk_errors():
             null = self._write_residual(dropped)
-            if self.residual in self.clipped or (null is not None and null > COARSE_DB):
+            if self.residual in self.clipped or (null is not None and null > -40):  # dB; that is heard
                 (self.folder / self.residual).unlink()  # whatever the stems lack, the sum must be right
                 self.clipped.pop(self.residual, None)
                 self.residual = "residual.wav"

@@ -1,4 +1,4 @@
-"""Ctrl-C, wherever it comes: status 130, one line, and nothing left behind."""
+"""Ctrl-C and its like, wherever they come: status 130, one line, and nothing left behind."""
 
 import os
 import signal
@@ -76,20 +76,41 @@ def _has_numpy(pid):
         pytest.skip("needs /proc")
 
 
-def test_it_is_raised_again_where_nobody_could_catch_it(root):
-    code = (
-        "import ctypes, os, signal, sys, time\n"
-        "from piano import cli\n"
-        "def main():\n"
-        "    ctypes.CFUNCTYPE(None)(lambda: os.kill(os.getpid(), signal.SIGINT))()\n"
-        "    time.sleep(60)\n"
-        "sys.exit(cli.run(main))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=50)
-    assert (done.returncode, done.stderr) == (130, MESSAGE)
+SIGNALS = pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+SWALLOWERS = {
+    "what C calls back": "ctypes.CFUNCTYPE(None)(come)()",  # as LLVM does when a kernel is loaded
+    "del": "type('Swallower', (), {'__del__': lambda self: come()})()",
+    "except": "try:\n    come()\nexcept BaseException:\n    pass",
+}
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def run_script(root, main):
+    """Run the lines of a ``main`` as the scripts run theirs."""
+    lines = "".join(f"    {line}\n" for line in main.splitlines())
+    code = f"import ctypes, os, signal, sys, time\nfrom piano import cli\ndef main():\n{lines}sys.exit(cli.run(main))\n"
+    return subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=50)
+
+
+@SIGNALS
+@pytest.mark.parametrize("swallower", SWALLOWERS)
+def test_it_is_raised_again_where_it_was_swallowed(root, name, swallower):
+    come = f"come = lambda: os.kill(os.getpid(), signal.{name})"
+    done = run_script(root, f"{come}\n{SWALLOWERS[swallower]}\ntime.sleep(10)")
+    assert done.returncode == 128 + getattr(signal, name)
+    assert done.stderr == (MESSAGE if name == "SIGINT" else "")
+
+
+@SIGNALS
+def test_nothing_cuts_short_what_is_tidied_up(root, name):
+    """Neither the same signal once more nor a second one."""
+    come = f"os.kill(os.getpid(), signal.{name})"
+    tidy = "for _ in range(5):\n        time.sleep(0.1)\n    os.kill(os.getpid(), signal.SIGTERM)\n    print('tidy')"
+    done = run_script(root, f"try:\n    {come}\n    time.sleep(10)\nfinally:\n    {tidy}")
+    assert done.returncode == 128 + getattr(signal, name)
+    assert (done.stdout, done.stderr) == ("tidy\n", MESSAGE if name == "SIGINT" else "")
+
+
+@SIGNALS
 def test_an_import_cannot_swallow_it(root, tmp_path, name):
     """Modules that Cython made begin like this."""
     module = f"import os, signal\ntry:\n    os.kill(os.getpid(), signal.{name})\nexcept BaseException:\n    pass\n"

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import utils
@@ -50,8 +50,12 @@ def test_nmf(loss, problem, n_iter):
     assert (Y.tobytes(), H.tobytes()) == before
 
 
+Q_VANISHES = np.array([[1 - 1j], [0]], np.complex64), np.array([[8], [10]], np.float32)  # where Y is zero
+
+
 @pytest.mark.parametrize("phases", ["mixture", "random"])
 @BOUNDED
+@example(problem=Q_VANISHES, n_iter=12)
 @given(problem=problems(kind="c"), n_iter=st.integers(1, 12))
 def test_complex_nmf(phases, problem, n_iter):
     Y, H = problem
