@@ -48,14 +48,11 @@ SAME_COLUMNS, CORE_FRAMES = 32, 128  # frames with one set of columns that sound
 FIRMEST = 1e12  # the largest strength: the templates then stay as they are, to rounding
 UNLISTED = 0.75  # gamma where a note is not listed; on 18 pieces, .7 is .07 dB better than 1
 QUIET = 0.02  # of the mean frame that is heard: what is as loud as that is held back half as much
-NOTE_COUNTS = 300  # counts that the average note is worth
-WIDEST = 20.0  # cents, over which templates are averaged at first: they meet partials that lie so far away
 N_PARTIALS = 40  # of a note; what lies above is taken for the last
 # Standard deviations of the parts of g in nepers, and of c, common to all keys, smooth over them, and of each alone, in
 # cents and nepers of B. Of g they are what three pianos' single notes differ by from the suite's; of c set by hand.
 COMMON, EVEN, SHARED, OWN, LEVEL = 0.3, 0.9, 0.8, 0.4, 2.0
 TUNING, STIFFNESS, OWN_CENTS = (15.0, 5.0, 3.0), (0.3, 0.3, 0.2), 3.0
-TELLING = 3e-3  # of the most counts of a note: what has less says nothing of c and g
 
 
 def listed_rate(notes, basis, n_frames):
@@ -223,7 +220,7 @@ def _as_piano(fit, T0, N, basis):
     """Templates as the piano has them, N after sweeps with those, and the basis with its rotations moved along."""
     cell, T0, column = cells(basis), np.maximum(T0, np.finfo(np.float32).tiny), np.arange(len(T0))[:, None]
     heard = by_partial(N, cell).sum(axis=1)
-    heard = heard > TELLING * heard.max()
+    heard = heard > 3e-3 * heard.max()  # what has fewer counts says nothing of c and g
     if fit.rate is not None:
         heard &= [fit.rate[l].min() < UNLISTED for l in basis.notes.values()]
     told = heard[:, None] & (partial_frequencies(basis) < basis.sr / 2)
@@ -234,13 +231,14 @@ def _as_piano(fit, T0, N, basis):
         D = T * fit.U.sum(axis=1, dtype=np.float64)
         slope = np.gradient(np.log(T), axis=0) * (-np.log(2) / 1200 * column)  # of log T, for each cent
         n, d, n1, d1, n2 = (by_partial(each, cell) for each in (N, D, N * slope, D * slope, N * slope**2))
-        unit = NOTE_COUNTS * heard.sum() / n.sum()
+        unit = 300 * heard.sum() / n.sum()  # counts that the average note is worth
         ratio = np.divide(n, d, out=np.zeros_like(n), where=d > 0)
         moving = cents, unit * (n1 - ratio * d1), unit * n2
         cents = newton(*moving, of_cents, told)
         g += np.clip(newton(g, unit * (n - d), unit * d, of_levels, told) - g, -3, 3)
         place = places(cents, basis)
-        T = averaged(T0, place, WIDEST * max(0, 1 - 2 * (r + 1) / N_ROUNDS)) * np.exp(g.ravel()[cell])
+        wide = 20 * max(0, 1 - 2 * (r + 1) / N_ROUNDS)  # cents: at first templates meet partials that lie so far away
+        T = averaged(T0, place, wide) * np.exp(g.ravel()[cell])
         T = summing_to_one(np.maximum(T, np.finfo(np.float32).tiny))
         N = fit.sweep(T, N_BETWEEN)
     strings = newton(*moving, of_strings, told)  # a partial's own place is not known well enough to turn it

@@ -32,7 +32,6 @@ from piano import blocks, pitch
 SR = 16000  # Hz, of every sound here: what a piano has above 8 kHz tells no notes apart
 N_FFT, HOP = 4096, 256  # samples: a quarter of a second tells bass notes apart; a frame is 16 ms
 SHORT = 1024  # samples of a second window, which sees strikes and dampers sharply; tells keys apart in the treble only
-SHORT_WEIGHT = 2.0  # of its features: together they are then two fifths of those of the long one
 POWER = 0.8  # of the magnitudes: between loudness and amplitude, so that soft partials count
 LEAD, LENGTH = 8, 108  # frames of a pattern: before the onset (half a window), and altogether
 HEAD = N_FFT // HOP  # frames at the start of an event with one factor: the windows that see the onset
@@ -42,9 +41,8 @@ LONGEST = 360  # frames of an event, 5.8 s; the last frame of a pattern repeats
 SEGMENT_S = 30.0  # s, fitted at a time
 CORE_FRAMES, CORE_EVENTS = 256, 64  # that one core works on at a time: what is quickest
 FLOOR = 1e-30  # of denominators, in any unit
-TINY = 1e-7  # of the mean feature: the background is never less, so that no model is zero
-MOST_CHANGED = 5  # gain of a feature, 17 dB of amplitude: what moves a pattern farther is no piano
 INAUDIBLE = 0.003  # of the mean frame; an event is zero where it is softer
+TINY = 1e-7  # of the mean feature: the background is never less, so that no model is zero
 
 # The list. The first four are what this prints, of the ten pieces and examples/, on both bases:
 # python tools/fit_list.py MAPS examples --basis MAPS_NOTES basis_wav_piano
@@ -57,15 +55,13 @@ LISTED = 0.5  # confidence from which a note is listed, or heard: then it is rig
 CANDIDATE_LEVEL = 0.02  # of the robust maximum of all onset strengths: a local maximum above it is a candidate
 ROUNDS = 0.12, 0.08, 0.08  # CANDIDATE_LEVEL while a piano is learnt; each begins with the patterns of the last
 MISTUNED_CENTS = np.arange(-40, 41, 10)  # by which a recording may be out of tune with the patterns
-FALL, FALLEN, FALL_S = 8, 0.6, 0.06  # a note ends when it falls to that share in so many frames; s that it takes
+FALL = 8  # frames in which a note that ends loses two fifths of its loudness
 SAME_S = 0.048  # s, three frames; two segments' onsets of one note differ by less
 
 # Notes of a score.
 MOVED_S = 0.05  # s, by which a given note may be moved: what mir_eval still counts as the same onset
 KEPT_S = 0.01  # s, by which it must be moved to be moved at all: a list that is right is hardly nearer than that
-LEAST_GIVEN = 0.04  # of :func:`tenth`: level of a note of a score that is heard
-GIVEN_GAIN = 0.05  # nats for a unit of mass, that a note of a score must gain
-UNSURE = 0.7  # confidence of a note of a score that gains more than that, but less than LEAST_GAIN, at most
+UNSURE = 0.7  # confidence, at most, of a note of a score that gains more than half of LEAST_GAIN, but not all of it
 SILENT_DB = 40 * math.log10(1 / 127)  # of a note that is not heard: MIDI's least velocity
 
 
@@ -150,7 +146,8 @@ def features(y, every=1):
     n_frames = 1 + len(y) // HOP
     V = np.empty((-(-n_frames // every), pattern_shape()[1]), np.float32)
     n_long = len(sizes()[0])
-    for n_fft, weight, place in ((N_FFT, 1, slice(n_long)), (SHORT, SHORT_WEIGHT, slice(n_long, None))):
+    # Features of the short window count twice: together they are then two fifths of those of the long one.
+    for n_fft, weight, place in ((N_FFT, 1, slice(n_long)), (SHORT, 2, slice(n_long, None))):
         window = np.hanning(n_fft + 1)[:-1].astype(np.float32)
         window *= np.float32(weight ** (1 / POWER))
         padded = np.zeros(n_fft + n_frames * HOP, np.float32)
@@ -772,7 +769,7 @@ def count_segment(part, patterns, gain, midi, given, share):
         B, struck = step(V, B, under_fit(Q), struck, N)
         N = N.sum(axis=0)
         gain *= adaptation(whole * gain, N, D * gain, len(patterns))
-        np.clip(gain, 1 / MOST_CHANGED, MOST_CHANGED, out=gain)
+        np.clip(gain, 1 / 5, 5, out=gain)  # 17 dB of amplitude: what moves a pattern farther is no piano
     D *= N.sum(dtype=np.float64) / max(D.sum(dtype=np.float64), 1e-30)
     counts[:, used] = N, D
     return counts * np.float32(mean)
@@ -813,10 +810,10 @@ def describe(V, B, patterns, struck, fraction):
     A = level(struck, patterns).astype(np.float64)
     onset = (struck.first + LEAD + fraction) * HOP / SR - DELAY_S
     earlier = np.pad(struck.c, ((0, 0), (FALL, 0)), "edge")[:, :-FALL]
-    dropped = (struck.c < FALLEN * earlier) | (struck.c < 0.1 * factor(struck)[:, None])
+    dropped = (struck.c < 0.6 * earlier) | (struck.c < 0.1 * factor(struck)[:, None])
     dropped[:, :HEAD] = False
     t = np.where(dropped.any(axis=1), np.argmax(dropped, axis=1), LONGEST)
-    offset = (struck.first + np.minimum(t, struck.length)) * HOP / SR - FALL_S
+    offset = (struck.first + np.minimum(t, struck.length)) * HOP / SR - 0.06  # s, that the fall takes
     whole = V.sum(axis=1, dtype=np.float64)[np.clip(struck.first + LOUD_AT, 0, len(V) - 1)]
     offset = np.maximum(offset, onset + HOP / SR)
     share = A / np.maximum(whole, FLOOR)
@@ -1008,7 +1005,7 @@ def find_given(y, patterns, midi, given, *, map=None, progress=None):
     """
     midi = np.asarray(midi)
     heard = fit(y, patterns, midi, given, ROUNDS, map, progress)
-    least = LEAST_GIVEN * tenth(heard.level, heard.n_frames)
+    least = 0.04 * tenth(heard.level, heard.n_frames)
     heard = pick(heard, heard.given >= 0)
     heard = ended(pick(heard, np.lexsort((heard.level, heard.given))), midi)  # the loudest pattern of a note comes last
     loudest = heard.level.max(initial=FLOOR)
@@ -1018,7 +1015,7 @@ def find_given(y, patterns, midi, given, *, map=None, progress=None):
     for i, onset, offset, A, explained in zip(*fields, strict=True):
         sure = A / (A + least + FLOOR)
         if explained <= LEAST_GAIN:
-            sure *= UNSURE if explained > GIVEN_GAIN else DOUBT
+            sure *= UNSURE if explained > LEAST_GAIN / 2 else DOUBT
         if sure < LISTED or abs(onset - given.onset[i]) <= KEPT_S:
             onset = given.onset[i]
         onset = float(np.clip(onset, max(0.0, given.earliest[i]), given.latest[i]))
