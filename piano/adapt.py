@@ -32,6 +32,7 @@ References
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -155,7 +156,7 @@ class _Fit:
     count: Callable = None
 
     def sweep(self, T, n=1):
-        """Update the activations ``n`` times; N [shape=(K, L)] is what the last update finds.
+        """Update the activations ``n`` times; N [shape=(K, L)] is what the recording then says of the columns.
 
         In each block of frames only the columns that sound there take part.
         """
@@ -165,18 +166,11 @@ class _Fit:
         def block(frames, N):
             l = np.flatnonzero(self.U[:, frames].any(axis=1))
             V, u, t = np.ascontiguousarray(self.V[:, frames]), self.U[l, frames], rows[l]
-            rate = None if self.rate is None else self.rate[l, frames]
-            for _ in range(n):
-                R = t.T @ u
-                R += floor
-                np.divide(V, R, out=R)
-                before = u
-                u = u * (t @ R)
-                if rate is not None:
-                    u /= 1 + eased(rate, before, self.quiet)
-                utils.zero_below(u)
+            prior = None if self.rate is None else (self.rate[l, frames], self.quiet)
+            updates = utils.kullback_leibler(V, t.T, u, floor, prior)
+            S = next(itertools.islice(updates, n - 1, None))
             self.U[l, frames] = u
-            N[l] += before @ R.T
+            N[l] += u @ np.divide(V, S, out=S).T
 
         def part(frames):
             N = np.zeros_like(rows)
@@ -201,11 +195,6 @@ def _started(Y, T, frames, rate, quiet, seed):
     may_sound = 1 if rate is None else rate < UNLISTED
     U = np.maximum(U, U.dtype.type(0.01 * quiet) * may_sound)  # what is zero would stay so
     return _Fit(V, U.astype(V.dtype), rate, quiet)
-
-
-def eased(rate, U, quiet):
-    """Rate of the prior at U: ``gamma / (1 + U / quiet)``, the slope of ``gamma quiet log(1 + U / quiet)``."""
-    return rate / (1 + U / np.float32(quiet))
 
 
 def summing_to_one(H):

@@ -20,10 +20,10 @@ def itakura_saito_update(V, H, U, floor):
 
 
 def adaptation_sweep(V, H, U, prior):
-    """Both M-steps of one E-step V / HU: U, and ``H <- normalise(N + prior)`` with ``N = H * ((V / HU) U^T)``."""
-    R = V / (H @ U)
-    adapted = H * (R @ U.T) + prior
-    return adapted / adapted.sum(axis=0), U * (H.T @ R)
+    """U <- U * (H^T (V / HU)), and with it ``H <- normalise(N + prior)`` where ``N = H * ((V / HU) U^T)``."""
+    U = U * (H.T @ (V / (H @ U)))
+    adapted = H * ((V / (H @ U)) @ U.T) + prior
+    return adapted / adapted.sum(axis=0), U
 
 
 def distance(Y, H, U):
