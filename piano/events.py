@@ -36,7 +36,7 @@ POWER = 0.8  # of the magnitudes: between loudness and amplitude, so that soft p
 LEAD, LENGTH = 8, 108  # frames of a pattern: before the onset (half a window), and altogether
 HEAD = N_FFT // HOP  # frames at the start of an event with one factor: the windows that see the onset
 ZONES = np.searchsorted([HEAD, 2 * HEAD, 4 * HEAD], np.arange(LENGTH), side="right")  # of a pattern's frames
-LOUD_AT = LEAD + 4  # frame of a pattern that its event is held against all that sounds at
+LOUD_AT = LEAD + 4  # frame of a pattern that tells whether its event is heard
 LONGEST = 360  # frames of an event, 5.8 s; the last frame of a pattern repeats
 SEGMENT_S = 30.0  # s, fitted at a time
 CORE_FRAMES, CORE_EVENTS = 256, 64  # that one core works on at a time: what is quickest
@@ -46,8 +46,8 @@ TINY = 1e-7  # of the mean feature: the background is never less, so that no mod
 
 # The list. The first four are what this prints, of the ten pieces and examples/, on both bases:
 # python tools/fit_list.py MAPS examples --basis MAPS_NOTES basis_wav_piano
-WEIGHTS = 3.30, 0.14, 0.06, -0.85, 0.14, -0.17, 5.03  # of :func:`evidence`
-FIRST_WEIGHTS = 2.69, 0.10, 0.18, 0.57, 0.06, -0.72, 5.74  # the same while the patterns are still the templates'
+WEIGHTS = 2.98, -0.06, -0.26, 5.61  # of :func:`evidence`
+FIRST_WEIGHTS = 3.17, 0.27, -0.81, 5.46  # the same while the patterns are still the templates'
 DELAY_S = 0.008  # s from the strike of a key until :func:`find_onset` sees it, in the first folder
 LEAST_GAIN = 0.1  # nats for a unit of mass: a recording whose median listed note gains less is noise
 DOUBT = 0.4  # of a confidence, what is left where an event gains too little; below LISTED, so nothing is listed
@@ -611,7 +611,6 @@ class Found(NamedTuple):
     offset: np.ndarray  # s
     level: np.ndarray  # loudness in units of the features
     gain: np.ndarray  # log-likelihood that the head gains, nats for each unit of its mass
-    share: np.ndarray  # of all that sounds at the onset
     given: np.ndarray  # int, number of the note that was given, -1 where none was
     n_frames: int  # of the sound that was searched
 
@@ -769,7 +768,7 @@ def count_segment(part, patterns, gain, midi, given, share):
         B, struck = step(V, B, under_fit(Q), struck, N)
         N = N.sum(axis=0)
         gain *= adaptation(whole * gain, N, D * gain, len(patterns))
-        np.clip(gain, 1 / 5, 5, out=gain)  # 17 dB of amplitude: what moves a pattern farther is no piano
+        np.clip(gain, 1 / 3, 3, out=gain)  # 12 dB of amplitude: what moves a pattern farther is no piano
     D *= N.sum(dtype=np.float64) / max(D.sum(dtype=np.float64), 1e-30)
     counts[:, used] = N, D
     return counts * np.float32(mean)
@@ -814,10 +813,8 @@ def describe(V, B, patterns, struck, fraction):
     dropped[:, :HEAD] = False
     t = np.where(dropped.any(axis=1), np.argmax(dropped, axis=1), LONGEST)
     offset = (struck.first + np.minimum(t, struck.length)) * HOP / SR - 0.06  # s, that the fall takes
-    whole = V.sum(axis=1, dtype=np.float64)[np.clip(struck.first + LOUD_AT, 0, len(V) - 1)]
     offset = np.maximum(offset, onset + HOP / SR)
-    share = A / np.maximum(whole, FLOOR)
-    return Found(struck.note, onset, offset, A, gain / np.maximum(mass, FLOOR), share, struck.given, len(V))
+    return Found(struck.note, onset, offset, A, gain / np.maximum(mass, FLOOR), struck.given, len(V))
 
 
 def ended(heard, midi):
@@ -839,7 +836,7 @@ def pick(heard, which):
 
 def nothing(n_frames):
     """No events."""
-    return Found(np.zeros(0, int), *(np.zeros(0) for _ in range(5)), np.zeros(0, int), n_frames)
+    return Found(np.zeros(0, int), *(np.zeros(0) for _ in range(4)), np.zeros(0, int), n_frames)
 
 
 # --- Recordings ----------------------------------------------------------------------------------------
@@ -942,41 +939,16 @@ def confidences(heard, midi, weights=WEIGHTS):
 
 
 def evidence(heard, midi):
-    """What tells notes from remains, (E, 7), as logarithms but for the key.
+    """What tells notes from remains, (E, 4).
 
-    It is each event's level against that of the recording's loud notes, and of the loudest within a second; what sounds
-    below it at the same time with a partial there; its share of all that sounds; its likelihood gain; its key; and one.
+    It is the logarithms of each event's level, against that of the recording's loud notes, and of its likelihood gain;
+    its key; and one. Once the patterns are the recording's own, no more is needed: what an event adds to its share of
+    the sound, to its neighbours' level and to what lies an octave below it the fit has told already.
     """
-    if not len(heard.level):
-        return np.zeros((0, len(WEIGHTS)))
-    order = np.argsort(heard.onset, kind="stable")
-    onset, A = heard.onset[order], heard.level[order]
-    first, last = within(onset, 1.0)
-    near, below = np.empty(len(A)), np.empty(len(A))
-    near[order] = [A[i:j].max() for i, j in zip(first, last, strict=True)]
-    first, last = within(onset, 0.07)  # a chord
-    keys, is_partial = midi[heard.pattern[order]], np.zeros(256, bool)  # the second, of differences modulo 256
-    is_partial[np.round(12 * np.log2(np.arange(2, 9))).astype(int)] = True
-    below[order] = [
-        A[i:j][is_partial[(key - keys[i:j]) % 256]].sum() for key, i, j in zip(keys, first, last, strict=True)
-    ]
     A = heard.level
-    return np.column_stack(
-        [
-            np.log(A / max(tenth(A, heard.n_frames), FLOOR) + 1e-3),
-            np.log(A / np.maximum(near, FLOOR) + 1e-3),
-            np.log(A / np.maximum(A + below, FLOOR) + 0.02),
-            np.log(np.maximum(heard.share, 0.03)),
-            np.log(np.maximum(heard.gain, 0) + 0.02),
-            (midi[heard.pattern] - 60) / 20,
-            np.ones(len(A)),
-        ]
-    )
-
-
-def within(onset, seconds):
-    """First, and one past the last, of the onsets that lie within so many seconds of each, in order."""
-    return np.searchsorted(onset, onset - seconds), np.searchsorted(onset, onset + seconds, side="right")
+    loud = max(tenth(A, heard.n_frames), FLOOR)
+    key = (midi[heard.pattern] - 60) / 20
+    return np.column_stack([np.log(A / loud + 1e-3), np.log(np.maximum(heard.gain, 0) + 0.02), key, np.ones(len(A))])
 
 
 def events(heard, confidence, midi):

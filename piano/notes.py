@@ -108,7 +108,7 @@ def played_beyond(y, basis, *, map=None):
     patterns = np.concatenate([patterns, moved]).astype(np.float16)
     y = blocks.read_frames(y, slice(0, 60 * events.SR))
     found = events.find_events(y, patterns, np.append(own, missing), map=map)
-    sure = 0.97  # 48 of 69 such keys in the ten pieces of benchmarks/README.md and on two grands; others .956 at most
+    sure = 0.95  # 55 of 69 such keys in the ten pieces of benchmarks/README.md and on two grands; others .924 at most
     return sorted({int(event.midi) for event in found if event.confidence >= sure} & set(missing))
 
 

@@ -69,7 +69,7 @@ def delays(found, midi, truth):
 
 
 def fitted(heard):
-    """Weights of the most likely logistic function of the evidence, (7,)."""
+    """Weights of the most likely logistic function of the evidence, (4,)."""
     x = np.concatenate([events.evidence(one.found, one.midi) for one in heard])
     right = np.concatenate([np.isfinite(one.delay) for one in heard])
 
