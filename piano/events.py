@@ -942,8 +942,8 @@ def evidence(heard, midi):
     """What tells notes from remains, (E, 4).
 
     It is the logarithms of each event's level, against that of the recording's loud notes, and of its likelihood gain;
-    its key; and one. Once the patterns are the recording's own, no more is needed: what an event adds to its share of
-    the sound, to its neighbours' level and to what lies an octave below it the fit has told already.
+    its key; and one. Its share of the sound, louder notes near it and notes that it may be an overtone of tell nothing
+    more, once the patterns are the recording's own.
     """
     A = heard.level
     loud = max(tenth(A, heard.n_frames), FLOOR)
