@@ -332,6 +332,24 @@ def kullback_leibler(V, H, U, floor, prior=None):
 
     ``U <- U * (H^T (V / S)) / (H^T 1)`` lowers the Kullback-Leibler divergence ``sum V log(V/S) - V + S`` [1]_. With
     ``prior`` U is divided by ``1 + gamma / (1 + a / quiet)`` besides, see :func:`nmf`.
+
+    Parameters
+    ----------
+    V : np.ndarray [shape=(K, M), float, >= 0]
+        Magnitudes, the largest of them about one.
+    H : np.ndarray [shape=(K, L), float, >= 0]
+        Basis; no column may be zero.
+    U : np.ndarray [shape=(L, M), float, >= 0]
+        Activations, where they start; what is zero stays so.
+    floor : float
+        Of S, > 0, so that nothing is divided by zero.
+    prior : tuple, optional
+        ``gamma`` [shape=(L, M)] and ``quiet``.
+
+    Yields
+    ------
+    np.ndarray [shape=(K, M), float, > 0]
+        S of the updated U; the next one takes its place.
     """
     column_sums = H.sum(axis=0)
     H_normalised = zero_below(np.ascontiguousarray((H / column_sums).T))  # (L, K)
@@ -476,7 +494,7 @@ def mixture_phases():
 
 
 def random_phases(seed=0, n_frames=None):
-    """Start from uniformly random phases, which move; the numbers do not depend on the size of a block."""
+    """Start from uniformly random phases, which move, in blocks of ``n_frames``; no number depends on their size."""
     return Start(n_frames, _itself, _itself, functools.partial(_moving_sweeps, seed=seed))
 
 
@@ -484,7 +502,8 @@ def random_phases(seed=0, n_frames=None):
 def kept(start, Y, folder=None, each=blocks.each):
     """Context of a start that is worked out once, and lies in a temporary file in ``folder``, for several runs.
 
-    The file has K M 8 bytes for each phase that sounds, in single precision.
+    ``start`` is a :class:`Start`, Y a :class:`Spectrogram`, ``each`` as for :func:`nmf`. The file has K M 8 bytes for
+    each phase that sounds, in single precision.
     """
     slices, place = list(blocks.frame_slices(Y.shape[1], start.n_frames or EUCLIDEAN_BLOCK)), {}
     with tempfile.TemporaryFile(dir=folder) as file:
