@@ -42,7 +42,7 @@ COLUMNS = "P 50", "R 50", "F 50", "F 100", "F line", "F offset", "F frame", "R s
 
 def event_model(path, piano):
     """The list that NMF.py and CNMF.py write."""
-    return notes.listed(recording.load(path, events.SR), piano)
+    return notes.listed(recording.load(path, events.SR), piano)[0]
 
 
 def activations(path, piano, loss):

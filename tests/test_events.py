@@ -43,7 +43,13 @@ def mix(notes, seconds, release=0.08):
 
 
 def listed(y, **kwargs):
-    return events.find_events(y, *patterns(), **kwargs)
+    P, midi = patterns()
+    return events.find_events(y, events.learn_piano(y, P, midi, **kwargs), midi, **kwargs)
+
+
+def heard(y, given):
+    P, midi = patterns()
+    return events.find_given(y, events.learn_piano(y, P, midi, given), midi, given)
 
 
 def assert_heard(found, notes, tolerance=0.05):
@@ -292,7 +298,8 @@ def test_first_and_last_half_second():
 def test_several_velocities_are_one_note():
     P, midi = patterns()
     dull = P.astype(np.float32) * np.linspace(1, 0.3, P.shape[2], dtype=np.float32)
-    found = events.find_events(mix(MELODY, 4.5), np.concatenate([P, dull]), np.concatenate([midi, midi]))
+    y, P, midi = mix(MELODY, 4.5), np.concatenate([P, dull]), np.concatenate([midi, midi])
+    found = events.find_events(y, events.learn_piano(y, P, midi), midi)
     assert_heard(found, MELODY)
 
 
@@ -343,14 +350,14 @@ def test_given_notes_are_moved_to_where_they_are_heard_by_hundredths():
     wrong = [
         (onset + moved, None, midi, None) for (onset, _, midi, _), moved in zip(MELODY, [0.04, -0.04] * 4, strict=True)
     ]
-    found = events.find_given(mix(MELODY, 4.5), *patterns(), told(wrong))
+    found = heard(mix(MELODY, 4.5), told(wrong))
     assert [event.midi for event in found] == [note[2] for note in MELODY]
     assert all(event.confidence > 0.5 for event in found)
     np.testing.assert_allclose([event.onset for event in found], [note[0] for note in MELODY], atol=0.02)
 
 
 def test_given_notes_that_are_right_stay():
-    found = events.find_given(mix(MELODY, 4.5), *patterns(), told(MELODY))
+    found = heard(mix(MELODY, 4.5), told(MELODY))
     assert [event.onset for event in found] == [note[0] for note in MELODY]
 
 
@@ -360,7 +367,7 @@ def test_no_given_note_is_lost_nor_far_from_where_it_was(rng):
     extra = [(1.7, 2.0, 78, 0.0), (2.3, 2.5, 40, 0.0), (2.25, 2.5, 40, 0.0)]
     for shift in (0, 0.5):
         given = [(onset + shift, None, midi, None) for onset, _, midi, _ in soft + extra]
-        found = events.find_given(mix(soft, 4.5), *patterns(), told(given))
+        found = heard(mix(soft, 4.5), told(given))
         assert [event.midi for event in found] == [note[2] for note in given]
         onsets = np.array([event.onset for event in found])
         assert np.abs(onsets - [note[0] for note in given]).max() <= events.MOVED_S + 1e-9
@@ -377,18 +384,18 @@ def test_no_given_note_is_lost_nor_far_from_where_it_was(rng):
 
 def test_notes_of_another_piece_are_hardly_heard():
     other = [(0.5 + 0.3 * i, 0, midi, 1) for i, midi in enumerate((58, 61, 63, 66, 68, 70, 73, 51, 54, 56))]
-    found = events.find_given(mix(MELODY, 4.5), *patterns(), told(other))
+    found = heard(mix(MELODY, 4.5), told(other))
     assert np.mean([event.confidence > events.UNSURE for event in found]) < 0.3
 
 
 @pytest.mark.parametrize("seconds", [0, 3])
 def test_given_notes_in_silence_are_kept_and_not_heard(seconds):
-    found = events.find_given(np.zeros(seconds * SR, np.float32), *patterns(), told(MELODY))
+    found = heard(np.zeros(seconds * SR, np.float32), told(MELODY))
     assert [(event.onset, event.midi, event.confidence) for event in found] == [(n[0], n[2], 0) for n in MELODY]
 
 
 def test_segments_hear_given_notes_as_the_whole_does(monkeypatch):
     monkeypatch.setattr(events, "SEGMENT_S", 1.0)
-    found = events.find_given(mix(MELODY, 4.5), *patterns(), told(MELODY))
+    found = heard(mix(MELODY, 4.5), told(MELODY))
     assert all(event.confidence > 0.5 for event in found)
     np.testing.assert_allclose([event.onset for event in found], [note[0] for note in MELODY], atol=0.02)
