@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import soundfile
 from scipy.signal import butter, sosfilt
 
 import CNMF
 import make_init_H
-import soundfile
 from piano import basis, recording
 
 SR, KEYS = 22050, {"low": (48, 52, 55, 60), "high": (64, 67, 71, 74)}
