@@ -72,7 +72,7 @@ def decompose(path, out_dir, *, templates, args, map):
     """Take one recording apart, and write the results into ``out_dir``."""
     with cli.opened(path, out_dir, templates, args) as (out, stage), ExitStack() as files:
         sound, Y = out.recording, out.recording.Y
-        options = {"progress": stage("listing"), "map": map}
+        options = {"learn": not args.same_piano, "progress": stage("listing"), "map": map}
         listed, alignment, templates = scores.listed_notes(sound, templates, args.score, **options)
         wanted = separate.possible_notes(templates, listed, args.stems)
         out.check(templates, wanted)

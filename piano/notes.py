@@ -57,10 +57,8 @@ def sum_states(U, basis):
     return np.stack([U[states].sum(axis=0) for states in basis.notes.values()])
 
 
-def listed(y, basis, score=None, *, progress=None, map=None):
+def listed(y, basis, score=None, *, learn=True, progress=None, map=None):
     """List the notes of a sound: what was played, when, and how loud, by the event model of :mod:`events`.
-
-    The patterns of the basis are moved to the piano that is heard first.
 
     Parameters
     ----------
@@ -70,6 +68,8 @@ def listed(y, basis, score=None, *, progress=None, map=None):
         With patterns.
     score : list of Note, optional
         Notes that are known to be played, see :func:`believed`.
+    learn : bool
+        Whether patterns are moved to the piano that is heard first; of several recordings of it, they are already.
     progress, map
         As for :func:`events.learn_piano`.
 
@@ -90,7 +90,8 @@ def listed(y, basis, score=None, *, progress=None, map=None):
     f0 = {note: basis.columns[l]["f0"] for note, (l, *_) in basis.notes.items()}
     midi, options = np.array(basis.templates), {"map": map, "progress": progress}
     given = given_by(score or [])
-    basis = replace(basis, patterns=events.learn_piano(y, basis.patterns, midi, given, **options))
+    if learn:
+        basis = replace(basis, patterns=events.learn_piano(y, basis.patterns, midi, given, **options))
     if score is None:
         found = events.find_events(y, basis.patterns, midi, **options)
         score = [Note(pitch.note_name(event.midi), int(event.midi), 0.0, *event[1:]) for event in found]

@@ -54,7 +54,7 @@ class Alignment(NamedTuple):
         return f"{begins}, played at {tempo:.2f} of its tempo{missing}"
 
 
-def listed_notes(recording, basis, path=None, *, progress=None, map=None):
+def listed_notes(recording, basis, path=None, *, learn=True, progress=None, map=None):
     """Notes of a sound by the event model, or as a list has them that is given.
 
     Parameters
@@ -63,8 +63,8 @@ def listed_notes(recording, basis, path=None, *, progress=None, map=None):
     basis : Basis
     path : str or Path, optional
         Of the list: a table, which is believed, see :func:`notes.believed`; or MIDI, which is matched first.
-    progress, map
-        As for :func:`events.find_events`.
+    learn, progress, map
+        As for :func:`notes.listed`.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def listed_notes(recording, basis, path=None, *, progress=None, map=None):
     elif score is not None:
         score = within(score, len(y) / events.SR, path)
     beyond = score is None and log.isEnabledFor(logging.INFO) and notes.played_beyond(y, basis, map=map)
-    found, basis = notes.listed(y, basis, score, progress=progress, map=map)
+    found, basis = notes.listed(y, basis, score, learn=learn, progress=progress, map=map)
     if score is not None:
         heard = sum(note.confidence >= events.LISTED for note in found)
         log.info(f"{heard} of the {len(found)} notes of {path} were heard; all are listed")
