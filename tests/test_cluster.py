@@ -28,7 +28,7 @@ from piano import cluster
 pytestmark = pytest.mark.same_everywhere("starts schedulers and workers, for work that other files test")
 
 K, L, M = 1025, 60, 1200  # three blocks where phases stay, three in short.npy where they move
-N_ITER = "300"  # of a run that something happens to
+N_ITER = "150"  # of a run that something happens to
 DASK = Path(sys.executable).with_name("dask")
 
 
@@ -144,7 +144,6 @@ def told(done):
 
 
 RUNS = {
-    "frobenius": ("NMF.py", "spec.npy", "30", "basis.npy", "--tol", "0.01"),
     "a divergence": ("NMF.py", "/proc/self/cwd/spec.npy", "10", "basis.npy", "--loss", "itakura-saito", "--seed", "5"),
     "mixture phase": ("CNMF.py", "spec.npy", "20", "basis.npy", "-thr", "0.01", "--no-phase"),
     "random phases, stems": (
@@ -213,14 +212,6 @@ def test_a_lost_scheduler_ends_the_run(root, files, tmp_path):
         assert started.returncode == 1
         assert said == f"CNMF.py: error: --dask: lost the scheduler at {address}\n"
         assert not out.exists()
-
-
-def test_a_run_that_is_stopped_leaves_nothing(root, files, dask, tmp_path):
-    with under_way(root, files, tmp_path, dask) as (started, out):
-        started.send_signal(signal.SIGTERM)
-        _, said = started.communicate(timeout=60)
-    assert (started.returncode, said) == (143, "")
-    assert not out.exists()
 
 
 def test_workers_of_this_machine(root, files, tmp_path):
@@ -307,7 +298,6 @@ def test_frames_are_sent_by_name_where_they_lie_in_a_file(files):
         ("tcp", None, "Connection refused|no answer|Timed out"),  # nobody listens
         ("tcp", b"", "no answer in 10 s"),
         ("tcp", b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there is no Dask scheduler"),
-        ("tls", b"", "TLS expects"),
     ],
 )
 def test_what_is_no_scheduler_is_named(root, files, tmp_path, scheme, said, reason):

@@ -234,7 +234,7 @@ def test_its_results_may_lie_in_it_and_so_may_the_basis(songs, folder):
         assert results(songs) == [".", "first", "second"]
 
 
-@pytest.mark.parametrize("name", ["...flac", "..flac", "....", ". .wav", "song .wav", " song.wav", ".part-00.wav"])
+@pytest.mark.parametrize("name", ["....", " song .wav", ".part-00.wav"])
 def test_results_stay_inside_dir_whatever_the_name(folder, two_templates, name):
     """Beside an ordinary input, so that each has a folder of its own."""
     (folder / "in").mkdir()
