@@ -101,6 +101,7 @@ def test_a_basis_is_adapted_by_sweeps_of_the_paper_whatever_its_columns_sum_to(p
         adapted, found = adapted_to(V, H * level, asked)
         assert found == pytest.approx(strength, rel=1e-6)
         np.testing.assert_allclose(adapted, expected * level, rtol=1e-6)
+    np.testing.assert_allclose(adapted, H * level, rtol=1e-9)  # the firmest keep the templates
 
 
 # --- Another piano than the templates' ------------------------------------------------------------------
