@@ -69,6 +69,22 @@ def learnt(tmp_path_factory):
 
 
 @pytest.fixture
+def refused(capsys):
+    """A function that runs a command, which must stop with status 2, and returns the line that it says."""
+
+    def run(script, *arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            script.main(list(arguments))
+        said = capsys.readouterr()
+        assert (end.value.code, said.out) == (2, "")
+        (line,) = said.err.splitlines()
+        return line
+
+    return run
+
+
+@pytest.fixture
 def drawn(monkeypatch):
     """Figures by the name of the file that they were saved to."""
     from matplotlib.figure import Figure

@@ -258,16 +258,11 @@ def folder(good, tmp_path, monkeypatch):
     CASES,
     ids=[f"{script.__name__} {message[:40]}" for script, *_, message in CASES],
 )
-def test_bad_input(folder, rng, capsys, script, arguments, prepare, message):
+def test_bad_input(folder, rng, refused, script, arguments, prepare, message):
     if prepare:
         prepare(folder, rng)
     before = contents(folder)
-    with pytest.raises(SystemExit) as end:
-        script.main(arguments)
-    said = capsys.readouterr()
-    assert end.value.code == 2
-    assert said.out == ""
-    (line,) = said.err.splitlines()
+    line = refused(script, *arguments)
     assert "error: " in line
     assert message in line
     assert contents(folder) == before
@@ -283,10 +278,8 @@ def test_the_inputs_that_the_table_spoils_are_good(folder, capsys):
 
 RECORDINGS = {
     "one sample": (lambda rng: np.ones(1), SR),
-    "8 channels": (lambda rng: 0.1 * rng.standard_normal((4000, 8)), SR),
-    "8 kHz": (lambda rng: 0.1 * rng.standard_normal(4000), 8000),
+    "8 channels at 8 kHz": (lambda rng: 0.1 * rng.standard_normal((4000, 8)), 8000),
     "192 kHz": (lambda rng: 0.1 * rng.standard_normal(9000), 192000),
-    "DC": (lambda rng: np.full(4000, 0.5), SR),
     "silence": (lambda rng: np.zeros(4000), SR),
     "clipping": (lambda rng: np.sign(rng.standard_normal(4000)), SR),
 }
@@ -365,11 +358,9 @@ def test_a_name_that_is_no_utf_8_is_told_in_a_sentence(folder, root):
     [
         ("x.wav", True, ["--stems"]),
         ("x.wav", False, ["--stems", "--phase"]),
-        ("x.wav", True, []),
         ("spec.npy", True, ["--stems"]),
         ("spec.npy", True, ["--notes"]),
         ("spec.npy", False, ["--notes"]),
-        ("spec.npy", True, ["--no-phase"]),
         ("spec.npy", False, []),
     ],
 )
@@ -404,12 +395,10 @@ def test_all_commands_share_a_folder_and_run_there_again_and_again(folder):
     assert sorted([*listed, "run.json"]) == sorted(path.name for path in (folder / "out").iterdir())
 
 
-def test_an_input_among_the_stems_of_another_never_goes(folder, rng, capsys):
+def test_an_input_among_the_stems_of_another_never_goes(folder, rng, refused):
     together(mine("spec/stems/x.wav"), sound("spec/stems/take.wav"))(folder, rng)
-    with pytest.raises(SystemExit) as end:
-        NMF.main(["spec.npy", "spec/stems/take.wav", *RUN[1:], "--stems", "--overwrite", "--quiet"])
-    assert end.value.code == 2
-    assert f"error: spec/stems/take.wav: {HELD}" in capsys.readouterr().err
+    line = refused(NMF, "spec.npy", "spec/stems/take.wav", *RUN[1:], "--stems", "--overwrite", "--quiet")
+    assert f"error: spec/stems/take.wav: {HELD}" in line
     assert sorted(path.name for path in (folder / "spec" / "stems").iterdir()) == ["take.wav", "x.wav"]
     assert (folder / "take" / "stems").is_dir()  # the other one is taken apart
 

@@ -61,7 +61,7 @@ CONTENTS = {
 
 
 @pytest.mark.parametrize(("content", "name"), CONTENTS.items(), ids=CONTENTS.values())
-def test_what_is_no_sound_is_called_what_it_is(folder, capsys, content, name):
+def test_what_is_no_sound_is_called_what_it_is(folder, refused, content, name):
     for path in ("x.wav", "x.npy", "basis2.npy"):
         (folder / path).write_bytes(content)
     for arguments, expected in (
@@ -71,10 +71,7 @@ def test_what_is_no_sound_is_called_what_it_is(folder, capsys, content, name):
         (["tone.wav", "3", "tone.wav"], "tone.wav: got a sound, expected a basis, .npy"),
         (["basis.npy", "3", "basis.npy"], "basis.npy: got a basis, expected a spectrogram (.npy) or a sound"),
     ):
-        with pytest.raises(SystemExit) as end:
-            NMF.main([*arguments, "-o", "out"])
-        assert end.value.code == 2
-        assert capsys.readouterr().err == f"NMF.py: error: {expected}\n"
+        assert refused(NMF, *arguments, "-o", "out") == f"NMF.py: error: {expected}"
     with pytest.raises(InputError, match=f"got {name}, expected a sound file"):
         recording.load(folder / "x.wav", SR)
 

@@ -128,11 +128,8 @@ def test_several_templates_of_a_key_are_one_note_of_several_columns(templates, t
     assert basis.load(tmp_path / "fixed_basis.npy").notes == {60: [0, 1], 62: [2]}
 
 
-def test_what_is_no_single_note_is_refused_with_what_is_heard(root, tmp_path, capsys):
-    with pytest.raises(SystemExit) as end:
-        make_init_H.main([str(root / "examples" / "chorale" / "matched"), "-o", str(tmp_path / "out")])
-    assert end.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
+def test_what_is_no_single_note_is_refused_with_what_is_heard(root, tmp_path, refused):
+    line = refused(make_init_H, str(root / "examples" / "chorale" / "matched"), "-o", str(tmp_path / "out"))
     assert "mixture.flac: got more than one note (E3, and at " in line
     assert not (tmp_path / "out").exists()
 
