@@ -65,14 +65,15 @@ def main(argv=None):
     parser = cli.parser(__doc__, __file__)
     args = parse_args(parser, argv)
     args, templates = cli.prepared(parser, args, defaults(args))
-    cli.for_each_input(parser, args, functools.partial(decompose, templates=templates, args=args))
+    cli.for_each_input(parser, args, templates, functools.partial(decompose, args=args))
 
 
 def decompose(path, out_dir, *, templates, args, map):
     """Take one recording apart, and write the results into ``out_dir``."""
     with cli.opened(path, out_dir, templates, args) as (out, stage), ExitStack() as files:
         sound, Y = out.recording, out.recording.Y
-        listed, alignment = scores.listed_notes(sound, templates, args.score, progress=stage("listing"), map=map)
+        options = {"progress": stage("listing"), "map": map}
+        listed, alignment, templates = scores.listed_notes(sound, templates, args.score, **options)
         wanted = separate.possible_notes(templates, listed, args.stems)
         out.check(templates, wanted)
         options = {"seed": args.seed, "progress": stage("adapting")}

@@ -48,7 +48,7 @@ def read_cases(lists, pianos):
 def measure(case):
     """For each number of corrections ``(clicks, F, mean SDR)``."""
     y = soxr.resample(case.y, separation.SR, events.SR)
-    found = notes.listed(y, case.basis)
+    found = notes.listed(y, case.basis)[0]
     wrong, missing = mistakes(found, case.played)
     todo = sorted([("delete", n) for n in wrong] + [("add", n) for n in missing], key=lambda it: -it[1].level_db)
     rows = []
@@ -57,7 +57,7 @@ def measure(case):
         gone = {id(note) for kind, note in done if kind == "delete"}
         kept = [note for note in found if id(note) not in gone]
         score = kept + [note._replace(confidence=1.0) for kind, note in done if kind == "add"]
-        listed = notes.listed(y, case.basis, score) if done else found
+        listed = notes.listed(y, case.basis, score)[0] if done else found
         told = {"listed": listed}
         estimates = separation.separate(
             separation.setting_of(separation.RECOMMENDED), case.y, case.stems, case.basis, told

@@ -269,7 +269,7 @@ def listed(y, basis):
     """The notes of a recording as the suite lists them; None where the basis has no patterns."""
     if basis.patterns is None:
         return None
-    return notes.listed(soxr.resample(y, SR, events.SR), basis)
+    return notes.listed(soxr.resample(y, SR, events.SR), basis)[0]
 
 
 def separate(setting, y, stems, basis, told=None):

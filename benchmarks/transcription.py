@@ -10,11 +10,14 @@ of activations, for comparison: means over all recordings, over close (``...Cl``
 the worst. ``F line`` is F at 50 ms after a line through the piece's delays, where its truth drifts; ``F offset`` counts
 a note if its offset is right as well, within 20 % of its length or 50 ms; ``F frame`` is that of frames of 10 ms. ``R
 soft`` and ``R again`` are, along the line, the recall of velocities below 45 and of keys struck again within .3 s. Time
-is that of one core for a second of sound.
+is that of one core for a second of sound. --peer has basic-pitch hear the same recordings, with its defaults; the last
+line is then what the event model's means are to its own.
 """
 
 import argparse
 import csv
+import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -38,11 +41,25 @@ FAR_S = 0.15  # between a note and what is found of it, for the line
 SOFT, AGAIN_S = 45, 0.3  # MIDI velocity, s
 SHORTEST_S = 0.01  # an interval that mir_eval takes
 COLUMNS = "P 50", "R 50", "F 50", "F 100", "F line", "F offset", "F frame", "R soft", "R again", "time"
+PEER = """
+import json, os, sys, time
+if hasattr(os, "sched_setaffinity"):  # one core, as ours
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from importlib.metadata import version
+from basic_pitch import ICASSP_2022_MODEL_PATH, inference
+model, lists = inference.Model(ICASSP_2022_MODEL_PATH), []
+inference.predict(sys.argv[1], model)  # what is compiled is compiled
+for path in sys.argv[1:]:
+    began = time.process_time()
+    found = inference.predict(path, model)[2]
+    lists.append([[[float(value) for value in note[:3]] for note in found], time.process_time() - began])
+print(json.dumps({"basic-pitch " + version("basic-pitch"): lists}))
+"""
 
 
 def event_model(path, piano):
     """The list that NMF.py and CNMF.py write."""
-    return notes.listed(recording.load(path, events.SR), piano)
+    return notes.listed(recording.load(path, events.SR), piano)[0]
 
 
 def activations(path, piano, loss):
@@ -56,6 +73,24 @@ METHODS = {
     "activations, KL": lambda path, piano: activations(path, piano, "kullback-leibler"),
     "activations, Euclidean": lambda path, piano: activations(path, piano, "frobenius"),
 }
+
+
+def timed(find, recordings, piano):
+    """Onset, offset and MIDI number of the notes of each recording, and seconds of the processor."""
+    for path in recordings:
+        began = time.process_time()
+        found = [(note.onset, note.offset, note.midi) for note in find(path, piano)]
+        yield found, time.process_time() - began
+
+
+def heard_by_peer(python, recordings):
+    """What :func:`timed` gives, of basic-pitch in another interpreter: a dict of one entry, by name and version."""
+    try:
+        done = subprocess.run([python, "-c", PEER, *recordings], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = getattr(error, "stderr", "").strip() or str(error)
+        raise utils.InputError(f"--peer {python}: got no list of basic-pitch: {why.splitlines()[-1]}") from error
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def read_truth(path):
@@ -162,25 +197,34 @@ def main(argv=None):
     parser.add_argument("--basis", type=Path, default=ROOT / "basis_wav_piano", metavar="DIR", help="single notes")
     parser.add_argument("--keys", nargs=2, default=("A0", "C8"), metavar=("LOW", "HIGH"), help="default: A0 C8")
     parser.add_argument("--each", action="store_true", help="a row for each recording as well")
+    parser.add_argument("--peer", metavar="PYTHON", help="hear with basic-pitch, too: a Python that can import it")
     args = parser.parse_args(argv)
     recordings = recordings_in(args.folder)
     if not recordings:
         parser.error(f"{args.folder}: got no recording beside its notes, expected .wav or .flac and .txt, .csv or .mid")
+    try:
+        peer = heard_by_peer(args.peer, recordings) if args.peer else {}
+    except utils.InputError as error:
+        parser.error(str(error))
     piano = learn(args.basis, args.keys)
     event_model(recordings[0], piano)  # what is compiled is compiled
+    means = {}
     print("| | " + " | ".join(COLUMNS) + " |\n|" + "---|" * (len(COLUMNS) + 1))
-    for method, find in METHODS.items():
+    for method, heard in ({name: timed(find, recordings, piano) for name, find in METHODS.items()} | peer).items():
         table = {}
-        for path in tqdm(recordings, method, disable=None):
-            began, truth = time.process_time(), read_truth(truth_of(path))
-            found = [(note.onset, note.offset, note.midi) for note in find(path, piano)]
+        for path, (found, took) in zip(recordings, tqdm(heard, method, len(recordings), disable=None), strict=True):
             seconds = soundfile.info(path).duration
-            table[path] = [*judge(found, truth, seconds), (time.process_time() - began) / seconds]
+            table[path] = [*judge(found, read_truth(truth_of(path)), seconds), took / seconds]
             if args.each:
-                print(f"| {method}, {path.stem} | " + " | ".join(f"{value:.3f}" for value in table[path]) + " |")
+                name = path.relative_to(args.folder).with_suffix("")
+                print(f"| {method}, {name} | " + " | ".join(f"{value:.3f}" for value in table[path]) + " |")
         for title, ending in (("all", ""), ("close", "Cl"), ("room", "Am")):
             if rows := [row for path, row in table.items() if path.stem.endswith(ending)]:
                 print_rows(f"{method}, {title}", rows)
+        means[method] = np.mean(list(table.values()), axis=0)
+    for name in peer:
+        F, seconds = (means["event model"] / means[name])[[COLUMNS.index("F 50"), COLUMNS.index("time")]]
+        print(f"event model / {name}: F 50 {F:.2f}, time {seconds:.2f}")
 
 
 if __name__ == "__main__":

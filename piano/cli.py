@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import ctypes
 import gc
-import itertools
 import logging
 import math
 import os
@@ -12,6 +11,7 @@ import shlex
 import signal
 import sys
 import threading
+from itertools import filterfalse, pairwise
 from pathlib import Path
 
 import utils
@@ -56,7 +56,7 @@ def parse(parser, argv):
     if not argv:
         what, how = parser.description.split("\n\n")[:2]
         parser.exit(2, f"{what}\n\n{how}\n\nAll options: python {parser.prog} -h\n")
-    args = parser.parse_intermixed_args([_with_its_default(*words) for words in itertools.pairwise([*argv, ""])])
+    args = parser.parse_intermixed_args([_with_its_default(*words) for words in pairwise([*argv, ""])])
     silent = argparse.ArgumentParser(add_help=False)
     add_output(silent)
     silent.add_argument("--dask")
@@ -101,6 +101,11 @@ def prepared(parser, args, defaults):
         basis = load_basis(args.basis, args.sr, with_rotation=getattr(args, "phase_init", None) == "sinusoidal")
         if args.listen_range and not args.listen:
             raise InputError("--listen-range: got it without --listen, expected both")
+        if args.same_piano and (len(args.inputs) == 1 or args.adapt == "none"):
+            got = "--adapt none" if len(args.inputs) > 1 else "a single SPEC"
+            raise InputError(f"--same-piano: got {got}, expected several sounds, and --adapt (or --stems, --listen)")
+        for path in filterfalse(is_sound, args.inputs if args.same_piano else ()):
+            raise InputError(f"--same-piano: got {path}, a spectrogram, expected sounds alone")
         if args.listen and basis.columns is None:
             raise InputError("--listen: got a basis without notes, expected fixed_basis.json beside it")
         if (args.stems or args.listen) and basis.sr is None:
@@ -209,6 +214,11 @@ def add_decomposition(parser):
         metavar="S",
         help="adapt the basis to the recording first; S > 0 is how firmly its templates hold it back, auto chooses it, "
         "none leaves the basis as it is (default: none; of CNMF.py with --stems or --listen: auto)",
+    )
+    compute.add_argument(
+        "--same-piano",
+        action="store_true",
+        help="learn the piano from all SPECs together, first of all: they are sounds of one piano in one room",
     )
     compute.add_argument(
         "--score",
@@ -323,10 +333,11 @@ def strength(text):
     return text if text in ("auto", "none") else number(float, above=0)(text)
 
 
-def for_each_input(parser, args, work):
-    """Call ``work(path, folder, map=...)`` for each input. A bad one is reported at the end, after the others.
+def for_each_input(parser, args, basis, work):
+    """Call ``work(path, folder, templates=..., map=...)`` for each input. A bad one is reported at the end.
 
-    ``map`` does the work on blocks of frames with ``--dask``: the cluster's; None without.
+    ``map`` does the work on blocks of frames with ``--dask``: the cluster's; None without. The templates are the basis,
+    or with ``--same-piano`` what is learnt from all inputs together.
     """
     folders = [args.out_dir / _folder_name(path) if args.several else args.out_dir for path in args.inputs]
     names = [results.folded(folder) for folder in folders]
@@ -342,17 +353,26 @@ def for_each_input(parser, args, work):
 
     def complaint(job):
         try:
-            work(*job, map=map_blocks)
+            work(*job, templates=templates, map=map_blocks)
         except InputError as error:
             return str(error)
 
     try:
         with maps as (map_blocks, map_inputs):
+            templates = _learnt_together(args, basis, map_blocks) if args.same_piano else basis
             errors = list(filter(None, map_inputs(complaint, zip(args.inputs, folders, strict=True))))
     except InputError as error:
         errors = [str(error)]
     if errors:
         parser.exit(2, "".join(f"{parser.prog}: error: {' '.join(error.split())}\n" for error in errors))
+
+
+def _learnt_together(args, basis, map):
+    from piano import learn
+
+    log.info(f"learning the piano of {len(args.inputs)} recordings from all of them together ...")
+    with stages(args.inputs[0], basis, args) as stage:
+        return learn.learn_together(args.inputs, basis, args.adapt, seed=args.seed, stage=stage, map=map)
 
 
 def _folder_name(path):
@@ -376,8 +396,9 @@ def opened(path, out_dir, basis, args):
         **{name: getattr(args, name) for name in options},
     )
     others = [*basis.files, *([args.score] if args.score else [])]
+    read = [path, *(other for other in args.inputs if args.same_piano and other != path)]
     reserved = {"script": args.script, "inputs": [*args.inputs, *others], "overwrite": args.overwrite}
-    run = {"script": args.script, "command": args.command, "inputs": [path, *others], "seed": args.seed}
+    run = {"script": args.script, "command": args.command, "inputs": [*read, *others], "seed": args.seed}
     with (
         results.reserved_folder(out_dir, wanted.names(basis, args.adapt != "none"), **reserved) as (working, folder),
         stages(path, basis, args) as stage,

@@ -774,17 +774,17 @@ def count_segment(part, patterns, gain, midi, given, share):
     return counts * np.float32(mean)
 
 
-def fit_segment(part, patterns, gain, midi, given):
+def fit_segment(part, patterns, midi, given):
     """Events whose onset lies in a segment proper, as :class:`Found`; times are those of the recording.
 
-    ``part`` is one of :func:`parts`, patterns are (L, T, K), their ``gain`` (L, Z, K) is that of :func:`adaptation`.
+    ``part`` is one of :func:`parts`, patterns are (L, T, K).
     """
     y, cut_at = part
     start, stop, first, last = cut_at
     V, mean = scaled(y)
     if V is None:
         return nothing((last - first) // HOP)
-    patterns = under_fit(patterns.astype(np.float32) * np.take(gain, ZONES, axis=1))
+    patterns = under_fit(patterns.astype(np.float32))
     B, struck = first_fit(V, patterns, midi, given, start, CANDIDATE_LEVEL, ((3, 0.005), (3, 0.01), (5, 0.02)))
     bounds = bounds_of(given, cut_at)
     for _ in range(2):
@@ -842,21 +842,72 @@ def nothing(n_frames):
 # --- Recordings ----------------------------------------------------------------------------------------
 
 
+def learn_piano(y, patterns, midi, given=None, *, map=None, progress=None):
+    """Patterns of the piano that is heard in a recording, which the patterns of another are moved to.
+
+    Its tuning comes first, then what is listed tells how its notes differ, in ``ROUNDS``, each with the patterns of the
+    one before.
+
+    Parameters
+    ----------
+    y : np.ndarray [shape=(n,), float]
+        Mono, ``SR``; a memory map is read segment by segment, eight of them, spread over it.
+    patterns : np.ndarray [shape=(L, T, K), float]
+        Of :func:`learn_pattern`; a key may have several, of several velocities.
+    midi : np.ndarray [shape=(L,), int]
+        MIDI number of each pattern.
+    given : Given, optional
+        Notes that are known to be played.
+    map : callable, optional
+        What works on the segments elsewhere, see :func:`blocks.each`.
+    progress : callable, optional
+        Called with the number of samples done and of those to do, after each segment.
+
+    Returns
+    -------
+    np.ndarray [shape=(L, T, K), float16]
+    """
+    midi, given = np.asarray(midi), given_notes() if given is None else given
+    cuts = spread_segments(len(y))
+    left = sum(each_segment(functools.partial(tune_segment, patterns=patterns), parts(y, cuts), map))
+    best = int(np.argmin(left))
+    patterns = patterns.astype(np.float32)
+    if left[best] < 0.99 * left[len(MISTUNED_CENTS) // 2]:  # or else it is in tune
+        patterns = transposed(patterns, int(MISTUNED_CENTS[best]))
+    whole = by_zone(patterns)
+    gain = np.ones_like(whole)
+    for share in ROUNDS:
+        count = functools.partial(count_segment, patterns=patterns, gain=gain, midi=midi, given=given, share=share)
+        counts = sum(fitted(count, y, cuts, map, progress), np.zeros((2, *gain.shape))).astype(np.float32)
+        gain = adaptation(whole, *(counts / np.float32(max(counts[0].mean(), FLOOR))), len(patterns))
+    return (patterns * np.take(gain, ZONES, axis=1)).astype(np.float16)
+
+
+def spread_segments(n):
+    """Eight :func:`segments` at most, spread over n samples: a piano is known after four minutes."""
+    cuts = list(segments(n))
+    return [cuts[i] for i in blocks.spread(len(cuts), 8)]
+
+
+def fitted(function, y, cuts, map, progress):
+    """Yield what a function tells of each segment; progress is that of learning the piano and listing its notes."""
+    rounds = [*segments(len(y)), *len(ROUNDS) * spread_segments(len(y))]
+    total = sum(stop - start for start, stop, *_ in rounds)
+    for (start, stop, *_), found in zip(cuts, each_segment(function, parts(y, cuts), map), strict=True):
+        yield found
+        if progress:
+            progress(stop - start, total)
+
+
 def find_events(y, patterns, midi, *, map=None, progress=None):
     """List the notes that were struck in a recording of a piano.
 
     Parameters
     ----------
-    y : np.ndarray [shape=(n,), float]
-        Mono, ``SR``; a memory map is read segment by segment.
+    y, midi, map, progress
+        As for :func:`learn_piano`.
     patterns : np.ndarray [shape=(L, T, K), float]
-        Of :func:`learn_pattern`; a key may have several, of several velocities.
-    midi : np.ndarray [shape=(L,), int]
-        MIDI number of each pattern.
-    map : callable, optional
-        What works on the segments elsewhere, see :func:`blocks.each`.
-    progress : callable, optional
-        Called with the number of samples done and of those to do, after each segment.
+        Of this piano: of :func:`learn_piano`, best of all.
 
     Returns
     -------
@@ -870,9 +921,17 @@ def find_events(y, patterns, midi, *, map=None, progress=None):
     return events(ended(pick(heard, listed), midi), confidence[listed], midi)
 
 
-def all_events(y, patterns, midi, *, rounds=ROUNDS, map=None, progress=None):
+def all_events(y, patterns, midi, *, map=None, progress=None):
     """What is found in a recording before it is decided which events are notes, as :class:`Found`."""
-    return join(fit(y, patterns, midi, given_notes(), rounds, map, progress), midi)
+    return join(fit(y, patterns, midi, given_notes(), map, progress), midi)
+
+
+def fit(y, patterns, midi, given, map, progress):
+    """The events of all segments, as :class:`Found`."""
+    each = functools.partial(fit_segment, patterns=patterns, midi=midi, given=given)
+    found = list(fitted(each, y, list(segments(len(y))), map, progress))
+    fields = zip(*(heard[:-1] for heard in found), strict=True)
+    return Found(*(np.concatenate(field) for field in fields), sum(heard.n_frames for heard in found))
 
 
 def each_segment(function, parts, map):
@@ -881,36 +940,6 @@ def each_segment(function, parts, map):
         for each in KERNELS:
             kernel(each)  # before threads need it
     return blocks.each(function, parts, map, at_once=8)
-
-
-def fit(y, patterns, midi, given, rounds, map, progress):
-    """Found events of all segments, after the patterns are adapted to the recording, in so many rounds."""
-    cuts = list(segments(len(y)))
-    chosen = [cuts[i] for i in blocks.spread(len(cuts), 8)]  # a piano is known after four minutes
-    left = sum(each_segment(functools.partial(tune_segment, patterns=patterns), parts(y, chosen), map))
-    best = int(np.argmin(left))
-    if left[best] < 0.99 * left[len(MISTUNED_CENTS) // 2]:  # or else it is in tune
-        patterns = transposed(patterns.astype(np.float32), int(MISTUNED_CENTS[best]))
-    whole = by_zone(patterns.astype(np.float32))
-    gain = np.ones_like(whole)
-    total = sum(len(rounds) * (stop - start) for start, stop, *_ in chosen) + sum(b - a for a, b, *_ in cuts)
-    for share in rounds:
-        count = functools.partial(count_segment, patterns=patterns, gain=gain, midi=midi, given=given, share=share)
-        counts = np.zeros((2, *gain.shape))
-        for (start, stop, *_), more in zip(chosen, each_segment(count, parts(y, chosen), map), strict=True):
-            counts += more
-            if progress:
-                progress(stop - start, total)
-        N, D = counts.astype(np.float32) / np.float32(max(counts[0].mean(), 1e-30))
-        gain = adaptation(whole, N, D, len(patterns))
-    found = []
-    function = functools.partial(fit_segment, patterns=patterns, gain=gain, midi=midi, given=given)
-    for (start, stop, *_), heard in zip(cuts, each_segment(function, parts(y, cuts), map), strict=True):
-        found.append(heard)
-        if progress:
-            progress(stop - start, total)
-    fields = zip(*(heard[:-1] for heard in found), strict=True)
-    return Found(*(np.concatenate(field) for field in fields), sum(heard.n_frames for heard in found))
 
 
 def join(heard, midi):
@@ -965,7 +994,7 @@ def find_given(y, patterns, midi, given, *, map=None, progress=None):
     Parameters
     ----------
     y, patterns, midi, map, progress
-        See :func:`find_events`.
+        As for :func:`find_events`.
     given : Given
         Of :func:`given_notes`.
 
@@ -976,7 +1005,7 @@ def find_given(y, patterns, midi, given, *, map=None, progress=None):
         more than ``KEPT_S``. Its confidence is below ``LISTED`` where it is not heard.
     """
     midi = np.asarray(midi)
-    heard = fit(y, patterns, midi, given, ROUNDS, map, progress)
+    heard = fit(y, patterns, midi, given, map, progress)
     least = 0.04 * tenth(heard.level, heard.n_frames)
     heard = pick(heard, heard.given >= 0)
     heard = ended(pick(heard, np.lexsort((heard.level, heard.given))), midi)  # the loudest pattern of a note comes last

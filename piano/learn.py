@@ -1,4 +1,4 @@
-"""Learning: from recordings of single notes to the basis of a piano; and the basis of the suite's own templates."""
+"""Learning: from recordings of single notes, or of music, to the basis of a piano; and the suite's own basis."""
 
 import atexit
 import hashlib
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 import utils
-from piano import basis, blocks, events, kernels, phase, pitch, recording, results
+from piano import adapt, basis, blocks, events, kernels, notes, phase, pitch, recording, results
 from utils import InputError
 
 log = logging.getLogger(__name__)
@@ -154,6 +154,38 @@ def learn_note(template, start, n_iter, sr, hop):
     sound = recording.transpose(recording.load(path, events.SR), events.SR, shift)
     pattern = events.learn_pattern(sound).astype(np.float16)
     return column, spectra, phase.measure_rotation(Y), pattern, error
+
+
+def learn_together(paths, templates, strength="auto", *, seed=0, stage, map=None):
+    """The basis of a piano that several recordings have in common, learnt from all as if they were one.
+
+    Parameters
+    ----------
+    paths : list of str or Path
+        Sounds, see :func:`recording.joined`.
+    templates : Basis
+        That it starts from; comes back if no recording can be read.
+    strength, seed
+        As for :func:`adapt.adapt_basis`.
+    stage : callable
+        Gives the ``progress`` of each of the stages "listing", "adapting" and "phases".
+    map : callable, optional
+        See :func:`blocks.each`.
+    """
+    with tempfile.TemporaryDirectory(prefix=CACHE) as folder:
+        path = recording.joined(paths, templates.sr, folder)
+        if path is None:
+            return templates
+        sound = recording.open_recording(path, templates, folder)
+        listed, piano = None, templates
+        if templates.patterns is not None:
+            y = recording.sound_at(sound, events.SR)
+            listed, piano = notes.listed(y, templates, progress=stage("listing"), map=map)
+        options = {"seed": seed, "progress": stage("adapting")}
+        piano, strength, prior = adapt.adapt_basis(sound.Y, piano, strength, listed, **options)
+        if piano.rotation is not None:
+            piano, _ = phase.start(sound.Y, piano, seed, strength, prior, progress=stage("phases"), map=map)
+    return piano
 
 
 # --- The suite's own basis --------------------------------------------------------------------------

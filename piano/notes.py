@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -59,6 +60,8 @@ def sum_states(U, basis):
 def listed(y, basis, score=None, *, progress=None, map=None):
     """List the notes of a sound: what was played, when, and how loud, by the event model of :mod:`events`.
 
+    The patterns of the basis are moved to the piano that is heard first.
+
     Parameters
     ----------
     y : np.ndarray [shape=(n,), float32]
@@ -68,12 +71,14 @@ def listed(y, basis, score=None, *, progress=None, map=None):
     score : list of Note, optional
         Notes that are known to be played, see :func:`believed`.
     progress, map
-        As for :func:`events.find_events`.
+        As for :func:`events.learn_piano`.
 
     Returns
     -------
     list of Note
         In order of onset, then of pitch, rounded as in ``notes.csv``; empty for silence and noise.
+    Basis
+        With the patterns of this piano.
 
     Raises
     ------
@@ -84,13 +89,15 @@ def listed(y, basis, score=None, *, progress=None, map=None):
         raise InputError("basis: got no patterns of struck notes, expected the ..._patterns.npy beside it")
     f0 = {note: basis.columns[l]["f0"] for note, (l, *_) in basis.notes.items()}
     midi, options = np.array(basis.templates), {"map": map, "progress": progress}
+    given = given_by(score or [])
+    basis = replace(basis, patterns=events.learn_piano(y, basis.patterns, midi, given, **options))
     if score is None:
         found = events.find_events(y, basis.patterns, midi, **options)
         score = [Note(pitch.note_name(event.midi), int(event.midi), 0.0, *event[1:]) for event in found]
     else:
-        score = believed(y, basis.patterns, midi, score, **options)
+        score = believed(score, events.find_given(y, basis.patterns, midi, given, **options))
     placed = [note._replace(f0=f0[note.midi], confidence=min(note.confidence, PLACED)) for note in score]
-    return in_order(rounded(note) for note in placed)  # so this list, given back, gives the same results
+    return in_order(rounded(note) for note in placed), basis  # so this list, given back, gives the same results
 
 
 def played_beyond(y, basis, *, map=None):
@@ -105,25 +112,17 @@ def played_beyond(y, basis, *, map=None):
     patterns = basis.patterns.astype(np.float32)
     near = [int(np.argmin(np.abs(own - midi))) for midi in missing]
     moved = [events.transposed(patterns[i], 100 * (midi - own[i])) for i, midi in zip(near, missing, strict=True)]
-    patterns = np.concatenate([patterns, moved]).astype(np.float16)
+    patterns, midi = np.concatenate([patterns, moved]), np.append(own, missing)
     y = blocks.read_frames(y, slice(0, 60 * events.SR))
-    found = events.find_events(y, patterns, np.append(own, missing), map=map)
+    found = events.find_events(y, events.learn_piano(y, patterns, midi, map=map), midi, map=map)
     sure = 0.95  # 55 of 69 such keys in the ten pieces of benchmarks/README.md and on two grands; others .924 at most
     return sorted({int(event.midi) for event in found if event.confidence >= sure} & set(missing))
 
 
-def believed(y, patterns, midi, score, **options):
-    """The notes of a score as they are heard in a recording: all of them, each about where the score has it.
+def given_by(score):
+    """The notes of a score as :class:`events.Given`: those that this suite has placed, below confidence 1, stay there.
 
-    A note whose confidence is below 1 was placed by this suite, and stays as it is. The onset of any other is moved by
-    at most ``events.MOVED_S``, and its level is measured. One that is not heard is kept where it is; its confidence is
-    then at most 1/2. A note without an offset, or whose offset is its onset, ends where it is heard to end, and every
-    note where its key is struck again.
-
-    Raises
-    ------
-    InputError
-        If the score has more notes than hands can play, or little of it is heard.
+    Raises :class:`InputError` if it has more notes than hands can play.
     """
     onset, densest = np.sort([note.onset for note in score]), 100  # in a second: two glissandi reach 60
     crowded = np.flatnonzero(onset[densest:] - onset[:-densest] < 1)
@@ -134,8 +133,19 @@ def believed(y, patterns, midi, score, **options):
             f"--score: got {count} notes in the second from {start:.1f} s on, expected at most {densest} in a second"
         )
     most = np.array([0 if note.confidence < 1 else events.MOVED_S for note in score])
-    given = events.given_notes([note.midi for note in score], [note.onset for note in score], most)
-    heard = events.find_given(y, patterns, midi, given, **options)
+    return events.given_notes([note.midi for note in score], [note.onset for note in score], most)
+
+
+def believed(score, heard):
+    """The notes of a score as they are heard in a recording: all of them, each about where the score has it.
+
+    A note whose confidence is below 1 was placed by this suite, and stays as it is. The onset of any other is moved by
+    at most ``events.MOVED_S``, and its level is measured. One that is not heard is kept where it is; its confidence is
+    then at most 1/2. A note without an offset, or whose offset is its onset, ends where it is heard to end, and every
+    note where its key is struck again. ``heard`` are the events of :func:`events.find_given`.
+
+    Raises :class:`InputError` if little of the score is heard.
+    """
     sure = sum(event.confidence > events.UNSURE for event in heard)
     if sure < 0.3 * len(score):  # of the score of another piece, up to .2 is heard by chance
         raise InputError(

@@ -21,6 +21,7 @@ from utils import InputError
 log = logging.getLogger(__name__)
 
 SAMPLES = 2**18  # that are read or written at a time, 1 MB of them
+JOINED_S, PIECE_S = 300, 30  # s, that a piano is learnt from: more frames gain no more, see benchmarks/README.md
 FRAMES = 128  # that are transformed or masked at a time: 4 MB a note where n_fft is 8192
 
 
@@ -169,6 +170,27 @@ def _mapped(path, parts):
         for part in parts:
             file.write(part.astype(np.float32, copy=False).tobytes())
     return np.memmap(path, np.float32, "r") if path.stat().st_size else np.zeros(0, np.float32)
+
+
+def joined(paths, sr, folder):
+    """One sound file in ``folder`` of several, one after another and all equally loud: of each the same length at most.
+
+    They give ``JOINED_S`` in all, in pieces of ``PIECE_S`` that are spread over each. Those that cannot be read, or are
+    silent, are left out. Returns its path, or None if all are.
+    """
+    import soundfile
+
+    path, most = Path(folder) / "joined.wav", -(-JOINED_S // (PIECE_S * len(paths)))
+    with soundfile.SoundFile(path, "w", sr, 1, "FLOAT") as file:
+        for source in paths:
+            with tempfile.TemporaryDirectory(dir=folder) as part, contextlib.suppress(InputError):
+                y = load_mapped(source, sr, part, told=True)
+                rms = np.sqrt(sum(np.sum(np.square(each, dtype=np.float64)) for each in _parts(y)) / len(y))
+                pieces = list(blocks.frame_slices(len(y), PIECE_S * sr))
+                for i in blocks.spread(len(pieces), most) if rms else ():
+                    file.write(np.append(y[pieces[i]] * np.float32(0.1 / rms), np.zeros(sr, np.float32)))
+        n_samples = file.tell()
+    return path if n_samples else None
 
 
 def hann(n_fft):

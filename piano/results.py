@@ -10,11 +10,13 @@ byte for byte as that run left it; anything else is refused, unless the user say
 never goes. This is looked at before the work, and again before results take their places.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 import unicodedata
@@ -27,7 +29,6 @@ from piano import blocks
 from utils import InputError, finite
 
 VERSION = "1.0.0"
-LIBRARIES = ("numpy", "scipy", "librosa", "numba", "soundfile", "soxr", "matplotlib", "mido", "threadpoolctl")
 RECORD = "run.json"
 STEMS = "stems"  # the only output that is a folder
 NOBODYS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # that looking at a folder leaves in it
@@ -237,7 +238,7 @@ def write_record(folder, script, command, inputs, *, seed, stft, **ending):
         "inputs": [{"file": Path(path).name, "sha256": _sha256(path)} for path in inputs],
         "stft": stft and {key: stft[key] for key in ("sr", "n_fft", "hop")} | {"window": "hann"},
         **ending,
-        "libraries": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
+        "libraries": {"python": platform.python_version(), **{name: _version(name) for name in _libraries()}},
         "outputs": outputs,  # from each file's name to its SHA-256
         "earlier": earlier,  # runs of other scripts that some of the files beside these are still from
     }
@@ -265,6 +266,13 @@ def _earlier_runs(path):
 def _sha256(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.cache
+def _libraries():
+    """Names of what ``requirements.txt`` asks for."""
+    asked = Path(__file__).resolve().parents[1] / "requirements.txt"
+    return re.findall(r"^[a-z]+", asked.read_text(encoding="utf-8"), re.MULTILINE) if asked.exists() else []
 
 
 def _version(name):

@@ -72,6 +72,8 @@ def listed_notes(recording, basis, path=None, *, progress=None, map=None):
         In order of onset, then of pitch; None where only activations can tell.
     Alignment or None
         Of MIDI.
+    Basis
+        With the patterns of this piano.
 
     Raises
     ------
@@ -84,25 +86,25 @@ def listed_notes(recording, basis, path=None, *, progress=None, map=None):
             raise InputError(f"--score: got no sound with patterns of notes, expected a sound and {patterns}")
         if recording.y is not None and basis.columns:
             log.info(f"notes are listed by activations alone; for a better list make_init_H.py learns {patterns}")
-        return None, None
+        return None, None, basis
     y, alignment = sound_at(recording, events.SR), None
     if score is not None and notes.is_midi(path):
         score, alignment = align(score, y, basis, map=map)
         log.info(f"{path}: {alignment.in_words()}")
     elif score is not None:
         score = within(score, len(y) / events.SR, path)
-    found = notes.listed(y, basis, score, progress=progress, map=map)
+    beyond = score is None and log.isEnabledFor(logging.INFO) and notes.played_beyond(y, basis, map=map)
+    found, basis = notes.listed(y, basis, score, progress=progress, map=map)
     if score is not None:
         heard = sum(note.confidence >= events.LISTED for note in found)
         log.info(f"{heard} of the {len(found)} notes of {path} were heard; all are listed")
-        return found, alignment
-    beyond = log.isEnabledFor(logging.INFO) and notes.played_beyond(y, basis, map=map)  # which takes its time
+        return found, alignment, basis
     if beyond:
         log.info(f"{names_of(beyond)}: played, but no key of the basis (make_init_H.py --keys A0 C8 gives it all keys)")
     if not found and recording.Y.energy:
         why = "what is heard is no nearer to this piano's notes than noise is (much noise, clipping, a glitch?)"
         log.info(f"{recording.path}: no notes are listed: {why}")
-    return found, None
+    return found, None, basis
 
 
 def names_of(keys):

@@ -1,4 +1,4 @@
-"""What the benchmarks of separation and of speed measure, on signals whose figures are known; and that they run."""
+"""What the benchmarks measure, on signals and numbers whose figures are known."""
 
 import json
 import subprocess
@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+import soundfile
 
 from piano import phase, recording
 from piano.notes import Note
@@ -99,3 +100,59 @@ def test_a_command_is_timed_by_stage(stages, root, learnt, tmp_path):
     assert seconds["adaptation"] < seconds["NMF"]  # it is asked, and has nothing to do
     for name in ("imports", "reading", "NMF", "sound", "pictures", "rest"):
         assert seconds[name] > 0, name
+
+
+# --- Transcription ------------------------------------------------------------------------------------
+
+PEER = """
+ICASSP_2022_MODEL_PATH = "model"
+class inference:
+    Model = str
+    def predict(path, model):
+        print("this is no list")
+        return None, None, [(0.5, 1.0, 60, 0.9, [0])]
+"""
+
+
+@pytest.fixture
+def two_notes(tmp_path):
+    """A folder with a recording of two seconds, beside its two notes."""
+    soundfile.write(tmp_path / "piece.wav", np.zeros(44100), 22050)
+    (tmp_path / "piece.csv").write_text("onset,offset,midi\n0.5,1.0,60\n1.0,1.5,64\n", encoding="utf-8")
+    return tmp_path
+
+
+def test_a_peer_is_judged_beside_the_event_model(benchmark, two_notes, monkeypatch, capsys):
+    transcription = benchmark("transcription")
+    heard = [Note("", 60, 0.0, 0.5, 1.0, 0.0), Note("", 64, 0.0, 1.0, 1.5, 0.0)]
+    for name, value in (("learn", None), ("event_model", heard)):
+        monkeypatch.setattr(transcription, name, lambda *_, value=value: value)
+    monkeypatch.setattr(transcription, "METHODS", {"event model": transcription.event_model})
+    with pytest.raises(SystemExit):
+        transcription.main([str(two_notes), "--peer", "no-such-python"])
+    assert "--peer no-such-python: got no list of basic-pitch: " in capsys.readouterr().err.splitlines()[-1]
+
+    (two_notes / "basic_pitch.py").write_text(PEER, encoding="utf-8")
+    (two_notes / "basic_pitch-9.dist-info").mkdir()
+    (two_notes / "basic_pitch-9.dist-info" / "METADATA").write_text("Name: basic-pitch\nVersion: 9\n")
+    monkeypatch.setenv("PYTHONPATH", str(two_notes))
+    transcription.main([str(two_notes), "--peer", sys.executable])
+    printed = capsys.readouterr().out
+    assert "| event model, all (1), mean | 1.000 | 1.000 | 1.000 |" in printed
+    assert "| basic-pitch 9, all (1), mean | 1.000 | 0.500 | 0.667 |" in printed  # one of two notes
+    assert "event model / basic-pitch 9: F 50 1.50, time " in printed
+
+
+def test_a_room_and_noise_are_as_loud_and_long_as_they_are_told(root, monkeypatch):
+    monkeypatch.syspath_prepend(str(root / "tools"))
+    import play_notes
+
+    y = np.zeros(2 * play_notes.SR)
+    y[0] = 1  # what is added in a room is then its tail
+    tail = play_notes.added(y, (0.5, 6), np.inf, np.random.default_rng(0))
+    assert tail @ tail == pytest.approx(10**-0.6)
+    early, late = (np.linalg.norm(tail[n : n + 1000]) for n in (1000, 1000 + play_notes.SR // 4))
+    assert 20 * np.log10(early / late) == pytest.approx(30, abs=1)  # half the time
+    noise = play_notes.added(y, (1, np.inf), 20, np.random.default_rng(0))
+    assert noise @ noise == pytest.approx(0.01)
+    assert not play_notes.added(y, (1, np.inf), np.inf, np.random.default_rng(0)).any()

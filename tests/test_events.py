@@ -45,7 +45,13 @@ def mix(notes, seconds, release=0.08):
 
 
 def listed(y, **kwargs):
-    return events.find_events(y, *patterns(), **kwargs)
+    P, midi = patterns()
+    return events.find_events(y, events.learn_piano(y, P, midi, **kwargs), midi, **kwargs)
+
+
+def heard(y, given):
+    P, midi = patterns()
+    return events.find_given(y, events.learn_piano(y, P, midi, given), midi, given)
 
 
 def assert_heard(found, notes, tolerance=0.05):
@@ -240,7 +246,8 @@ def test_mistuned_piano(cents):
 def test_several_velocities_are_one_note():
     P, midi = patterns()
     dull = P.astype(np.float32) * np.linspace(1, 0.3, P.shape[2], dtype=np.float32)
-    found = events.find_events(mix(MELODY, 4.5), np.concatenate([P, dull]), np.concatenate([midi, midi]))
+    y, P, midi = mix(MELODY, 4.5), np.concatenate([P, dull]), np.concatenate([midi, midi])
+    found = events.find_events(y, events.learn_piano(y, P, midi), midi)
     assert_heard(found, MELODY)
 
 
@@ -290,9 +297,9 @@ def told(notes):
 def test_given_notes_stay_where_they_are_right_and_else_are_moved_to_where_they_are_heard(monkeypatch, segment_s):
     monkeypatch.setattr(events, "SEGMENT_S", segment_s)
     y, onsets = mix(MELODY, 4.5), np.array([onset for onset, *_ in MELODY])
-    assert [event.onset for event in events.find_given(y, *patterns(), told(MELODY))] == onsets.tolist()
+    assert [event.onset for event in heard(y, told(MELODY))] == onsets.tolist()
     wrong = [(onset + away, None, *rest) for away, (onset, _, *rest) in zip([0.04, -0.04] * 4, MELODY, strict=True)]
-    found = events.find_given(y, *patterns(), told(wrong))
+    found = heard(y, told(wrong))
     assert [event.midi for event in found] == [note[2] for note in MELODY]
     assert all(event.confidence > 0.5 for event in found)
     np.testing.assert_allclose([event.onset for event in found], onsets, atol=0.02)
@@ -305,7 +312,7 @@ def test_no_given_note_is_lost_nor_far_from_where_it_was(rng):
     extra = [(1.7, 2.0, 78, 0.0), (2.3, 2.5, 40, 0.0), (2.25, 2.5, 40, 0.0)]
     for shift in (0, 0.5):
         given = [(onset + shift, None, midi, None) for onset, _, midi, _ in soft + extra]
-        found = events.find_given(mix(soft, 4.5), *patterns(), told(given))
+        found = heard(mix(soft, 4.5), told(given))
         assert [event.midi for event in found] == [note[2] for note in given]
         onsets = np.array([event.onset for event in found])
         assert np.abs(onsets - [note[0] for note in given]).max() <= events.MOVED_S + 1e-9
@@ -323,5 +330,5 @@ def test_no_given_note_is_lost_nor_far_from_where_it_was(rng):
 @far
 @pytest.mark.parametrize("seconds", [0, 3])
 def test_given_notes_in_silence_are_kept_and_not_heard(seconds):
-    found = events.find_given(np.zeros(seconds * SR, np.float32), *patterns(), told(MELODY))
+    found = heard(np.zeros(seconds * SR, np.float32), told(MELODY))
     assert [(event.onset, event.midi, event.confidence) for event in found] == [(n[0], n[2], 0) for n in MELODY]

@@ -370,7 +370,7 @@ def test_too_much_is_refused_before_the_work(tmp_path):
         notes.read_score(tmp_path / "many.csv")
     crowded = [notes.Note("C4", 60, 261.6, 5 + i / 200, 9, 0) for i in range(101)]
     with pytest.raises(utils.InputError, match=r"got 101 notes in the second from 5\.0 s on, expected at most 100"):
-        notes.believed(None, None, None, crowded)
+        notes.given_by(crowded)
 
 
 def test_a_list_is_heard_at_its_notes_and_levels(tmp_path, monkeypatch):

@@ -48,11 +48,12 @@ class Heard(NamedTuple):
     delay: np.ndarray  # (E,), s, see delays
 
 
-def hear(path, piano, group, rounds=events.ROUNDS):
-    """:class:`Heard` of the recording at ``path``, after so many rounds of adaptation."""
+def hear(path, piano, group, learnt=True):
+    """:class:`Heard` of the recording at ``path``, with the patterns of its own piano or with the templates'."""
     piece, midi = transcription.truth_of(path), np.array(piano.templates)
-    truth = transcription.read_truth(piece)
-    found = events.all_events(recording.load(path, events.SR), piano.patterns, midi, rounds=rounds)
+    truth, y = transcription.read_truth(piece), recording.load(path, events.SR)
+    patterns = events.learn_piano(y, piano.patterns, midi) if learnt else piano.patterns
+    found = events.all_events(y, patterns, midi)
     return Heard(group, piece, soundfile.info(path).duration, truth, midi, found, delays(found, midi, truth))
 
 
@@ -107,7 +108,8 @@ def median_gain(found, midi, weights):
 def noise(piano):
     """Events of half a minute of white noise."""
     y = np.random.default_rng(0).standard_normal(30 * events.SR).astype(np.float32)
-    return events.all_events(y, piano.patterns, np.array(piano.templates))
+    midi = np.array(piano.templates)
+    return events.all_events(y, events.learn_piano(y, piano.patterns, midi), midi)
 
 
 def main(argv=None):
@@ -126,7 +128,7 @@ def main(argv=None):
         for folder in args.folder:
             group = f"{folder.name}, {basis.name}"
             for path in tqdm(paths[folder], group, disable=None):
-                first.append(hear(path, piano, group, rounds=()))
+                first.append(hear(path, piano, group, learnt=False))
                 heard.append(hear(path, piano, group))
     weights = fitted(heard)
     print_table(heard, weights)

@@ -4,15 +4,17 @@
 
 LIST is a table like notes.csv or a MIDI file. FOLDER holds one recording a note, named after it; or folders of those,
 one for each layer of velocity. Leaves mixture.flac, the sum of the stems, and stems/060_C4.flac and so on, as examples/
-has them: mono, 22 050 Hz, 24 bit.
+has them: mono, 22 050 Hz, 24 bit. --room and --noise come on top of that sum, and no stem has them.
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
 import numpy as np
 import soundfile
+from scipy.signal import fftconvolve
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -33,13 +35,18 @@ def main(argv=None):
     parser.add_argument("list", metavar="LIST", type=Path)
     parser.add_argument("folder", metavar="FOLDER", type=Path)
     parser.add_argument("-o", "--out-dir", type=Path, default=Path(), metavar="DIR", help="default: the current one")
+    room = "a tail of noise, down by 60 dB after S seconds; the direct sound is DB above it"
+    parser.add_argument("--room", nargs=2, type=float, default=(1, math.inf), metavar=("S", "DB"), help=room)
+    parser.add_argument("--noise", type=float, default=math.inf, metavar="DB", help="white, DB below the rest")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of noise and room, default: 0")
     args = parser.parse_args(argv)
     try:
         played = notes.read_score(args.list)
         sounds = play(played, read_layers(args.folder))
         names = ["mixture.flac", results.STEMS]
         with results.reserved_folder(args.out_dir, names) as (_, folder):
-            write(folder, sounds)
+            rng = np.random.default_rng(args.seed)
+            write(folder, sounds, added(sum(sounds.values()), args.room, args.noise, rng))
     except utils.InputError as error:
         parser.error(str(error))
 
@@ -98,11 +105,25 @@ def play(played, layers):
     return sounds
 
 
-def write(folder, sounds):
-    """Write the stems and their sum at a common gain."""
-    gain = PEAK / np.abs(sum(sounds.values())).max()
+def added(y, room, noise_db, rng):
+    """What a made room and white noise add to a sound [shape=(n,)].
+
+    The tail of the room is noise. Its time to -60 dB is in s, and the direct sound is so many dB above all of it.
+    """
+    tail, noise = rng.standard_normal((2, len(y)))
+    seconds, direct_db = room
+    tail *= 10 ** (-3 * np.arange(len(y)) / (seconds * SR))
+    tail[0] = 0  # the direct sound's
+    tail *= 10 ** (-direct_db / 20) / np.linalg.norm(tail)
+    echo = fftconvolve(y, tail)[: len(y)]
+    return echo + noise * 10 ** (-noise_db / 20) * np.linalg.norm(y + echo) / np.linalg.norm(noise)
+
+
+def write(folder, sounds, more):
+    """Write the stems, and their sum with ``more``, at a common gain."""
+    gain = PEAK / np.abs(sum(sounds.values()) + more).max()
     (folder / results.STEMS).mkdir()
-    total = 0.0
+    total = gain * more
     for midi, y in sounds.items():
         path = folder / results.STEMS / f"{midi:03d}_{pitch.note_name(midi).replace('#', 's')}.flac"
         soundfile.write(path, gain * y, SR, subtype="PCM_24")

@@ -1,0 +1,72 @@
+"""Several recordings of one piano: what one of them tells of a key serves the others."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from scipy.signal import butter, sosfilt
+
+import CNMF
+import make_init_H
+from piano import basis, recording
+
+SR, KEYS = 22050, {"low": (48, 52, 55, 60), "high": (64, 67, 71, 74)}
+DULL = butter(1, 700, fs=SR, output="sos")  # what makes another piano of the templates
+
+
+@pytest.fixture(scope="module")
+def pianos(templates, tmp_path_factory):
+    """A folder with two recordings of a dull piano, which have no key in common, and the bases of two pianos."""
+    folder = tmp_path_factory.mktemp("pianos")
+    for name, filtered in (("bright", lambda y: y), ("dull", lambda y: sosfilt(DULL, y).astype(np.float32))):
+        (folder / name).mkdir()
+        sounds = {}
+        for path in templates:
+            if int(path.name[:3]) in KEYS["low"] + KEYS["high"]:
+                sounds[int(path.name[:3])] = filtered(recording.load(path, SR))
+                soundfile.write(folder / name / path.name, sounds[int(path.name[:3])], SR, subtype="FLOAT")
+        make_init_H.main([str(folder / name), "--n-fft", "4096", "--quiet", "-o", str(folder / f"{name}_basis")])
+    for name, keys in KEYS.items():
+        y = np.concatenate([sounds[key][:SR] for key in keys + keys[::-1]])
+        soundfile.write(folder / f"{name}.wav", (0.5 if name == "low" else 0.05) * y / np.abs(y).max(), SR)
+    return folder
+
+
+def run(pianos, out, *options, inputs=("low.wav", "high.wav")):
+    """Bases that the recordings end with, by name."""
+    paths = [str(pianos / name) for name in inputs]
+    options = "--adapt", "auto", "--no-phase", "--quiet", *options, "-o", str(out)
+    CNMF.main([*paths, "2", str(pianos / "bright_basis" / "fixed_basis.npy"), *options])
+
+
+def apart(path, true, name):
+    """How far spectra, and patterns up to .5 s, are from the true ones whatever their level, for some keys."""
+    found, keys = basis.load(path), list(true.notes)
+    l = [keys.index(key) for key in KEYS[name]]
+    for array, wanted in ((found.H.T, true.H.T), (found.patterns[:, :40], true.patterns[:, :40])):
+        a, b = (each[l].reshape(len(l), -1).astype(float) for each in (array, wanted))
+        yield np.abs(a / a.sum(axis=1, keepdims=True) - b / b.sum(axis=1, keepdims=True)).sum()
+
+
+def test_what_one_recording_tells_of_a_key_serves_the_others(pianos, tmp_path):
+    true = basis.load(pianos / "dull_basis" / "fixed_basis.npy")
+    run(pianos, tmp_path / "alone")
+    run(pianos, tmp_path / "together", "--same-piano")
+    for name, other in (("low", "high"), ("high", "low")):
+        for keys, most in ((name, 1.1), (other, 0.6)):  # the others are never struck in this recording
+            spectra, patterns = apart(tmp_path / "together" / name / "basis_calc.npy", true, keys)
+            print(name, keys, spectra, patterns, list(apart(pianos / "bright_basis" / "fixed_basis.npy", true, keys)))
+            assert spectra < most * next(apart(tmp_path / "alone" / name / "basis_calc.npy", true, keys))
+            assert patterns < 0.6 * list(apart(pianos / "bright_basis" / "fixed_basis.npy", true, keys))[1]
+    record = json.loads((tmp_path / "together" / "high" / "run.json").read_text())
+    assert [file["file"] for file in record["inputs"][:2]] == ["high.wav", "low.wav"]
+
+
+def test_what_cannot_be_read_is_told_of_and_keeps_nothing_from_the_others(pianos, tmp_path, capsys):
+    (pianos / "broken.wav").write_bytes((pianos / "low.wav").read_bytes()[:5000])
+    with pytest.raises(SystemExit) as ended:
+        run(pianos, tmp_path, "--same-piano", inputs=("broken.wav", "low.wav"))
+    assert ended.value.code == 2
+    assert "broken.wav: got 5000 bytes" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["low"]
