@@ -279,8 +279,9 @@ def test_a_worker_that_joined_late_is_held_to_the_same_versions(dask):
             future.result()
 
 
-def test_frames_are_sent_by_name_where_they_lie_in_a_file(files):
-    Y = utils.load_spectrogram(files / "spec.npy")
+def test_frames_are_sent_by_name_where_they_lie_in_a_file(files, tmp_path):
+    shutil.copy(files / "spec.npy", tmp_path)
+    Y = utils.load_spectrogram(tmp_path / "spec.npy")
     job = Y.at(slice(100, 600)), (Y.at(np.arange(7)), 0.5)
     by_name, by_value = (pickle.dumps(cluster._portable(job, shared)) for shared in (True, False))
     assert len(by_name) < 2000
@@ -290,6 +291,9 @@ def test_frames_are_sent_by_name_where_they_lie_in_a_file(files):
         np.testing.assert_array_equal(frames.read(), Y.Y[:, 100:600] / np.float32(Y.unit))
         np.testing.assert_array_equal(first.read(), Y.Y[:, :7] / np.float32(Y.unit))
         assert number == 0.5
+    np.save(tmp_path / "spec.npy", np.ones((K, M), np.complex64))  # another file of that name
+    with pytest.raises(cluster._UnseenError):
+        pickle.loads(by_name)[0].read()
 
 
 @pytest.mark.parametrize(
