@@ -29,14 +29,6 @@ def pytest_report_header():
     return f"BLAS: {', '.join(str(library.get('architecture')) for library in threadpool_info())}"
 
 
-def pytest_collection_modifyitems(items):
-    """A test that is not run under every kernel says why."""
-    for item in items:
-        for mark in item.iter_markers("same_everywhere"):
-            if not mark.args:
-                raise pytest.UsageError(f"{item.nodeid}: got same_everywhere without a reason, expected one")
-
-
 @pytest.fixture
 def rng():
     return np.random.default_rng(20090419)
@@ -74,6 +66,22 @@ def learnt(tmp_path_factory):
     folder = tmp_path_factory.mktemp("learnt")
     make_init_H.main([str(ROOT / "basis_wav_piano"), "-o", str(folder)])
     return folder
+
+
+@pytest.fixture
+def refused(capsys):
+    """A function that runs a command, which must stop with status 2, and returns the line that it says."""
+
+    def run(script, *arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            script.main(list(arguments))
+        said = capsys.readouterr()
+        assert (end.value.code, said.out) == (2, "")
+        (line,) = said.err.splitlines()
+        return line
+
+    return run
 
 
 @pytest.fixture

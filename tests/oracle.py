@@ -26,11 +26,6 @@ def adaptation_sweep(V, H, U, prior):
     return adapted / adapted.sum(axis=0), U
 
 
-def distance(Y, H, U):
-    """``1/2 sum (Y - H U)^2``."""
-    return np.sum((Y - H @ U) ** 2) / 2
-
-
 def model(H, U, P):
     """``F_km = sum_l H_kl U_lm P_lkm``."""
     return np.einsum("kl,lm,lkm->km", H, U, P)

@@ -24,7 +24,6 @@ BOTH, BASIS = (NMF, CNMF), (make_init_H,)
 RUN = ["spec.npy", "3", "basis.npy"]
 NOT_OURS = "got a file that no earlier run left here like this"
 HELD = "got an input where results go, expected it elsewhere"
-NO_DESCRIPTION = "basis.json: got no description"
 
 
 def spectrogram(rng):
@@ -63,11 +62,6 @@ def sound(name, make=noise, sr=SR, n_bytes=None, **options):
     return write
 
 
-def cut(name, n_bytes):
-    """Takes the last bytes of ``name`` away."""
-    return lambda folder, _: (folder / name).write_bytes((folder / name).read_bytes()[:-n_bytes])
-
-
 def file(name, content):
     """Writes text or bytes as ``name``, into a folder of its own if it has one."""
 
@@ -97,48 +91,36 @@ def earlier_stems(folder, _):
     NMF.main(["x.wav", "3", "basis.npy", "--stems", "--quiet", "-o", "own"])
 
 
-def described(column=(), **changes):
-    """Changes the description of the basis; ``column`` changes its first column."""
-
-    def write(folder, _):
-        info = json.loads((folder / "basis.json").read_text())
-        info["columns"][0] |= dict(column)
-        (folder / "basis.json").write_text(json.dumps(info | changes))
-
-    return write
+def rotations(change):
+    """Saves what ``change`` makes of good rotations."""
+    return saved("basis_rotation.npy", lambda rng: change(np.exp(1j * rng.random((K, L)))))
 
 
+def copied(name, target):
+    """Copies a file into a new folder."""
+    return lambda folder, _: ((folder / target).parent.mkdir(), shutil.copy(folder / name, folder / target))
+
+
+SPEC = "spec.npy 3 basis.npy"
 bare = saved("bare.npy", lambda _: np.ones((K, L)))  # a basis without a description
 
 # --- What is wrong: scripts, arguments, preparation, and what the line on stderr holds ---
 
 # of a command line alone
 WORDS = [
-    *(
-        (BOTH, f"spec.npy {n} basis.npy", f"N_ITER: got '{n}', expected a")
-        for n in ["0", "-3", "2.5", "1e3", "many", "nan"]
-    ),
-    *((BOTH, f"spec.npy {n} basis.npy", f"N_ITER: got '{n}', expected a") for n in (1000001, 2**31, 10**20)),
-    *(
-        (BOTH, f"spec.npy 3 basis.npy {option}={text}", f"got '{text}', expected a")
-        for option in ("-thr", "--tol", "--seed")
-        for text in ("-1", "nan", "inf", "-inf", "small")
-    ),
-    *(
-        (BOTH, f"spec.npy 3 basis.npy --adapt {n}", f"--adapt: got '{n}', expected")
-        for n in ["0", "-1", "nan", "inf", "x"]
-    ),
-    (BOTH, "spec.npy 3 basis.npy -thr -1e-4", "-thr: "),
-    (BOTH, "spec.npy 3 basis.npy --seed 1.5", "--seed: got '1.5', expected a whole number"),
-    (BOTH, "spec.npy 3 basis.npy --top-db -1", "--top-db: got '-1', expected"),
-    (BOTH, "spec.npy 3 basis.npy --sr 8000", "--sr: got 8000 Hz, expected the 22050 Hz"),
-    (NMF, "spec.npy 3 basis.npy --loss l1", "--loss: invalid choice: 'l1'"),
-    (NMF, "spec.npy 3 basis.npy --mask hard", "--mask: invalid choice: 'hard'"),
-    (NMF, "spec.npy 3 basis.npy --solver cd --loss itakura-saito", "got cd with --loss itakura-saito, expected mu"),
-    (CNMF, "spec.npy 3 basis.npy --sparsity -1", "--sparsity: got '-1', expected"),
-    (CNMF, "spec.npy 3 basis.npy --phase-init zero", "--phase-init: invalid choice: 'zero'"),
-    (CNMF, "spec.npy 3 basis.npy --phase-init sinusoidal", "basis_rotation.npy: no such file, expected the rotations"),
-    (BOTH, "none.npy 3 basis.npy", "none.npy: no such file"),
+    *((BOTH, f"spec.npy {n} basis.npy", f"N_ITER: got '{n}', expected a") for n in (0, 2.5, "nan", "many", 10**6 + 1)),
+    *((NMF, f"{SPEC} --tol={text}", f"--tol: got '{text}', expected a") for text in ("-1", "nan", "-inf", "small")),
+    *((CNMF, f"{SPEC} --seed={text}", f"--seed: got '{text}', expected a") for text in ("-1", "1.5", 2**64)),
+    *((BOTH, f"{SPEC} --adapt {text}", f"--adapt: got '{text}', expected") for text in ("0", "inf", "x")),
+    (NMF, f"{SPEC} -thr -1e-4", "-thr: "),
+    (NMF, f"{SPEC} --top-db -1", "--top-db: got '-1', expected"),
+    (BOTH, f"{SPEC} --sr 8000", "--sr: got 8000 Hz, expected the 22050 Hz"),
+    (NMF, f"{SPEC} --loss l1", "--loss: invalid choice: 'l1'"),
+    (NMF, f"{SPEC} --mask hard", "--mask: invalid choice: 'hard'"),
+    (NMF, f"{SPEC} --solver cd --loss itakura-saito", "got cd with --loss itakura-saito, expected mu"),
+    (CNMF, f"{SPEC} --sparsity -1", "--sparsity: got '-1', expected"),
+    (CNMF, f"{SPEC} --phase-init zero", "--phase-init: invalid choice: 'zero'"),
+    (CNMF, f"{SPEC} --phase-init sinusoidal", "basis_rotation.npy: no such file, expected the rotations"),
     (BOTH, "none.wav 3 basis.npy", "none.wav: no such file"),
     (BOTH, "spec.npy 3 none.npy", "none.npy: no such file"),
     (BOTH, "notes 3 /", "/: got a folder or a special file, expected a basis, .npy"),
@@ -148,16 +130,12 @@ WORDS = [
     (BOTH, "Caf\u00e9.wav cafe\u0301.npy 3 basis.npy", "SPEC: got two inputs called Caf\u00e9"),  # and for its form
     (BOTH, "spec.npy 3 basis.npy x.npy", "N_ITER: got 'basis.npy', expected a whole number"),
     (BOTH, "x.wav y.wav basis.npy", "N_ITER: got 'y.wav', expected a whole number"),
-    (BOTH, "spec.npy", "spec.npy: got a NumPy array (.npy), expected a sound (a spectrogram"),
     (BOTH, "spec.npy 50", "spec.npy: got a NumPy array (.npy), expected a sound (a spectrogram"),
-    (BOTH, "spec.npy basis.npy", "spec.npy: got a NumPy array (.npy), expected a sound (a spectrogram"),
     (BOTH, "x.m4a", "x.m4a: no such file, expected a sound"),
-    (BOTH, "x.m4a 0", "N_ITER: got '0', expected a number above 0"),
-    (BOTH, "spec.npy 3 basis.npy -o mine.txt", "mine.txt: cannot be written to"),
-    (BOTH, f"spec.npy 3 basis.npy -o {'x' * 300}", "xxx: cannot be written to (File name too long)"),
+    (BOTH, f"{SPEC} -o mine.txt", "mine.txt: cannot be written to"),
+    (BOTH, f"{SPEC} -o {'x' * 300}", "xxx: cannot be written to (File name too long)"),
     (BOTH, f"{'x' * 300}.npy 3 basis.npy", "xxx.npy: cannot be read (File name too long)"),
     (BOTH, "a\0b.npy 3 basis.npy", "b.npy: no such file"),
-    (BASIS, f"notes -o {'x' * 300}", "xxx: cannot be written to (File name too long)"),
     (BASIS, "templates x", "unrecognized arguments: x"),
     (BASIS, "none", "none: no such folder, expected a folder of single-note audio files"),
     (BASIS, "mine.txt", "mine.txt: no such folder"),
@@ -166,30 +144,19 @@ WORDS = [
     *((BASIS, f"notes --sr {text}", "--sr: got") for text in ("0", "50", "2000000000")),
     *((BASIS, f"notes --n-fft {text}", "--n-fft: got") for text in ("1000000000", "1023", "many")),
     *((BASIS, f"notes --hop-length {text}", "--hop-length: got") for text in ("4096", "0.5")),
-    *((BASIS, f"notes --states {text}", "--states: got") for text in ("0", str(10**20))),
-    (BASIS, "notes --n-iter 0", "--n-iter: got"),
-    (BASIS, "notes --c3 -130", "--c3: got"),
-    (BASIS, "notes --n-peaks 0", "--n-peaks: got"),
-    (BASIS, "notes --damping nan", "--damping: got"),
-    (BASIS, "notes --variance inf", "--variance: got"),
+    *((BASIS, f"notes --states {text}", "--states: got") for text in ("0", 10**20)),
+    *((BASIS, f"notes --{name} -1", f"--{name}: got") for name in ("n-iter", "c3", "n-peaks", "damping", "variance")),
 ]
 
-# of what a file holds; files that are no array of numbers are in test_utils_io, more descriptions in test_basis
+# of what a file holds; more of it is in test_utils_io, test_basis, test_files and test_pitch
 ARRAYS = [
-    ("spec.npy", BOTH, lambda rng: np.ones(K) + 0j, "got an array of shape (9,)"),
     ("spec.npy", BOTH, lambda rng: changed(spectrogram(rng), (3, 5), np.nan), "got (nan+0j) in bin 3 of frame 5, exp"),
     ("spec.npy", BOTH, lambda rng: changed(spectrogram(rng), (8, 0), np.inf), "got (inf+0j) in bin 8 of frame 0, exp"),
     ("spec.npy", BOTH, lambda rng: np.ones((1025, 4), complex), "got 1025 bins (n_fft 2048), expected the 9 bins (n_"),
     ("spec.npy", NMF, lambda rng: -np.ones((K, M)), "got values down to -1, expected magnitudes >= 0 (is it in dB?)"),
     ("spec.npy", CNMF, lambda rng: np.ones((K, M)), "got real values (float64), expected a complex spectrogram"),
-    ("basis.npy", BOTH, lambda rng: np.array([[None]]), "got an array of object"),
     ("basis.npy", BOTH, lambda rng: np.ones((K, L)) + 0j, "got complex128 values"),
-    (
-        "basis.npy",
-        BOTH,
-        lambda rng: changed(np.ones((K, L)), (4, 1), np.nan),
-        "got nan in bin 4 of column 1, expected f",
-    ),
+    ("basis.npy", BOTH, lambda rng: changed(np.ones((K, L)), (4, 1), np.nan), "got nan in bin 4 of column 1, exp"),
     ("basis.npy", BOTH, lambda rng: -60 * np.eye(K, L), "got values down to -60, expected values >= 0 (is it in dB?)"),
     ("basis.npy", BOTH, lambda rng: np.ones((K, L)) * [1, 0], "got only zeros in column 1"),
 ]
@@ -199,134 +166,52 @@ ROTATIONS = [
     (lambda r: np.abs(r), "real values"),
     (lambda r: r * np.nan, "(nan"),
 ]
-DESCRIPTIONS = {
-    "without a rate": described(sr=None),
-    "of rate 2 GHz": described(sr=2**31),
-    "hop beyond n_fft": described(hop=17),
-    "hop of text": described(hop="4"),
-    "columns of text": described(columns="C4"),
-    "note up the tree": described({"note": "../../x"}),
-    "absolute note": described({"note": "/etc/passwd"}),
-    "note with NUL": described({"note": "C4\0"}),
-    "note with newline": described({"note": "C4\n"}),
-    "note of a number": described({"note": 60}),
-    "f0 of 400 digits": described({"f0": 10**400}),
-    "half a file": file("basis.json", "{"),
-    "a folder": emptied("basis.json"),
-}
-HEADER = "{'descr': '<f8', 'fortran_order': False, 'shape': (__import__('os').mkdir('run'), 1)}\n"
 OTHER = '{"sr": 1, "n_fft": 16, "hop": 1, "columns": []}'
-X, OWN = "x.wav 3 basis.npy", "spec.npy 3 basis.npy -o own"
+X, OWN, STEMS = "x.wav 3 basis.npy", f"{SPEC} -o own", "own/stems/residual.flac 3 basis.npy -o own"
+NOT_FINITE = sound("x.wav", lambda rng: np.full(SR, np.nan), subtype="FLOAT")
+RESULTS = "basis_calc.npy", "activation_calc.npy", "cost.npy", "activation.png", "run.json"
 REST = [
     *((scripts, RUN, saved(name, make), f"{name}: {message}") for name, scripts, make, message in ARRAYS),
-    *(
-        (
-            CNMF,
-            "spec.npy 3 basis.npy --phase-init sinusoidal",
-            saved("basis_rotation.npy", lambda rng, change=change: change(np.exp(1j * rng.random((K, L))))),
-            f"basis_rotation.npy: got {message}",
-        )
-        for change, message in ROTATIONS
-    ),
-    *((BOTH, RUN, prepare, NO_DESCRIPTION) for prepare in DESCRIPTIONS.values()),
+    *((CNMF, f"{SPEC} --phase-init sinusoidal", rotations(change), message) for change, message in ROTATIONS),
+    (BOTH, RUN, file("basis.json", "{"), "basis.json: got no description"),
+    (BOTH, RUN, emptied("basis.json"), "basis.json: got no description"),
     (BOTH, RUN, file("basis.json", OTHER), "basis.json: got a description of a basis of shape (9, 0), expected (9, 2)"),
     (BOTH, RUN, file("spec.npy", b""), "spec.npy: got an empty file"),
-    (
-        BOTH,
-        RUN,
-        file("spec.npy", b"\x93NUMPY\1\0" + bytes([len(HEADER), 0]) + HEADER.encode()),
-        "got no readable .npy h",
-    ),
-    (BOTH, RUN, cut("spec.npy", 8), "spec.npy: got 424 bytes of data, expected"),
-    (BOTH, RUN, cut("basis.npy", 1), "basis.npy: got 71 bytes of data"),
-    (BOTH, "p.npy 3 basis.npy", lambda folder, _: os.mkfifo(folder / "p.npy"), "p.npy: got a folder or"),
     (BOTH, "p.wav 3 basis.npy", lambda folder, _: os.mkfifo(folder / "p.wav"), "p.wav: got a folder or"),
-    (BOTH, "l.npy 3 basis.npy", lambda folder, _: (folder / "l.npy").symlink_to("nowhere"), "l.npy: no such file"),
     (BOTH, "l.npy 3 basis.npy", lambda folder, _: (folder / "l.npy").symlink_to("l.npy"), "l.npy: no such file"),
-    (BOTH, ["a b.npy", *RUN[1:]], saved("a b.npy", lambda _: np.ones(3)), "a b.npy: got an array of shape (3,)"),
     (BOTH, ["a\nb.npy", *RUN[1:]], saved("a\nb.npy", lambda _: np.ones(3)), "a b.npy: got an array of shape (3,)"),
     (BOTH, ["spec.npy", "", "basis.npy"], None, "N_ITER: got '', expected a"),
     (BOTH, "empty 3 basis.npy", file("empty/notes.txt", "la"), "empty: got a folder without sounds"),
     (BOTH, "empty", emptied("empty"), "empty: got a folder without sounds"),
     (BOTH, "spec.npy 3 bare.npy --stems", bare, "--stems: got no sampling rate, expected"),
     (BOTH, "spec.npy 3 bare.npy --sr 2000000000", bare, "--sr: got 2000000000 Hz, expected at most"),
-    (NMF, "spec.npy 3 basis.npy --stems", saved("spec.npy", lambda rng: np.ones((K, M))), "spec.npy: got real values"),
-    (
-        BOTH,
-        "one.npy 3 basis.npy --stems",
-        saved("one.npy", lambda _: np.ones((K, 1)) + 0j),
-        "one.npy: got a single frame, expected more of them to make a sound",
-    ),
+    (NMF, f"{SPEC} --stems", saved("spec.npy", lambda rng: np.ones((K, M))), "spec.npy: got real values"),
+    (BOTH, f"{SPEC} --stems", saved("spec.npy", lambda _: np.ones((K, 1)) + 0j), "spec.npy: got a single frame, exp"),
     # a recording
     (BOTH, X, file("x.wav", bytes(range(128, 256))), "x.wav: cannot be read as audio"),
     (BOTH, X, emptied("x.wav"), "x.wav: got a folder without sounds"),
-    (BOTH, X, sound("x.wav", n_bytes=30), "x.wav: got 30 bytes, expected the 88244 of its header"),
-    (
-        BOTH,
-        X,
-        sound("x.wav", n_bytes=5000),
-        "got 5000 bytes, expected the 88244 of its header (is the file cut short?)",
-    ),
+    (BOTH, X, sound("x.wav", n_bytes=5000), "got 5000 bytes, expected the 88244 of its header (is the file cut short?"),
     (BOTH, "x.flac 3 basis.npy", sound("x.flac", n_bytes=30), "cannot be read as audio"),
     (BOTH, "x.flac 3 basis.npy", sound("x.flac", n_bytes=20000), "x.flac: "),
     (BOTH, X, sound("x.wav", lambda rng: np.zeros(0)), "x.wav: got no samples"),
-    (
-        BOTH,
-        X,
-        sound("x.wav", lambda rng: np.ones(1), 192000),
-        "got a sound that is shorter than one sample at 22050 Hz",
-    ),
-    (BOTH, X, sound("x.wav", lambda rng: np.full(SR, np.nan), subtype="FLOAT"), "x.wav: got samples that are not fin"),
+    (BOTH, X, sound("x.wav", lambda rng: np.ones(1), 192000), "a sound that is shorter than one sample at 22050 Hz"),
+    (BOTH, X, NOT_FINITE, "x.wav: got samples that are not fin"),
     (BOTH, "x.wav 3 bare.npy", together(sound("x.wav"), bare), "x.wav: got a sound, expected fixed_basis.json beside"),
     # the output folder, and what is the user's in it
     (BOTH, OWN, emptied("own/cost.npy"), "own/cost.npy: got a folder, expected a file"),
-    *(
-        (BOTH, OWN, mine(f"own/{name}"), f"own/{name}: {NOT_OURS}")
-        for name in ("basis_calc.npy", "activation_calc.npy", "cost.npy", "activation.png", "run.json")
-    ),
+    *((BOTH, OWN, mine(f"own/{name}"), f"own/{name}: {NOT_OURS}") for name in RESULTS),
     (CNMF, OWN, mine("own/phase_calc.npy"), f"own/phase_calc.npy: {NOT_OURS}"),
-    (BOTH, "spec.npy 3 basis.npy -o own --stems", mine("own/stems/vocals.wav"), f"own/stems/vocals.wav: {NOT_OURS}"),
-    (BOTH, "x.wav 3 basis.npy -o own", together(sound("x.wav"), mine("own/notes.csv")), f"own/notes.csv: {NOT_OURS}"),
+    (BOTH, f"{X} -o own", together(sound("x.wav"), mine("own/notes.csv")), f"own/notes.csv: {NOT_OURS}"),
     (BASIS, "notes -o own", mine("own/fixed_basis.npy"), f"own/fixed_basis.npy: {NOT_OURS}"),
-    (
-        BOTH,
-        "x.wav 3 basis.npy --stems -o own",
-        together(earlier_stems, mine("own/stems/vocals.wav")),
-        f"own/stems/vocals.wav: {NOT_OURS}",
-    ),
-    *(
-        (
-            scripts,
-            f"own/stems/residual.flac 3 basis.npy -o own {options}",
-            earlier_stems,
-            f"own/stems/residual.flac: {HELD}",
-        )
-        for scripts, options in (
-            (BOTH, "--stems"),
-            (BOTH, "--stems --overwrite"),
-            (NMF, "--overwrite"),  # its stems go when its next run has none
-        )
-    ),
-    (
-        BOTH,
-        "spec.npy 3 own/basis_calc.npy --overwrite -o own",
-        lambda folder, _: ((folder / "own").mkdir(), shutil.copy("basis.npy", "own/basis_calc.npy")),
-        f"own/basis_calc.npy: {HELD}",
-    ),
-    (
-        CNMF,
-        "own/reconst.npy 3 basis.npy --overwrite -o own",
-        lambda folder, _: ((folder / "own").mkdir(), shutil.copy("spec.npy", "own/reconst.npy")),
-        f"own/reconst.npy: {HELD}",
-    ),
+    (BOTH, f"{X} --stems -o own", together(earlier_stems, mine("own/stems/x.wav")), f"own/stems/x.wav: {NOT_OURS}"),
+    (BOTH, f"{STEMS} --stems --overwrite", earlier_stems, f"own/stems/residual.flac: {HELD}"),
+    (NMF, f"{STEMS} --overwrite", earlier_stems, f"own/stems/residual.flac: {HELD}"),  # they go without --stems
+    (BOTH, "spec.npy 3 own/basis_calc.npy --overwrite -o own", copied("basis.npy", "own/basis_calc.npy"), HELD),
+    (CNMF, "own/reconst.npy 3 basis.npy --overwrite -o own", copied("spec.npy", "own/reconst.npy"), HELD),
     # templates
     (BASIS, "blank", emptied("blank"), "blank: got no audio files"),
     (BASIS, "notes", sound("notes/pf10.wav"), "pf10.wav: got a sound without a pitch and a name without"),
     (BASIS, "notes", sound("notes/C3.wav", lambda rng: np.zeros(SR)), "C3.wav: got silence, expected one note"),
-    (BASIS, "notes", sound("notes/x.wav", lambda rng: np.zeros(SR)), "x.wav: got silence"),
-    (BASIS, "notes", sound("notes/x.wav", lambda rng: noise(rng)[:500]), "x.wav: got a sound without a pitch"),
-    (BASIS, "notes", sound("notes/C3.wav", lambda rng: np.zeros(0)), "C3.wav: got no samples"),
-    (BASIS, "notes", sound("notes/C3.wav", lambda rng: np.full(SR, np.nan), subtype="FLOAT"), "that are not finite"),
     (BASIS, "notes", file("notes/C3.wav", "la"), "C3.wav: got text, expected a sound file"),
     (BASIS, "notes", file("notes/C3.flac", b"fLaC\0\0\0\x22"), "C3.flac: cannot be read as audio"),
 ]
@@ -373,16 +258,11 @@ def folder(good, tmp_path, monkeypatch):
     CASES,
     ids=[f"{script.__name__} {message[:40]}" for script, *_, message in CASES],
 )
-def test_bad_input(folder, rng, capsys, script, arguments, prepare, message):
+def test_bad_input(folder, rng, refused, script, arguments, prepare, message):
     if prepare:
         prepare(folder, rng)
     before = contents(folder)
-    with pytest.raises(SystemExit) as end:
-        script.main(arguments)
-    said = capsys.readouterr()
-    assert end.value.code == 2
-    assert said.out == ""
-    (line,) = said.err.splitlines()
+    line = refused(script, *arguments)
     assert "error: " in line
     assert message in line
     assert contents(folder) == before
@@ -398,10 +278,8 @@ def test_the_inputs_that_the_table_spoils_are_good(folder, capsys):
 
 RECORDINGS = {
     "one sample": (lambda rng: np.ones(1), SR),
-    "8 channels": (lambda rng: 0.1 * rng.standard_normal((4000, 8)), SR),
-    "8 kHz": (lambda rng: 0.1 * rng.standard_normal(4000), 8000),
+    "8 channels at 8 kHz": (lambda rng: 0.1 * rng.standard_normal((4000, 8)), 8000),
     "192 kHz": (lambda rng: 0.1 * rng.standard_normal(9000), 192000),
-    "DC": (lambda rng: np.full(4000, 0.5), SR),
     "silence": (lambda rng: np.zeros(4000), SR),
     "clipping": (lambda rng: np.sign(rng.standard_normal(4000)), SR),
 }
@@ -480,11 +358,9 @@ def test_a_name_that_is_no_utf_8_is_told_in_a_sentence(folder, root):
     [
         ("x.wav", True, ["--stems"]),
         ("x.wav", False, ["--stems", "--phase"]),
-        ("x.wav", True, []),
         ("spec.npy", True, ["--stems"]),
         ("spec.npy", True, ["--notes"]),
         ("spec.npy", False, ["--notes"]),
-        ("spec.npy", True, ["--no-phase"]),
         ("spec.npy", False, []),
     ],
 )
@@ -519,12 +395,10 @@ def test_all_commands_share_a_folder_and_run_there_again_and_again(folder):
     assert sorted([*listed, "run.json"]) == sorted(path.name for path in (folder / "out").iterdir())
 
 
-def test_an_input_among_the_stems_of_another_never_goes(folder, rng, capsys):
+def test_an_input_among_the_stems_of_another_never_goes(folder, rng, refused):
     together(mine("spec/stems/x.wav"), sound("spec/stems/take.wav"))(folder, rng)
-    with pytest.raises(SystemExit) as end:
-        NMF.main(["spec.npy", "spec/stems/take.wav", *RUN[1:], "--stems", "--overwrite", "--quiet"])
-    assert end.value.code == 2
-    assert f"error: spec/stems/take.wav: {HELD}" in capsys.readouterr().err
+    line = refused(NMF, "spec.npy", "spec/stems/take.wav", *RUN[1:], "--stems", "--overwrite", "--quiet")
+    assert f"error: spec/stems/take.wav: {HELD}" in line
     assert sorted(path.name for path in (folder / "spec" / "stems").iterdir()) == ["take.wav", "x.wav"]
     assert (folder / "take" / "stems").is_dir()  # the other one is taken apart
 

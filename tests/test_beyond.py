@@ -32,13 +32,8 @@ def test_keys_without_a_template_are_named(octave, templates):
     assert notes.played_beyond(y, octave) == [57, 72, 75]
 
 
-def test_none_is_named_where_all_have_one(octave, templates):
-    assert notes.played_beyond(played(templates, [60, 62, 64, 65, 67, 69, 71, 60]), octave) == []
-
-
-@pytest.mark.parametrize("piece", ["chorale", "invention", "prelude"])
-def test_none_is_named_in_the_examples(learnt, root, piece):
-    y = recording.load(root / "examples" / piece / "mismatched" / "mixture.flac", events.SR)
+def test_none_is_named_in_an_example(learnt, root):
+    y = recording.load(root / "examples" / "invention" / "mismatched" / "mixture.flac", events.SR)
     assert notes.played_beyond(y, basis.load(learnt / "fixed_basis.npy")) == []
 
 

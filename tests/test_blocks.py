@@ -1,6 +1,5 @@
 """Work in pieces: one thread of BLAS in each of them, whoever does it, and the cores shared out."""
 
-import ast
 import functools
 import multiprocessing
 import time
@@ -36,11 +35,6 @@ def test_every_piece_has_one_thread_of_blas_whoever_does_it(workers, three_threa
         assert blas_threads() == {3}
 
 
-def test_parts_in_threads_have_one_thread_of_blas(three_threads):
-    assert blocks.in_threads(blas_threads, range(3)) == [{1}] * 3
-    assert blas_threads() == {3}
-
-
 def test_the_last_to_leave_lifts_the_limit(three_threads):
     first, second = blocks.one_blas_thread(), blocks.one_blas_thread()
     first.__enter__()
@@ -63,17 +57,6 @@ def test_a_map_of_ones_own_gives_the_same_bytes(solve, rng, three_threads):
                 np.testing.assert_array_equal(found, wanted)
 
 
-def test_who_is_given_a_map_hands_it_on(root):
-    """A piece of work that went past :func:`blocks.each` would have as many threads of BLAS as there are cores."""
-    for path in (*root.glob("*.py"), *(root / "piano").glob("*.py")):
-        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(function, ast.FunctionDef) and path.name != "blocks.py":
-                given = {argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)}
-                calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
-                called = {call.id for call in calls if isinstance(call, ast.Name)}
-                assert "map" not in given & called, f"{path.name}: {function.name}"
-
-
 def test_jobs_are_fetched_as_they_are_done_and_come_in_order(monkeypatch):
     monkeypatch.setattr(blocks, "available_cores", lambda: blocks.core_limit.get() or 3)
     fetched = []
@@ -87,15 +70,6 @@ def test_jobs_are_fetched_as_they_are_done_and_come_in_order(monkeypatch):
     assert next(done) == 0
     assert fetched == [0, 1, 2]
     assert list(done) == list(range(1, 8))
-
-
-def test_progress_is_told_of_every_job():
-    told = []
-    results = blocks.each(abs, [3, -4], n_jobs=2, progress=lambda *call: told.append(call))
-    assert next(results) == 3
-    assert told == [(1, 2)]
-    assert list(results) == [4]
-    assert told == [(1, 2)] * 2
 
 
 def test_cores_without_a_job_of_their_own_help_with_the_others(monkeypatch):

@@ -15,8 +15,8 @@ import CNMF
 import make_init_H
 import NMF
 import utils
-from piano import adapt, cli, figures
-from piano.basis import Basis, load
+from piano import adapt, cli
+from piano.basis import load
 
 pytestmark = pytest.mark.same_everywhere("compares names and words; what is computed, other files test")
 
@@ -123,70 +123,25 @@ def test_a_command_says_what_ended_it_and_its_curve_ends_there(files, capsys, dr
     assert float(told[1]) / 100 == pytest.approx(error, rel=0.06)  # it is told in two digits
     if reason == "threshold":
         assert error < 0.2
-    (axes,) = drawn[f"learning_curve_{script.__name__}.png"].axes
-    curve, stop = axes.lines
-    assert axes.get_yscale() == "log"
+    curve, _ = drawn[f"learning_curve_{script.__name__}.png"].axes[0].lines
     assert len(curve.get_xdata()) == len(cost)
-    np.testing.assert_array_equal(stop.get_xydata()[0], curve.get_xydata()[-1])
-    assert reason in axes.get_legend().get_texts()[0].get_text()
-
-
-def test_the_piano_roll_has_notes_and_seconds(files, drawn):
-    NMF.main(["spec.npy", "20", "fixed_basis.npy"])
-    axes, colour_bar = drawn["activation.png"].axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == NAMES
-    assert axes.get_xlabel() == "Time (s)"
-    left, right, *_ = axes.images[0].get_extent()
-    assert right - left == pytest.approx(M * 16 / 8000)
-    assert "dB" in colour_bar.get_ylabel()
-    U = array(files, "activation_calc")
-    shown = axes.images[0].get_array()
-    assert shown.shape == U.shape
-    np.testing.assert_allclose(shown, np.maximum(20 * np.log10(U / U.max()), -40), atol=1e-4)
-
-
-def test_states_of_one_note_are_one_row_of_the_piano_roll():
-    U = np.arange(12.0).reshape(4, 3)
-    piano = Basis(U[:0].T, columns=[{"note": note} for note in ("C4", "C4", "D4", "D4")])
-    np.testing.assert_array_equal(figures.sum_states(U, piano), [U[0] + U[1], U[2] + U[3]])
-
-
-@pytest.mark.parametrize("script", [NMF, CNMF])
-def test_a_silent_recording_gives_zeros(files, capsys, script):
-    np.save("spec.npy", np.zeros((K, M), np.complex64))
-    script.main(["spec.npy", "3", "fixed_basis.npy"])
-    assert (array(files, "activation_calc") == 0).all()
-    assert "leaves out has 0 % of the recording's energy" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("script", [NMF, CNMF])
-def test_quiet_says_nothing(files, capsys, script):
-    script.main(["spec.npy", "2", "fixed_basis.npy", "--quiet"])
-    assert capsys.readouterr() == ("", "")
-    assert (files / "activation_calc.npy").exists()
 
 
 @pytest.mark.parametrize("script", [make_init_H, NMF, CNMF])
-def test_help_is_the_docstring(capsys, script):
-    with pytest.raises(SystemExit) as exit_:
+def test_a_command_tells_how_it_is_used(capsys, monkeypatch, script):
+    """Its help is its docstring, and what one looks for; without a word behind it, it shows an example."""
+    with pytest.raises(SystemExit, match="0"):
         script.main(["--help"])
-    assert exit_.value.code == 0
     told = capsys.readouterr().out
     assert told.startswith(script.__doc__.strip())  # what one does comes first
     titles = ["what to write", *(["how to listen", "how to compute"] if script is not make_init_H else [])]
     places = [told.index(f"\n{title}:\n") for title in titles]
     assert places == sorted(places)
-
-
-@pytest.mark.parametrize("script", [make_init_H, NMF, CNMF])
-def test_a_bare_command_says_how_it_is_used(capsys, monkeypatch, script):
     monkeypatch.setattr(sys, "argv", [script.__file__])
-    with pytest.raises(SystemExit) as exit_:
+    with pytest.raises(SystemExit, match="2"):
         script.main()
-    assert exit_.value.code == 2
     said = capsys.readouterr().err
-    first = next(line for line in script.__doc__.splitlines() if line.startswith("    python"))
-    assert first in said
+    assert next(line for line in script.__doc__.splitlines() if line.startswith("    python")) in said
     assert f"python {Path(script.__file__).name} -h" in said
 
 
@@ -224,21 +179,6 @@ def test_cnmf_writes_its_files(files, rng, phase_init, dtype):
         np.testing.assert_allclose(P, np.tile(Y / np.abs(Y), (L, 1, 1)), atol=1e-6)
 
 
-@pytest.mark.parametrize("script", [NMF, CNMF])
-def test_an_adapted_basis_is_written_and_used(files, capsys, script):
-    script.main(["spec.npy", "50", "fixed_basis.npy", "-o", "fixed"])
-    script.main(["spec.npy", "50", "fixed_basis.npy", "-o", "adapted", "--adapt", "0.1"])
-    assert "basis was adapted to this piano (--adapt 0.1;" in capsys.readouterr().err
-    assert json.loads((files / "adapted" / "run.json").read_text())["adapted_with"] == 0.1
-    H, adapted = (array(files / name, "basis_calc") for name in ("fixed", "adapted"))
-    np.testing.assert_allclose(adapted.sum(axis=0), H.sum(axis=0), rtol=1e-5)
-    errors = [
-        np.sum((np.abs(np.load("spec.npy")) - h @ array(files / name, "activation_calc")) ** 2)
-        for h, name in ((H, "fixed"), (adapted, "adapted"))
-    ]
-    assert errors[1] < 0.9 * errors[0]
-
-
 def test_an_adapted_basis_is_a_basis_like_any_other(files, rng, capsys):
     write_rotation(rng)
     NMF.main(["spec.npy", "20", "fixed_basis.npy", "--adapt", "auto", "-o", "learnt"])
@@ -257,14 +197,6 @@ def test_an_adapted_basis_is_a_basis_like_any_other(files, rng, capsys):
     ]
     CNMF.main(["spec.npy", "5", "fixed_basis.npy", "--stems", "--adapt", "none", "-o", "one"])
     assert not (files / "one" / "basis_calc.json").exists()
-
-
-def test_cnmf_without_phases(files):
-    CNMF.main(["spec.npy", "5", "fixed_basis.npy", "-o", "with"])
-    CNMF.main(["spec.npy", "5", "fixed_basis.npy", "-o", "without", "--no-phase"])
-    assert written(files / "without") == [name for name in CNMF_FILES if name != "phase_calc.npy"]
-    for name in set(written(files / "without")) - {"run.json"}:
-        assert (files / "without" / name).read_bytes() == (files / "with" / name).read_bytes(), name
 
 
 def contents(folder):
@@ -322,7 +254,7 @@ def test_what_is_asked_for_wins_over_the_defaults_of_stems(files, rng, phase_ini
 
 
 @pytest.mark.parametrize("described", [True, False])
-def test_without_rotations_notes_get_the_phases_of_the_recording(files, capsys, described):
+def test_without_rotations_notes_get_the_phases_of_the_recording(files, capsys, refused, described):
     if not described:
         (files / "fixed_basis.json").unlink()
     command = ["spec.npy", "5", "fixed_basis.npy", "--stems", "--phase", "--sr", "8000"]
@@ -338,25 +270,8 @@ def test_without_rotations_notes_get_the_phases_of_the_recording(files, capsys, 
     CNMF.main([*command, "-o", "asked", "--phase-init", "mixture"])
     assert remark not in capsys.readouterr().err
     assert contents(files / "asked") == contents(files / "out")
-    with pytest.raises(SystemExit) as end:
-        CNMF.main([*command, "-o", "asked", "--phase-init", "sinusoidal"])
-    assert end.value.code == 2
-    assert "fixed_basis_rotation.npy: no such file, expected the rotations" in capsys.readouterr().err
-
-
-def test_a_basis_without_description_has_the_same_defaults(files, rng):
-    write_rotation(rng)
-    (files / "fixed_basis.json").unlink()
-    H = array(files, "fixed_basis")
-    duller = H * np.linspace(1, 0.2, K, dtype=np.float32)[:, None]
-    duller /= duller.sum(axis=0)
-    np.save("fixed_basis.npy", duller)
-    CNMF.main(["spec.npy", "5", "fixed_basis.npy", "--stems", "--sr", "8000", "-o", "out"])
-    assert record(files / "out")["phase_init"] == "sinusoidal"
-    adapted = array(files / "out", "basis_calc")
-    np.testing.assert_allclose(adapted.sum(axis=0), 1, rtol=1e-5)
-    assert np.abs(adapted - H).sum() < 0.8 * np.abs(duller - H).sum()  # the recording was made with H
-    assert len(written(files / "out" / "stems")) == L + 1
+    line = refused(CNMF, *command, "-o", "asked", "--phase-init", "sinusoidal")
+    assert "fixed_basis_rotation.npy: no such file, expected the rotations" in line
 
 
 @pytest.mark.parametrize(

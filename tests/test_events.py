@@ -10,6 +10,8 @@ import pytest
 
 from piano import blocks, events, recording
 
+far = pytest.mark.same_everywhere("notes that are heard or missed by far more than rounding")
+
 SR = events.SR
 BASIS = next(
     folder / "basis_wav_piano" for folder in Path(__file__).resolve().parents if (folder / "basis_wav_piano").is_dir()
@@ -70,13 +72,7 @@ def pickled_map(function, items):
 MELODY = [(0.5 + 0.4 * i, 0.8 + 0.4 * i, midi, 0.5) for i, midi in enumerate((60, 62, 64, 65, 67, 72, 55, 48))]
 
 
-def test_features_are_linear_in_level_to_the_power(rng):
-    y = rng.standard_normal(5000).astype(np.float32)
-    V = events.features(y)
-    assert V.shape == (1 + 5000 // events.HOP, events.pattern_shape()[1])
-    np.testing.assert_allclose(events.features(3 * y), 3**events.POWER * V, rtol=1e-4)
-
-
+@far
 def test_pattern_begins_at_the_onset_whatever_silence_is_before_it():
     y = template(60)[events.find_onset(template(60)) :]
     late = np.concatenate([np.zeros(7777, np.float32), y])
@@ -102,22 +98,6 @@ def test_adaptation_is_what_was_counted_where_much_was(rng):
     P, D, ratio = rng.uniform(0.5, 1, (3, 5, 4, 30)).astype(np.float32)
     np.testing.assert_allclose(events.adaptation(P, D * ratio, D, 10**9), ratio, rtol=1e-4)
     np.testing.assert_array_equal(events.adaptation(P, 0 * D, 0 * D, 5), np.ones_like(D))
-
-
-@pytest.mark.parametrize("seconds", [0.2, 1.0, 3.0])
-def test_pattern_of_any_length_of_template(seconds):
-    y = np.resize(template(60), round(seconds * SR))
-    P = events.learn_pattern(y)
-    assert P.shape == (events.LENGTH, events.pattern_shape()[1])
-    assert P.dtype == np.float16
-    assert np.isfinite(P).all()
-    assert (P >= 0).all()
-    assert P.astype(float).sum(axis=1).max() == pytest.approx(1000, rel=0.01)
-
-
-def test_silent_template_is_refused():
-    with pytest.raises(events.utils.InputError, match="silence"):
-        events.learn_pattern(np.zeros(8000, np.float32))
 
 
 def test_monotone_step_is_the_isotonic_regression(rng):
@@ -218,43 +198,29 @@ def test_logarithm_of_what_is_gained(ratio):
     assert gain[0, 0] / events.HEAD == pytest.approx(np.log1p(ratio) - ratio, rel=1e-3, abs=2e-7)
 
 
-def test_steps_never_raise_the_divergence(rng, monkeypatch):
-    monkeypatch.setattr(events, "shape", lambda: np.ones(30, np.float32))
-    V, B, patterns, struck = some_events(rng)
-    curve = []
-    for _ in range(12):
-        S = model_of(B, patterns.P, struck)
-        curve.append((V * np.log(V / S) - V + S).sum())
-        B, struck = events.step(V, B, patterns, struck)
-    assert all(np.diff(curve) <= 1e-4 * curve[0])
+OCTAVES = [(1.0, 2.0, 48, 0.8), (2.5, 3.5, 55, 0.8)]
+PLAYED = {
+    "a melody": MELODY,
+    "chords": [(1.0, 2.5, midi, 0.4) for midi in (48, 64, 67, 71)] + [(3.0, 4.0, midi, 0.4) for midi in (45, 60, 64)],
+    "struck again": [(1.0, 1.6, 60, 0.5), (1.6, 2.2, 60, 0.5), (2.5, 3.0, 67, 0.5), (2.9, 3.5, 67, 0.5)],
+    "with the pedal": [(0.5 + 0.3 * i, 4.5, midi, 0.4) for i, midi in enumerate((48, 55, 60, 64, 67, 72))],
+    "no octaves": OCTAVES,
+    "octaves": [*OCTAVES, (1.0, 2.0, 60, 0.6), (2.5, 3.5, 67, 0.6)],
+    "from end to end": [(0.0, 0.6, 60, 0.5), (0.2, 0.8, 67, 0.5), (1.5, 2.2, 64, 0.5), (4.1, 4.5, 55, 0.5)],
+}
 
 
-def test_melody():
-    assert_heard(listed(mix(MELODY, 4.5)), MELODY)
+@far
+@pytest.mark.parametrize("notes", PLAYED.values(), ids=PLAYED)
+def test_what_is_played_is_listed_at_any_level(notes):
+    y = mix(notes, 4.5)
+    soft, loud = listed(1e-4 * y), listed(30 * y)
+    assert_heard(loud, notes)
+    assert [event.midi for event in soft] == [event.midi for event in loud]
+    np.testing.assert_allclose([e[1:4] for e in soft], [e[1:4] for e in loud], atol=0.02)
 
 
-def test_chord_is_its_notes():
-    notes = [(1.0, 2.5, midi, 0.4) for midi in (48, 64, 67, 71)] + [(3.0, 4.0, midi, 0.4) for midi in (45, 60, 64)]
-    assert_heard(listed(mix(notes, 5)), notes)
-
-
-def test_note_struck_twice_is_two():
-    notes = [(1.0, 1.6, 60, 0.5), (1.6, 2.2, 60, 0.5), (2.5, 3.0, 67, 0.5), (2.9, 3.5, 67, 0.5)]
-    assert_heard(listed(mix(notes, 4.5)), notes)
-
-
-def test_pedal():
-    notes = [(0.5 + 0.3 * i, 4.5, midi, 0.4) for i, midi in enumerate((48, 55, 60, 64, 67, 72))]
-    assert_heard(listed(mix(notes, 4.5)), notes)
-
-
-def test_octave_is_listed_where_it_is_and_only_there():
-    alone = [(1.0, 2.0, 48, 0.8), (2.5, 3.5, 55, 0.8)]
-    assert_heard(listed(mix(alone, 4.5)), alone)
-    both = [*alone, (1.0, 2.0, 60, 0.6), (2.5, 3.5, 67, 0.6)]
-    assert_heard(listed(mix(both, 4.5)), both)
-
-
+@far
 @pytest.mark.parametrize("sound", ["silence", "noise", "hum", "empty", "click"])
 def test_what_is_no_piano_lists_nothing(sound, rng):
     n = 6 * SR
@@ -268,21 +234,7 @@ def test_what_is_no_piano_lists_nothing(sound, rng):
     assert listed(y.astype(np.float32)) == []
 
 
-def test_gain_changes_nothing():
-    y = mix(MELODY, 4.5)
-    soft, loud = listed(1e-4 * y), listed(30 * y)
-    assert [event.midi for event in soft] == [event.midi for event in loud]
-    np.testing.assert_allclose([e[1:4] for e in soft], [e[1:4] for e in loud], atol=0.02)
-
-
-def test_shift_of_the_sound_shifts_the_list():
-    y = mix(MELODY, 4.5)
-    shift = 3333
-    here, there = listed(y), listed(np.concatenate([np.zeros(shift, np.float32), y]))
-    assert [event.midi for event in here] == [event.midi for event in there]
-    np.testing.assert_allclose([e.onset + shift / SR for e in here], [e.onset for e in there], atol=0.02)
-
-
+@far
 @pytest.mark.parametrize("cents", [-30, 30])
 def test_mistuned_piano(cents):
     y = recording.transpose(mix(MELODY, 4.5), SR, cents / 100)
@@ -290,11 +242,7 @@ def test_mistuned_piano(cents):
     assert_heard(listed(y), [(onset * stretch, None, midi, gain) for onset, _, midi, gain in MELODY])
 
 
-def test_first_and_last_half_second():
-    notes = [(0.0, 0.6, 60, 0.5), (0.2, 0.8, 67, 0.5), (1.5, 2.2, 64, 0.5), (2.6, 3.0, 55, 0.5), (2.75, 3.0, 72, 0.5)]
-    assert_heard(listed(mix(notes, 3.0)), notes)
-
-
+@far
 def test_several_velocities_are_one_note():
     P, midi = patterns()
     dull = P.astype(np.float32) * np.linspace(1, 0.3, P.shape[2], dtype=np.float32)
@@ -303,6 +251,7 @@ def test_several_velocities_are_one_note():
     assert_heard(found, MELODY)
 
 
+@far
 def test_segments_cover_a_recording_once():
     for n in (0, 1, SR, 44 * SR, 46 * SR, 500 * SR + 77):
         cuts = list(events.segments(n))
@@ -312,6 +261,7 @@ def test_segments_cover_a_recording_once():
         assert all(start <= first <= last <= stop <= n for start, stop, first, last in cuts)
 
 
+@far
 def test_segments_hear_what_the_whole_does(monkeypatch):
     notes = [(0.4 + 0.4 * i, 0.7 + 0.4 * i, midi, 0.5) for i, midi in enumerate((60, 62, 64, 65, 67, 72, 55, 48) * 3)]
     y = mix(notes, 10.5)
@@ -320,22 +270,18 @@ def test_segments_hear_what_the_whole_does(monkeypatch):
     assert_heard(listed(y), notes)
 
 
-@pytest.mark.parametrize("how", [map, pickled_map])
-def test_map_and_progress(how):
-    y, done = mix(MELODY, 4.5), []
-    assert listed(y, map=how, progress=lambda *n: done.append(n)) == listed(y)
-    assert sum(n for n, _ in done) == done[-1][1]
-
-
-@pytest.mark.parametrize("cores", [1, 12])
-def test_any_number_of_cores_gives_the_same_list(monkeypatch, cores):
+@far
+def test_neither_cores_nor_where_the_work_is_done_change_the_list(monkeypatch):
     monkeypatch.setattr(events, "SEGMENT_S", 1.0)
-    y = mix(MELODY, 4.5)
-    expected = listed(y, map=map)
-    monkeypatch.setattr(blocks, "available_cores", lambda: blocks.core_limit.get() or cores)
-    assert listed(y) == expected
+    y, done = mix(MELODY, 4.5), []
+    expected = listed(y, map=pickled_map, progress=lambda *n: done.append(n))
+    assert sum(n for n, _ in done) == done[-1][1]
+    for cores in (1, 12):
+        monkeypatch.setattr(blocks, "available_cores", lambda cores=cores: blocks.core_limit.get() or cores)
+        assert listed(y) == expected
 
 
+@far
 def test_offsets_follow_the_damper():
     notes = [(0.5, 0.9, 60, 0.5), (1.5, 2.5, 64, 0.5), (3.0, 3.3, 67, 0.5)]
     for event, (_, offset, _, _) in zip(listed(mix(notes, 5.5)), notes, strict=True):
@@ -346,21 +292,20 @@ def told(notes):
     return events.given_notes([note[2] for note in notes], [note[0] for note in notes])
 
 
-def test_given_notes_are_moved_to_where_they_are_heard_by_hundredths():
-    wrong = [
-        (onset + moved, None, midi, None) for (onset, _, midi, _), moved in zip(MELODY, [0.04, -0.04] * 4, strict=True)
-    ]
-    found = heard(mix(MELODY, 4.5), told(wrong))
+@far
+@pytest.mark.parametrize("segment_s", [30.0, 1.0])
+def test_given_notes_stay_where_they_are_right_and_else_are_moved_to_where_they_are_heard(monkeypatch, segment_s):
+    monkeypatch.setattr(events, "SEGMENT_S", segment_s)
+    y, onsets = mix(MELODY, 4.5), np.array([onset for onset, *_ in MELODY])
+    assert [event.onset for event in heard(y, told(MELODY))] == onsets.tolist()
+    wrong = [(onset + away, None, *rest) for away, (onset, _, *rest) in zip([0.04, -0.04] * 4, MELODY, strict=True)]
+    found = heard(y, told(wrong))
     assert [event.midi for event in found] == [note[2] for note in MELODY]
     assert all(event.confidence > 0.5 for event in found)
-    np.testing.assert_allclose([event.onset for event in found], [note[0] for note in MELODY], atol=0.02)
+    np.testing.assert_allclose([event.onset for event in found], onsets, atol=0.02)
 
 
-def test_given_notes_that_are_right_stay():
-    found = heard(mix(MELODY, 4.5), told(MELODY))
-    assert [event.onset for event in found] == [note[0] for note in MELODY]
-
-
+@far
 def test_no_given_note_is_lost_nor_far_from_where_it_was(rng):
     """One that nobody played, a soft one beside a loud one, one key three times in .12 s, a list half a second off."""
     soft = [(0.5, 2.0, 60, 0.5), (0.5, 2.0, 67, 0.5), (0.5, 2.0, 64, 0.005), (2.2, 2.6, 40, 0.5)]
@@ -382,20 +327,8 @@ def test_no_given_note_is_lost_nor_far_from_where_it_was(rng):
             ]
 
 
-def test_notes_of_another_piece_are_hardly_heard():
-    other = [(0.5 + 0.3 * i, 0, midi, 1) for i, midi in enumerate((58, 61, 63, 66, 68, 70, 73, 51, 54, 56))]
-    found = heard(mix(MELODY, 4.5), told(other))
-    assert np.mean([event.confidence > events.UNSURE for event in found]) < 0.3
-
-
+@far
 @pytest.mark.parametrize("seconds", [0, 3])
 def test_given_notes_in_silence_are_kept_and_not_heard(seconds):
     found = heard(np.zeros(seconds * SR, np.float32), told(MELODY))
     assert [(event.onset, event.midi, event.confidence) for event in found] == [(n[0], n[2], 0) for n in MELODY]
-
-
-def test_segments_hear_given_notes_as_the_whole_does(monkeypatch):
-    monkeypatch.setattr(events, "SEGMENT_S", 1.0)
-    found = heard(mix(MELODY, 4.5), told(MELODY))
-    assert all(event.confidence > 0.5 for event in found)
-    np.testing.assert_allclose([event.onset for event in found], [note[0] for note in MELODY], atol=0.02)

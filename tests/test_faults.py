@@ -31,15 +31,6 @@ def files(tmp_path, monkeypatch, rng):
     return tmp_path
 
 
-def test_killed_runs_leave_the_earlier_results_or_their_own(root):
-    command = [sys.executable, root / "benchmarks" / "faults.py", "--kills", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = done.stdout.splitlines()[2:]
-    assert [row.split("|")[1].strip(" `") for row in rows] == ["make_init_H.py", "NMF.py", "CNMF.py"]
-    assert [sum(map(int, row.split("|")[3:6])) for row in rows] == [1, 1, 1]
-
-
 @pytest.mark.parametrize(
     ("script", "arguments", "largest"),
     [

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 import utils
 from oracle import luminance
-from piano import figures, notes, pitch
+from piano import figures, pitch
 from piano.basis import Basis
 
 pytestmark = pytest.mark.same_everywhere("pictures of given numbers")
@@ -65,7 +65,7 @@ def test_three_panels_share_their_axes(tmp_path, drawn, rng):
 
 
 @pytest.mark.parametrize("basis", [DESCRIBED, PLAIN], ids=["described", "plain"])
-@pytest.mark.parametrize("k", [1, 2, 5, 40, 128])
+@pytest.mark.parametrize("k", [1, 40, 128])
 def test_a_tone_is_at_its_frequency(tmp_path, drawn, basis, k):
     Y = np.zeros((K, M), np.complex64)
     Y[k] = 1j
@@ -115,7 +115,7 @@ def test_a_long_file_is_drawn_by_its_loudest_from_blocks(tmp_path, drawn, rng):
         )  # no bin but that of 0 Hz is lost
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (3, 2), (1025, 1)])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (1025, 1)])
 @pytest.mark.parametrize(("level", "shown"), [(0, -figures.DB_RANGE), (1, 0)])
 def test_the_smallest_spectrograms_and_silence_are_drawn(tmp_path, drawn, shape, level, shown):
     basis = PLAIN if shape[0] == 2 else dataclasses.replace(DESCRIBED, n_fft=max(2 * shape[0] - 2, 2))
@@ -185,17 +185,7 @@ def test_listed_notes_are_outlined_where_their_energy_is():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["listed note", "doubtful note"]
 
 
-def test_a_list_without_confidence_is_not_doubted_and_none_needs_no_legend(rng):
-    U = rng.random((len(KEYS), 100))
-    played = [notes.Note("C4", 60, 261.6, 0.1, 0.5, 0.0), notes.Note("A0", 21, 27.5, 0.1, 0.5, 0.0)]
-    (axes,) = figures.draw_activation(Figure(dpi=100), U, PIANO, played)
-    assert outlined(axes) == [(0.1, 0.5, 60, False)]  # the basis has no A0
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["listed note"]
-    (axes,) = figures.draw_activation(Figure(dpi=100), U, PIANO)
-    assert (outlined(axes), axes.get_legend()) == ([], None)
-
-
-@pytest.mark.parametrize("seconds", [41, 65, 180, 599.3, 1150, 3600, 36000])
+@pytest.mark.parametrize("seconds", [41, 65, 599.3, 1150, 36000])
 def test_the_rows_of_a_page_share_a_recording(seconds):
     n_frames = round(seconds / FRAME)
     spans = figures.row_spans(n_frames, FRAME, figures.ROW_S)
@@ -230,15 +220,6 @@ def test_nothing_is_lost_between_the_rows_of_a_page(rng):
     assert [len(boxes) for boxes in held] == [1, 1, 1] + [0] * 12  # a note goes on from row to row
     short = {round(left / FRAME + 0.5) for axes in rows for left, right, *_ in outlined(axes) if right - left < 1}
     assert short == set(clicks.tolist())
-
-
-def test_columns_of_several_frames_stay_in_their_place():
-    U = np.zeros((len(KEYS), 250))
-    U[5, 246] = 1
-    image, left, right = figures.roll(U, PIANO, FRAME, (-FRAME / 2, 249.5 * FRAME), 100)
-    assert image.shape == (len(KEYS), 84)
-    assert (left, right) == pytest.approx((-0.5 * FRAME, 251.5 * FRAME))
-    assert np.argwhere(image).tolist() == [[5, 82]]  # 246 to 248
 
 
 def test_all_rows_of_a_page_share_one_scale():
@@ -277,7 +258,7 @@ def test_the_part_of_the_keyboard_that_matters_is_shown():
 
 
 @pytest.mark.parametrize("basis", [PIANO, Basis(np.ones((K, len(KEYS))))], ids=["described", "plain"])
-@pytest.mark.parametrize(("n_frames", "level"), [(1, 0), (1, 1), (2, 1), (400, 0), (10000, 1)])
+@pytest.mark.parametrize(("n_frames", "level"), [(1, 0), (2, 1), (10000, 1)])
 def test_any_number_of_frames_is_drawn_of_any_basis(tmp_path, drawn, basis, n_frames, level):
     U = np.full((len(KEYS), n_frames), level, np.float32)
     figures.plot_activation(tmp_path / "activation.png", U, basis, [Listed(60, 0.0, 0.01)])
@@ -326,8 +307,3 @@ def test_a_users_matplotlibrc_changes_no_picture(tmp_path, root, learnt, rng):
     pictures = {path.name: path.read_bytes() for path in (tmp_path / "plain").glob("*.png")}
     assert len(pictures) == 3
     assert pictures == {name: (tmp_path / "users" / name).read_bytes() for name in pictures}
-
-
-def test_every_picture_of_the_suite_is_drawn_where_no_matplotlibrc_counts(root):
-    sources = [*root.glob("*.py"), *root.glob("piano/*.py")]
-    assert sum(path.read_text(encoding="utf-8").count("savefig") for path in sources) == 1  # in utils.picture

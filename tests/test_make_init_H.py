@@ -3,10 +3,10 @@
 import json
 import shutil
 
-import librosa
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 import make_init_H
 import utils
@@ -52,20 +52,6 @@ def test_every_column_of_the_piano_basis_has_its_strongest_partials_at_its_pitch
     np.testing.assert_allclose([column["f0"] for column in info["columns"]], f0, atol=6e-4)
 
 
-def test_templates_without_note_names_are_measured_and_ordered_by_pitch(templates, tmp_path, rng):
-    files = [f"pf{number}.wav" for number in rng.permutation(len(templates))]  # in the order of pitch
-    for template, file in zip(templates, files, strict=True):
-        shutil.copyfile(template, tmp_path / file)
-    make_init_H.main([str(tmp_path), "-o", str(tmp_path)])
-    H, info = load(tmp_path)
-    assert [column["note"] for column in info["columns"]] == NOTES
-    assert [column["file"] for column in info["columns"]] == files
-    cents = [1200 * np.log2(c["f0"] / utils.note_frequency(m)) for c, m in zip(info["columns"], MIDI, strict=True)]
-    assert np.abs(cents).max() < 30
-    assert [strongest_series(h) for h in H.T] == list(MIDI)
-    np.testing.assert_allclose(H.sum(axis=0, dtype=np.float64), 1, atol=1e-6)
-
-
 def learn_one(folder, y, sr, name="C4.wav", *options, **subtype):
     """Spectra learnt from ``y`` as the only template of a new folder."""
     folder.mkdir()
@@ -81,7 +67,7 @@ def test_stereo_flac_and_other_rates_give_the_same_note(templates, tmp_path, lea
     np.testing.assert_array_equal(learn_one(tmp_path / "flac", y, sr, "C4.flac"), expected)
     stereo = learn_one(tmp_path / "stereo", one_side, sr, subtype="DOUBLE")
     np.testing.assert_allclose(stereo, expected, rtol=1e-4, atol=1e-9)
-    fast = learn_one(tmp_path / "fast", librosa.resample(y, orig_sr=sr, target_sr=48000), 48000, subtype="DOUBLE")
+    fast = learn_one(tmp_path / "fast", soxr.resample(y, sr, 48000), 48000, subtype="DOUBLE")
     assert strongest_series(fast[:, 0]) == 60
     assert np.abs(fast - expected).sum() < 0.02  # of a spectrum that sums to 1
 
@@ -102,8 +88,8 @@ def test_frames_are_a_quarter_of_the_window_apart(n_fft, hop):
 
 
 def test_three_states_of_a_note_stand_side_by_side_from_attack_to_decay(templates, tmp_path):
-    for midi in (48, 60):
-        shutil.copyfile(templates[midi - 36], tmp_path / templates[midi - 36].name)
+    for midi, name in ((60, "take1.wav"), (48, "take2.wav")):  # by ear, and in order of pitch
+        shutil.copyfile(templates[midi - 36], tmp_path / name)
     make_init_H.main([str(tmp_path), "-o", str(tmp_path), "--states", "3"])
     H, info = load(tmp_path)
     assert H.shape == (1025, 6)
@@ -142,11 +128,8 @@ def test_several_templates_of_a_key_are_one_note_of_several_columns(templates, t
     assert basis.load(tmp_path / "fixed_basis.npy").notes == {60: [0, 1], 62: [2]}
 
 
-def test_what_is_no_single_note_is_refused_with_what_is_heard(root, tmp_path, capsys):
-    with pytest.raises(SystemExit) as end:
-        make_init_H.main([str(root / "examples" / "chorale" / "matched"), "-o", str(tmp_path / "out")])
-    assert end.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
+def test_what_is_no_single_note_is_refused_with_what_is_heard(root, tmp_path, refused):
+    line = refused(make_init_H, str(root / "examples" / "chorale" / "matched"), "-o", str(tmp_path / "out"))
     assert "mixture.flac: got more than one note (E3, and at " in line
     assert not (tmp_path / "out").exists()
 

@@ -125,14 +125,10 @@ def test_notes_of_one_key_never_overlap_and_do_not_depend_on_the_gain(rng, n_fft
         np.testing.assert_allclose([note[3:] for note in others], [note[3:] for note in found], atol=1e-9)
 
 
-# Half a dozen notes of 65 below what is reached: 0.93 and 0.76.
-@pytest.mark.parametrize(
-    ("example", "loss", "least"), [("matched", "frobenius", 0.85), ("mismatched", "kullback-leibler", 0.65)]
-)
-def test_the_notes_of_the_chorale_are_found(root, learnt, example, loss, least):
+def test_the_notes_of_the_chorale_are_found(root, learnt):
     piano = basis.load(learnt / "fixed_basis.npy")
-    Y = recording.stft(recording.load(root / "examples" / "chorale" / example / "mixture.flac", piano.sr))
-    U, _ = utils.nmf(Y, piano.H, 200, loss=loss)
+    Y = recording.stft(recording.load(root / "examples" / "chorale" / "matched" / "mixture.flac", piano.sr))
+    U, _ = utils.nmf(Y, piano.H, 200)
     lists = notes.read_score(root / "examples" / "chorale" / "notes.csv"), notes.find_notes(U, piano)
     told = [
         each
@@ -143,7 +139,7 @@ def test_the_notes_of_the_chorale_are_found(root, learnt, example, loss, least):
         )
     ]
     *_, f_measure, _ = precision_recall_f1_overlap(*told, offset_ratio=None)  # of onsets, to 50 ms
-    assert f_measure >= least
+    assert f_measure >= 0.85  # half a dozen notes of 65 below what is reached
 
 
 # --- The files that list them -----------------------------------------------------------------------
@@ -192,15 +188,11 @@ def test_notes_are_written_as_midi(tmp_path):
     for note, (*_, velocity) in zip(SCALE, found, strict=True):  # 40 log10(v / 127) dB
         assert 40 * np.log10((velocity - 0.5) / 127) <= note.level_db <= 40 * np.log10((velocity + 0.5) / 127)
     assert found[0][3] == 127
-
-
-def test_a_midi_file_is_a_standard_one_and_always_the_same(tmp_path):
-    for name in ("a.mid", "b.mid"):
-        notes.write_midi(tmp_path / name, SCALE)
-    assert (tmp_path / "a.mid").read_bytes() == (tmp_path / "b.mid").read_bytes()
-    texts = [message.text for message in mido.MidiFile(tmp_path / "a.mid") if message.type == "text"]
-    assert texts == ["120 beats a minute are a convention: the tempo of the recording is not known"]
-    assert (tmp_path / "a.mid").read_bytes()[:14] == b"MThd\0\0\0\6\0\0\0\1" + (500).to_bytes(2, "big")
+    notes.write_midi(tmp_path / "again.mid", SCALE)
+    content = (tmp_path / "notes.mid").read_bytes()
+    assert (tmp_path / "again.mid").read_bytes() == content
+    assert content[:14] == b"MThd\0\0\0\6\0\0\0\1" + (500).to_bytes(2, "big")
+    assert b"120 beats a minute are a convention: the tempo of the recording is not known" in content
 
 
 def test_midi_holds_what_has_a_number_and_no_note_is_silent(tmp_path):
@@ -415,8 +407,3 @@ def test_a_tone_is_a_sum_of_sines_under_an_envelope(onset, offset, midi):
     middle = (first + last) // 2
     np.testing.assert_allclose(notes._tone(note, middle, last, sr), expected[middle - first :], atol=1e-9)
     np.testing.assert_allclose(notes._tone(note, first, middle, sr), expected[: middle - first], atol=1e-9)
-
-
-def test_a_list_of_no_notes_is_heard_as_silence(tmp_path):
-    notes.write_sound(tmp_path / "notes.wav", [], 100, 8000, 0.5)
-    assert soundfile.read(tmp_path / "notes.wav")[0].tolist() == 100 * [0]

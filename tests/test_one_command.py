@@ -180,12 +180,9 @@ def test_where_nothing_can_be_kept_the_run_goes_on(folder, root):
     assert not list((folder / "tmp").iterdir())
 
 
-def test_a_checkout_without_templates_is_told(folder, monkeypatch, capsys):
+def test_a_checkout_without_templates_is_told(folder, monkeypatch, refused):
     monkeypatch.setattr(learn, "TEMPLATES", folder / "gone")
-    with pytest.raises(SystemExit) as end:
-        NMF.main(["song.wav"])
-    assert end.value.code == 2
-    assert "gone: got no templates, expected those that the suite comes with" in capsys.readouterr().err
+    assert "gone: got no templates, expected those that the suite comes with" in refused(NMF, "song.wav")
 
 
 # --- Folders, and folders for each input ---
@@ -210,18 +207,14 @@ def songs(folder, rng, few_templates, two_templates):
     return songs
 
 
-def test_a_folder_stands_for_what_is_in_it(songs, folder, capsys):
+def test_a_folder_stands_for_what_is_in_it(songs, folder, refused):
     for _ in range(2):
         NMF.main(["songs", "3", "basis/fixed_basis.npy", "-o", "out", "--quiet"])
         assert results(folder / "out") == ["first", "second"]
     NMF.main(["songs", "3", "-o", "sounds", "--quiet"])  # nothing else: all its sounds
     assert results(folder / "sounds") == ["first"]
     (songs / "broken.wav").write_bytes(b"RIFF\0\0\0\0WAVE")
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        NMF.main(["songs", "3", "basis/fixed_basis.npy", "-o", "rest", "--quiet"])
-    assert end.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    line = refused(NMF, "songs", "3", "basis/fixed_basis.npy", "-o", "rest", "--quiet")
     assert "broken.wav: cannot be read as audio" in line
     assert results(folder / "rest") == ["first", "second"]
 
@@ -234,7 +227,7 @@ def test_its_results_may_lie_in_it_and_so_may_the_basis(songs, folder):
         assert results(songs) == [".", "first", "second"]
 
 
-@pytest.mark.parametrize("name", ["...flac", "..flac", "....", ". .wav", "song .wav", " song.wav", ".part-00.wav"])
+@pytest.mark.parametrize("name", ["....", " song .wav", ".part-00.wav"])
 def test_results_stay_inside_dir_whatever_the_name(folder, two_templates, name):
     """Beside an ordinary input, so that each has a folder of its own."""
     (folder / "in").mkdir()

@@ -41,21 +41,15 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-# under every kernel: NMF and its stems, and all that a sound goes through
-KERNELS = [
-    "NMF.py spec.npy 4 basis.npy --notes --sr 22050 --stems",
-    "CNMF.py song.flac 9 fixed_basis.npy --stems",
-]
+KERNELS = "CNMF.py song.flac 9 fixed_basis.npy --stems"  # under every kernel: all that a sound goes through
 MORE = [
+    "NMF.py spec.npy 4 basis.npy --notes --sr 22050 --stems",
     "make_init_H.py notes --states 2",
-    "NMF.py spec.npy 4 basis.npy --loss itakura-saito",
-    "CNMF.py spec.npy 4 basis.npy --notes -thr 1e-9",
     "CNMF.py spec.npy 2 basis.npy --phase-init random --no-phase --seed 3",
-    "CNMF.py spec.npy 2 basis.npy --phase-init sinusoidal --no-phase --adapt auto",
 ]
 
 
-@pytest.mark.parametrize("command", [*KERNELS, *(pytest.param(words, marks=no_numbers) for words in MORE)])
+@pytest.mark.parametrize("command", [KERNELS, *(pytest.param(words, marks=no_numbers) for words in MORE)])
 def test_neither_cores_nor_the_compile_cache_change_a_byte(files, root, tmp_path, command):
     script, *arguments = command.split()
     results = []
@@ -96,7 +90,8 @@ def test_the_record_traces_a_result_to_its_inputs(files, tmp_path, monkeypatch):
     assert got["command"] == ["CNMF.py", "spec.npy", *arguments[1:]]
     assert str(files) not in text
     assert str(tmp_path) not in text
-    assert [entry["file"] for entry in got["inputs"]] == ["spec.npy", "basis.npy"]
+    digests = {name: hashlib.sha256((files / name).read_bytes()).hexdigest() for name in ("spec.npy", "basis.npy")}
+    assert got["inputs"] == [{"file": name, "sha256": digest} for name, digest in digests.items()]
     assert got["stft"] == {"sr": 8000, "n_fft": 1024, "hop": 256, "window": "hann"}
     assert (got["seed"], got["stopped_by"], got["earlier"]) == (5, "tolerance", [])
     assert (got["version"], got["libraries"]["numpy"]) == (results.VERSION, np.__version__)
@@ -117,22 +112,3 @@ def test_the_record_of_a_basis_tells_how_well_each_note_fits(files, tmp_path):
     largest = np.linalg.svd(V, compute_uv=False)[0]  # of all matrices of rank one, the nearest
     assert got["normalised_error"] == [pytest.approx(1 - largest**2 / np.sum(V**2), abs=1e-3)]
     assert got["command"] == ["make_init_H.py", "notes"]
-
-
-@no_numbers
-def test_the_record_has_the_digest_of_every_file_that_was_read(files, learnt, tmp_path):
-    for path in (files / "spec.npy", *learnt.glob("fixed_basis*")):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    np.save(tmp_path / "spec.npy", np.ones((1025, 3), np.complex64))
-    arguments = [str(tmp_path / "spec.npy"), "1", str(tmp_path / "fixed_basis.npy"), "--quiet"]
-    for script, options, also in (
-        (NMF, [], []),
-        (CNMF, [], []),
-        (CNMF, ["--phase-init", "sinusoidal"], ["fixed_basis_rotation.npy"]),
-    ):
-        script.main([*arguments, *options, "-o", str(tmp_path / "out")])
-        inputs = json.loads((tmp_path / "out" / "run.json").read_text())["inputs"]
-        beside = {"fixed_basis.npy", "fixed_basis.json", "fixed_basis_patterns.npy"}
-        assert {entry["file"] for entry in inputs} == {"spec.npy", *beside, *also}
-        for entry in inputs:
-            assert entry["sha256"] == hashlib.sha256((tmp_path / entry["file"]).read_bytes()).hexdigest()

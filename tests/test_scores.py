@@ -1,16 +1,12 @@
 """Scores in a time of their own, matched with the examples, whose notes are known, and lists that are given back."""
 
-import csv
-
 import numpy as np
 import pytest
-import soundfile
 
-import CNMF
 import utils
 from piano import basis, events, notes, recording, scores
 
-far = pytest.mark.same_everywhere("far from what decides it")
+pytestmark = pytest.mark.same_everywhere("notes that are placed or missed by far more than rounding")
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +33,9 @@ def retimed(score, time):
     [
         lambda t: t,
         lambda t: 5 + 0.5 * t,
-        lambda t: 2 * t,
         lambda t: 1 + 1.4 * t + 0.3 * np.sin(t),  # the tempo changes by half and back every six seconds
     ],
-    ids=["as it is", "double tempo", "half tempo", "rubato"],
+    ids=["as it is", "double tempo", "rubato"],
 )
 def test_a_score_in_any_tempo_is_placed(sound, played, piano, time):
     placed, alignment = scores.align(retimed(played, time), sound, piano)
@@ -57,14 +52,6 @@ def test_a_score_in_the_time_of_the_recording_stays_in_it(sound, played, piano):
     assert placed == played
 
 
-@far
-def test_a_score_that_ends_sooner_is_placed(sound, played, piano):
-    first = [note for note in played if note.onset < 0.75 * played[-1].onset]
-    placed, _ = scores.align(retimed(first, lambda t: 1.3 * t), sound, piano)
-    error = [note.onset - other.onset for note, other in zip(placed, first, strict=True)]
-    assert np.mean(np.abs(error) < 0.05) > 0.9
-
-
 def test_what_was_not_recorded_is_left_out(sound, played, piano):
     """The recording ends in the middle of the piece."""
     middle = len(sound) // 2
@@ -74,7 +61,6 @@ def test_what_was_not_recorded_is_left_out(sound, played, piano):
     assert f"{len(played) - len(placed)} notes lie beyond the recording" in alignment.in_words()
 
 
-@far
 def test_a_score_a_semitone_off_is_told_and_not_moved(sound, played, piano):
     higher = [note._replace(midi=note.midi + 1) for note in played]
     with pytest.raises(
@@ -83,7 +69,6 @@ def test_a_score_a_semitone_off_is_told_and_not_moved(sound, played, piano):
         scores.align(higher, sound, piano)
 
 
-@far
 @pytest.mark.parametrize("other", ["prelude", "invention"])
 def test_a_score_of_another_piece_is_refused(root, sound, piano, other):
     score = notes.read_score(root / "examples" / other / "notes.csv")
@@ -91,44 +76,14 @@ def test_a_score_of_another_piece_is_refused(root, sound, piano, other):
         scores.align(score, sound, piano)
 
 
-@far
-def test_silence_matches_no_score(played, piano):
-    with pytest.raises(utils.InputError, match="--score: 0% of its notes were struck"):
-        scores.align(played, np.zeros(3 * events.SR, np.float32), piano)
-
-
-@far
 def test_the_matrix_of_a_long_recording_is_bounded(monkeypatch, rng):
-    """Twenty minutes against as many, at a fifth of the bound; what is asked of librosa is counted."""
+    """Ten minutes against as many, at a tenth of the bound; what is asked of librosa is counted."""
     import librosa.sequence
 
     cells, dtw = [], librosa.sequence.dtw
     monkeypatch.setattr(librosa.sequence, "dtw", lambda C: (cells.append(C.size), dtw(C=C))[1])
-    monkeypatch.setattr(scores, "MOST_CELLS", scores.MOST_CELLS // 5)
-    told = scores.Onsets(np.sort(rng.uniform(0, 1200, 4800)), rng.integers(40, 80, 4800), np.ones(4800))
+    monkeypatch.setattr(scores, "MOST_CELLS", scores.MOST_CELLS // 10)
+    told = scores.Onsets(np.sort(rng.uniform(0, 600, 2400)), rng.integers(40, 80, 2400), np.ones(2400))
     at = scores.place(told, told)
     assert max(cells) < 1.1 * scores.MOST_CELLS
     assert np.mean(np.abs(at - told.time) < 0.05) > 0.95
-
-
-@pytest.mark.same_everywhere("compares what one machine writes")
-def test_a_list_that_is_given_back_comes_out_as_it_went_in(sound, learnt, tmp_path, monkeypatch):
-    """All files but run.json, which names the list; so does one that a person has put right."""
-
-    def run(out, *options):
-        CNMF.main(["sound.wav", "3", str(learnt / "fixed_basis.npy"), "--quiet", "-o", out, *options])
-        return {path.name: path.read_bytes() for path in (tmp_path / out).iterdir() if path.name != "run.json"}
-
-    monkeypatch.chdir(tmp_path)
-    soundfile.write("sound.wav", sound[: 7 * events.SR], events.SR, subtype="FLOAT")
-    first = run("first")
-    assert run("second", "--score", "first/notes.csv") == first
-    header, row, *rows = csv.reader((tmp_path / "first" / "notes.csv").read_text(encoding="utf-8").splitlines())
-    moved = [*row[:3], f"{float(row[3]) + 0.04:.3f}", row[4], "0", "1"]
-    with open("corrected.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, moved, *rows[1:], ["", "79", "", "2.5", "2.9", "0", "1"]])
-    third = run("third", "--score", "corrected.csv")
-    assert run("fourth", "--score", "third/notes.csv") == third
-    corrected = third["notes.csv"].decode().splitlines()
-    assert {",".join(row) for row in rows[1:]} <= set(corrected)
-    assert len(corrected) == len(rows) + 2

@@ -45,23 +45,6 @@ def test_losses(spectrogram, loss, solver):
     assert U.any(axis=0).sum() >= M // 3
 
 
-@pytest.mark.parametrize(
-    ("updates", "options"),
-    [
-        (utils._kullback_leibler_updates, {}),
-        (utils._itakura_saito_updates, {}),
-        (utils._euclidean_updates, {"sparse": (1e-3, 1.2)}),
-    ],
-)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_what_an_update_leaves_alone_is_above_the_floor(updates, options, dtype):
-    H, V = np.eye(3, dtype=dtype) + dtype(0.25), np.zeros((3, 4), dtype)
-    V[0] = [1, 1e-3, 1e-6, 0]  # the other rows decay
-    U = updates(V, H, np.ones_like(V), 3000, np.zeros(1, bool), G=H.T @ H, **options)[0]
-    assert n_subnormal(U) == 0
-    assert (U[U > 0] >= utils.floor_of(dtype)).all()
-
-
 @pytest.mark.parametrize("phases", [utils.mixture_phases, utils.random_phases])
 def test_complex_nmf(spectrogram, phases):
     U, P, _, cost = utils.complex_nmf(spectrogram, basis(), 300, phase_init=phases())
@@ -94,16 +77,6 @@ def test_smoothing_and_refinement(spectrogram):
     swept = utils.held_sweeps(Y, begun, H, H, 3000, 1e-5, 1.2)
     assert n_subnormal(swept.U, swept.error, swept.cost) == 0
     assert swept.U[1] == 0
-
-
-def test_products_of_two_that_are_not_below_the_floor_are_normal():
-    for dtype in (np.float32, np.float64):
-        floor = utils.floor_of(dtype)
-        assert floor.dtype == dtype
-        assert floor * floor >= np.finfo(dtype).tiny
-        x = np.array([floor, -floor, floor / 2, -floor / 2, 0, 1], dtype)
-        assert utils.zero_below(x) is x
-        assert x.tolist() == [floor, -floor, 0, 0, 0, 1]
 
 
 @pytest.fixture

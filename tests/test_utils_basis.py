@@ -60,26 +60,6 @@ def test_a_fundamental_outside_the_spectrum_is_refused(f0):
         utils.harmonic_gmm(f0)
 
 
-def test_learning_a_spectrum_that_only_fades_finds_it_in_one_sweep(rng):
-    h, u = rng.random(40) + 0.01, rng.random(12) + 0.01
-    start = rng.random((40, 1)) + 0.1
-    given = start.copy()
-    np.testing.assert_allclose(utils.learn_spectra(np.outer(h, u), start, 1)[:, 0], h / h.sum(), rtol=1e-12)
-    np.testing.assert_array_equal(start, given)
-
-
-def test_learning_never_raises_the_distance(rng):
-    Y, start = rng.random((30, 20)), rng.random((30, 1)) + 0.1
-
-    def best_distance(H):  # the U that fits one column is a projection
-        return oracle.distance(Y, H, H.T @ Y / (H.T @ H))
-
-    distances = [best_distance(utils.learn_spectra(Y, start, n)) for n in range(1, 30)]
-    assert (np.diff(distances) <= 1e-12 * distances[0]).all()
-    s = np.linalg.svd(Y, compute_uv=False)
-    assert best_distance(utils.learn_spectra(Y, start, 200)) == pytest.approx(np.sum(s[1:] ** 2) / 2, rel=1e-9)
-
-
 def test_a_state_starts_active_in_its_share_of_the_sound_and_a_tenth_as_active_elsewhere(rng):
     Y, H = rng.random((30, 6)), np.repeat(rng.random((30, 1)) + 0.1, 3, axis=1)
     Y /= Y.sum(axis=0)  # all frames as loud, so a third of them is a third of the sound
@@ -89,23 +69,6 @@ def test_a_state_starts_active_in_its_share_of_the_sound_and_a_tenth_as_active_e
         U = oracle.nmf_update(Y, H, U)
         H = oracle.nmf_update(Y.T, U.T, H.T).T
     np.testing.assert_allclose(learnt, H / H.sum(axis=0), rtol=1e-10)
-
-
-@pytest.mark.parametrize("gain", [1e-150, 1e-30, 1e30])
-def test_the_level_of_a_template_is_free(rng, gain):
-    Y, start = rng.random((20, 12)), rng.random((20, 2)) + 0.1
-    np.testing.assert_allclose(utils.learn_spectra(gain * Y, start, 20), utils.learn_spectra(Y, start, 20), rtol=1e-9)
-
-
-@pytest.mark.parametrize("swapped", [False, True])
-def test_states_come_in_order_of_time(rng, swapped):
-    attack, decay = rng.random((2, 30)) * np.repeat(np.eye(2), 15, axis=1)  # nothing in common
-    if swapped:
-        attack, decay = decay, attack
-    Y = np.column_stack([np.outer(attack, [6, 4, 2]), np.outer(decay, [3, 3, 2, 2, 1, 1])])
-    H = utils.learn_spectra(Y, np.ones((30, 2)), 300)
-    np.testing.assert_allclose(H[:, 0], attack / attack.sum(), atol=1e-6)
-    np.testing.assert_allclose(H[:, 1], decay / decay.sum(), atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -34,18 +34,6 @@ def random_start(Y, L, seed=0):
     return np.stack(frames, axis=-1)
 
 
-def test_first_sweep_from_the_mixture_phase_moves_no_phase_and_is_the_pinned_one(small):
-    Y, H = small
-    phase = np.tile(Y / np.abs(Y), (L, 1, 1))
-    U, P = oracle.complex_sweep(Y, H, flat_start(Y, H), phase, weight(Y, L), 1.2)
-    np.testing.assert_allclose(P, phase, atol=1e-12)
-    got_U, got_P, got_F, cost = utils.complex_nmf(Y, H, 1)
-    np.testing.assert_allclose(got_U, U, rtol=1e-12)
-    np.testing.assert_allclose(got_P, P, atol=1e-12)
-    np.testing.assert_allclose(got_F, oracle.model(H, U, P), atol=1e-12)
-    assert cost[0] == pytest.approx(oracle.objective(Y, H, U, P, weight(Y, L), 1.2), rel=1e-12)
-
-
 # --- Pinned phases ---
 
 
@@ -67,9 +55,16 @@ def test_pinned_sweeps_are_sparse_euclidean_updates_of_the_magnitudes(small, spa
 # --- Moving phases ---
 
 
-@pytest.mark.parametrize(("p", "sparsity"), [(1, 0.1), (1.2, 1e-5), (1.8, 0.1)])
-def test_twenty_sweeps_from_random_phases_are_those_of_the_paper(small, p, sparsity):
-    Y, H = small
+@pytest.mark.parametrize(
+    ("shape", "p", "sparsity"),
+    [
+        *(((K, L, M), *penalty) for penalty in ((1, 0.1), (1.2, 1e-5), (1.8, 0.1))),
+        *((shape, 1.2, 1e-5) for shape in ((1, 1, 1), (16, 1, 3), (17, 2, 1), (15, 3, 2))),  # edges of vectors
+    ],
+)
+def test_sweeps_from_random_phases_are_those_of_the_paper(rng, shape, p, sparsity):
+    K, L, M = shape
+    Y, H = complex_spectrogram(rng, K, M), rng.random((K, L)) ** 2 + 1e-3
     U, P, lam, costs = flat_start(Y, H), random_start(Y, L), weight(Y, L, p, sparsity), []
     for _ in range(20):
         U, P = oracle.complex_sweep(Y, H, U, P, lam, p)
@@ -78,14 +73,7 @@ def test_twenty_sweeps_from_random_phases_are_those_of_the_paper(small, p, spars
     np.testing.assert_allclose(got_U, U, rtol=1e-9)
     np.testing.assert_allclose(got_P, P, atol=1e-9)
     np.testing.assert_allclose(F, oracle.model(H, U, P), atol=1e-9)
-    np.testing.assert_allclose(cost, costs, rtol=1e-9)
-
-
-@pytest.mark.parametrize(("p", "sparsity"), [(1, 0.3), (1.2, 1e-5), (1.8, 0.3)])
-def test_the_penalised_objective_never_rises(small, p, sparsity):
-    _, _, _, cost = utils.complex_nmf(*small, 300, p=p, sparsity=sparsity, phase_init=STARTS["random"])
-    assert (np.diff(cost) <= 1e-12 * cost[0]).all()
-    assert cost[-1] < 0.8 * cost[0]
+    np.testing.assert_allclose(cost, costs, rtol=1e-9, atol=1e-12)
 
 
 def test_random_phases_are_uniform_and_follow_the_seed():
@@ -98,13 +86,15 @@ def test_random_phases_are_uniform_and_follow_the_seed():
 
 
 @pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
-def test_neither_the_size_nor_the_order_of_blocks_changes_a_bit(rng, dtype):
+def test_neither_the_size_nor_the_order_of_blocks_nor_a_file_changes_a_bit(rng, tmp_path, dtype):
     Y, H = complex_spectrogram(rng, K, 23).astype(dtype), rng.random((K, L)).astype(np.float32)
     whole = utils.complex_nmf(Y, H, 15, phase_init=STARTS["random"])
-    for block in (1, 2, 7, 23, 100):
-        for a, b in zip(
-            whole, utils.complex_nmf(Y, H, 15, phase_init=utils.random_phases(n_frames=block)), strict=True
-        ):
+    np.save(tmp_path / "C.npy", Y)
+    np.save(tmp_path / "F.npy", np.asfortranarray(Y))
+    mapped = [utils.load_spectrogram(tmp_path / name) for name in ("C.npy", "F.npy")]
+    for read, n_frames in ((Y, 1), (Y, 7), (Y, 23), (Y, 100), (mapped[0], 2), (mapped[1], 5)):
+        again = utils.complex_nmf(read, H, 15, phase_init=utils.random_phases(n_frames=n_frames))
+        for a, b in zip(whole, again, strict=True):
             assert a.tobytes("F") == b.tobytes("F")
     for a, b in zip(whole, utils.complex_nmf(Y, H, 15, phase_init=utils.random_phases(seed=1)), strict=True):
         assert a.tobytes("F") != b.tobytes("F")
@@ -115,25 +105,6 @@ def test_neither_the_size_nor_the_order_of_blocks_changes_a_bit(rng, dtype):
 
 
 # --- Either start ---
-
-
-@pytest.mark.parametrize("phase_init", STARTS.values(), ids=STARTS)
-@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
-def test_shapes_precision_and_consistency_of_the_results(small, phase_init, dtype):
-    Y, H = small
-    Y = Y.astype(dtype)
-    Y0, H0 = Y.copy(), H.copy()
-    U, P, F, cost = utils.complex_nmf(Y, H, 10, phase_init=phase_init)
-    assert (U.shape, P.shape, F.shape, cost.shape) == ((L, M), (L, K, M), (K, M), (10,))
-    assert (U.dtype, P.dtype, F.dtype) == (Y.real.dtype, dtype, dtype)
-    eps = float(np.finfo(dtype).eps)
-    assert (U >= 0).all()
-    np.testing.assert_allclose(np.abs(P), 1, atol=4 * eps)
-    np.testing.assert_allclose(F, oracle.model(H, U, P), atol=1e3 * eps)
-    expected = oracle.objective(Y, H, U.astype(np.float64), P.astype(np.complex128), weight(Y, L), 1.2)
-    assert cost[-1] == pytest.approx(expected, rel=1e3 * eps)
-    np.testing.assert_array_equal(Y, Y0)
-    np.testing.assert_array_equal(H, H0)
 
 
 @pytest.mark.parametrize("phase_init", STARTS.values(), ids=STARTS)
@@ -181,19 +152,6 @@ def test_the_model_is_made_of_the_phases_where_it_vanishes():
 
 
 @pytest.mark.parametrize("phase_init", STARTS.values(), ids=STARTS)
-@pytest.mark.parametrize("gain", [1e-12, 1e37])
-def test_the_scale_of_the_basis_is_free(small, phase_init, gain):
-    Y, H = small
-    Y = Y.astype(np.complex64)
-    expected = utils.complex_nmf(Y, H.astype(np.float32), 20, phase_init=phase_init, sparsity=0)
-    loud = (gain * H / H.max()).astype(np.float32)
-    U, _, F, cost = utils.complex_nmf(Y, loud, 20, phase_init=phase_init, sparsity=0)
-    np.testing.assert_allclose(cost, expected[3], rtol=1e-3)
-    np.testing.assert_allclose(F, expected[2], atol=1e-2)
-    np.testing.assert_allclose(U * (gain / H.max()), expected[0], rtol=0.05, atol=1e-3)
-
-
-@pytest.mark.parametrize("phase_init", STARTS.values(), ids=STARTS)
 def test_activations_out_of_reach_of_the_precision_are_refused(small, phase_init):
     Y, H = (array.astype(dtype) for array, dtype in zip(small, (np.complex64, np.float32), strict=True))
     for y, h in ((1e-5 * Y, 1e37 * H / H.max()), (1e25 * Y, 1e-25 * H)):
@@ -204,51 +162,3 @@ def test_activations_out_of_reach_of_the_precision_are_refused(small, phase_init
     H[:, 2] *= 1e-25
     with pytest.raises(utils.InputError, match="below 1e-19 of the largest in column 2"):
         utils.complex_nmf(Y, H, 2, phase_init=STARTS["random"])
-
-
-def test_a_file_repeated_twice_gives_its_activations_twice(small):
-    Y, H = small
-    U, _, F, cost = utils.complex_nmf(Y, H, 30, sparsity=0.05)
-    twice_U, _, twice_F, twice_cost = utils.complex_nmf(np.tile(Y, 2), H, 30, sparsity=0.05)
-    np.testing.assert_allclose(twice_U, np.tile(U, 2), rtol=1e-10)
-    np.testing.assert_allclose(twice_F, np.tile(F, 2), atol=1e-10)
-    np.testing.assert_allclose(twice_cost, 2 * cost, rtol=1e-10)
-
-
-@pytest.mark.parametrize(
-    ("phase_init", "dtype"), [(STARTS["mixture"], np.complex128), (STARTS["random"], np.complex64)]
-)
-def test_silence_gives_zeros(small, phase_init, dtype):
-    Y, H = small
-    Y = Y.astype(dtype)
-    silent = [0, 4, M - 1]
-    Y[:, silent] = 0
-    Y[5] = 0
-    H[9] = 0  # a bin that no note reaches
-    U, P, F, cost = utils.complex_nmf(Y, H, 40, phase_init=phase_init, sparsity=0.01)
-    for array in (U, P, F, cost):
-        assert np.isfinite(array).all()
-    assert (U[:, silent] == 0).all()
-    assert (F[:, silent] == 0).all()
-    assert (F[9] == 0).all()
-    assert (U[:, 1:4] > 0).any(axis=0).all()
-    np.testing.assert_allclose(np.abs(P), 1, atol=1e-6)
-
-    U, P, F, cost = utils.complex_nmf(np.zeros_like(Y), H, 3, phase_init=phase_init)
-    assert (U == 0).all()
-    assert (F == 0).all()
-    assert (cost == 0).all()
-    np.testing.assert_allclose(np.abs(P), 1, atol=1e-6)
-
-
-@pytest.mark.parametrize("phase_init", STARTS.values(), ids=STARTS)
-def test_one_bin_one_component_one_frame(phase_init):
-    U, _, F, _ = utils.complex_nmf(np.array([[3 + 4j]]), np.array([[2.0]]), 200, phase_init=phase_init, sparsity=0)
-    np.testing.assert_allclose(U, 2.5, rtol=1e-9)
-    np.testing.assert_allclose(F, 3 + 4j, rtol=1e-9)
-
-
-def test_a_real_spectrogram_is_refused_before_any_work(small):
-    Y, H = small
-    with pytest.raises(utils.InputError, match=r"got real values \(float64\), expected a complex spectrogram"):
-        utils.complex_nmf_blocks(np.abs(Y), H, 1)

@@ -3,7 +3,6 @@
 import importlib
 import io
 import os
-import pickle
 
 import numpy as np
 import pytest
@@ -45,33 +44,20 @@ NO_HEADER = "no readable .npy header"
 UNREADABLE = {
     "nothing in it": (b"", NO_HEADER),
     "text": (b"0.5 0.25\n0.1 0.3\n", NO_HEADER),
-    "noise": (bytes(range(256)), NO_HEADER),
     "npz": (npz(), NO_HEADER),
-    "bare pickle": (pickle.dumps(np.ones((3, 2))), NO_HEADER),
     "pickled array": (npy(np.array([[Trap()]], dtype=object)), "an array of object"),
-    "only a magic string": (WHOLE[:8], NO_HEADER),
-    "cut in the header": (WHOLE[:40], NO_HEADER),
     "cut in the data": (WHOLE[:-1], "79 bytes of data, expected 80"),
-    "no data": (WHOLE[:-80], "0 bytes of data, expected 80"),
     "more than the data": (WHOLE + b"\0", "81 bytes of data, expected 80"),
-    "header of a petabyte": (header("(10000000, 12500000)") + bytes(64), f"64 bytes of data, expected {10**15}"),
     "header of more than 2^64": (header("(2**62, 2**62)".replace("2**62", str(2**62))), "0 bytes of data, expected"),
     "header with code": (header("(__import__('os').mkdir('x'), 1)"), NO_HEADER),
     "header too deep": (header("(" * 9000 + ")" * 9000), NO_HEADER),
-    "header too long": (header("(1, 1)", (2, 0), " " * 10**6), NO_HEADER),
     "header cut short": (b"\x93NUMPY\x02\x00\xff\xff\xff\xff{'descr'", NO_HEADER),
     "negative shape": (header("(-2, -1)") + bytes(16), r"an array of shape \(-2, -1\)"),
-    "shape of words": (header("('a', 'b')"), NO_HEADER),
     "unknown version": (WHOLE[:6] + b"\x09\x00" + WHOLE[8:], NO_HEADER),
     "1-D": (npy(np.ones(4)), r"an array of shape \(4,\), expected two axes"),
-    "3-D": (npy(np.ones((2, 3, 4))), r"an array of shape \(2, 3, 4\), expected two axes"),
-    "0-D": (npy(np.array(1.0)), r"an array of shape \(\), expected two axes"),
     "no bins": (npy(np.ones((0, 4))), r"an array of shape \(.*neither empty"),
-    "no frames": (npy(np.ones((4, 0))), r"an array of shape \(.*neither empty"),
     "whole numbers": (npy(np.ones((3, 2), int)), "an array of int64, expected float or complex"),
-    "truth values": (npy(np.ones((3, 2), bool)), "an array of bool"),
     "words": (npy(np.array([["a", "b"]])), "an array of <U1"),
-    "records": (npy(np.ones((3, 2), [("a", float)])), "an array of "),
     "long doubles": (npy(np.ones((3, 2), np.longdouble)), "an array of (float128|longdouble)"),
 }
 
@@ -174,11 +160,6 @@ def test_a_run_that_is_stopped_is_one_of_fewer_iterations(tmp_path, monkeypatch,
     assert falls[-1] < tol <= falls[:-1].min()
     for found, expected in zip(run(str(len(cost)), "--overwrite"), (U, cost), strict=True):
         np.testing.assert_array_equal(found, expected)
-
-
-def test_nothing_is_left_to_explain_in_silence():
-    np.testing.assert_array_equal(utils.normalised(np.array([4.0, 2.0]), 8.0), [0.5, 0.25])
-    np.testing.assert_array_equal(utils.normalised(np.zeros(3), 0.0), np.zeros(3))
 
 
 @pytest.mark.parametrize(

@@ -72,83 +72,29 @@ def test_known_activations_are_recovered_and_the_cost_keeps_its_digits(rng):
         assert cost[-1] == pytest.approx(frobenius(Y, H @ U), rel=1e-6)
 
 
-def test_a_component_that_does_not_sound_ends_at_zero():
-    H = np.array([[1.0, 0.0], [0.0, 1.0]])
-    Y = np.array([[2.0, 0.0], [0.0, 3.0]])
-    U, cost = utils.nmf(Y, H, 2)
-    np.testing.assert_allclose(U, Y, rtol=1e-15)  # 2 / u * u, rounded twice, may not be 2; what is zero is zero
-    assert cost[-1] == pytest.approx(0, abs=1e-29)
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.complex64, np.complex128])
-def test_activations_have_the_precision_of_the_spectrogram(small, rng, dtype):
-    Y, H = small
-    Y = (Y * np.exp(2j * np.pi * rng.random(Y.shape))) if dtype().dtype.kind == "c" else Y
-    Y, H = Y.astype(dtype), H.astype(np.float32)
-    U, cost = utils.nmf(Y, H, 30)
-    assert U.dtype == np.result_type(dtype(0).real, np.float32)
-    assert cost.dtype == np.float64
-    tight = U.dtype == np.float64
-    magnitude = np.abs(Y.astype(np.complex128))
-    expected, expected_cost = utils.nmf(magnitude, H.astype(np.float64), 30)
-    np.testing.assert_allclose(U, expected, rtol=1e-10 if tight else 1e-3)
-    np.testing.assert_allclose(cost, expected_cost, rtol=1e-10 if tight else 1e-5)
-    assert cost[-1] == pytest.approx(frobenius(magnitude, H.astype(np.float64) @ U), rel=1e-10 if tight else 1e-6)
-
-
-def test_layout_and_byte_order_change_nothing(small):
-    Y, H = small
-    expected = utils.nmf(Y, H, 20)
-    for array in (np.asfortranarray(Y), Y.astype(">f8"), np.repeat(Y, 2, axis=1)[:, ::2]):
-        for got, wanted in zip(utils.nmf(array, H, 20), expected, strict=True):
-            np.testing.assert_allclose(got, wanted, rtol=1e-10)
-
-
-@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler", "itakura-saito"])
-def test_silence_gives_zeros(small, loss):
-    Y, H = small
-    Y[:, 4:9] = 0
-    Y[3] = 0
-    U, cost = utils.nmf(Y, H, 50, loss=loss)
-    assert (U[:, 4:9] == 0).all()
-    assert np.isfinite(U).all()
-    assert np.isfinite(cost).all()
-    U, cost = utils.nmf(np.zeros((40, 6)), H, 10, loss=loss)
-    assert (U == 0).all()
-    assert (cost == 0).all()
-
-
 def test_the_seed_decides_every_bit(small):
     (U, cost), (again, cost_again), (other, _) = (utils.nmf(*small, 10, seed=seed) for seed in (5, 5, 6))
     assert U.tobytes() == again.tobytes() != other.tobytes()
     assert cost.tobytes() == cost_again.tobytes()
 
 
-@pytest.mark.parametrize("gain", [1e-120, 1e120])
-def test_a_gain_on_the_recording_is_a_gain_on_the_activations(small, gain):
-    Y, H = small
-    U, cost = utils.nmf(Y, H, 50)
-    loud, loud_cost = utils.nmf(gain * Y, H, 50)
-    np.testing.assert_allclose(loud, gain * U, rtol=1e-9)
-    np.testing.assert_allclose(loud_cost / gain / gain, cost, rtol=1e-9)
-
-
-@pytest.mark.parametrize("gain", [1e-36, 1e37])
-def test_single_precision_at_the_ends_of_its_range(small, gain):
-    Y, H = small
-    expected, _ = utils.nmf(Y, H, 50)
-    U, cost = utils.nmf((gain * Y).astype(np.float32), H, 50)  # squares of these leave float32's range
-    assert np.isfinite(cost).all()
-    np.testing.assert_allclose(U / gain, expected, rtol=5e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize("gain", [1e-12, 1e12])
-def test_the_scale_of_the_basis_is_free(small, gain):
+@pytest.mark.parametrize(
+    ("gain", "of_basis", "dtype", "rtol"),
+    [
+        (1e-120, 1, np.float64, 1e-9),
+        (1e120, 1, np.float64, 1e-9),
+        (1e-36, 1, np.float32, 5e-3),  # squares of these leave float32's range
+        (1e37, 1, np.float32, 5e-3),
+        (1, 1e-12, np.float32, 5e-3),
+        (1, 1e12, np.float32, 5e-3),
+    ],
+)
+def test_a_gain_on_recording_or_basis_is_a_gain_on_the_activations(small, gain, of_basis, dtype, rtol):
     Y, H = small
     expected, expected_cost = utils.nmf(Y, H, 50)
-    U, cost = utils.nmf(Y.astype(np.float32), (gain * H).astype(np.float32), 50)
-    np.testing.assert_allclose(gain * U, expected, rtol=5e-3, atol=1e-4)
-    np.testing.assert_allclose(cost, expected_cost, rtol=1e-4)
+    U, cost = utils.nmf((gain * Y).astype(dtype), (of_basis * H).astype(dtype), 50)
+    np.testing.assert_allclose(U.astype(float) / gain * of_basis, expected, rtol=rtol, atol=rtol / 50)
+    np.testing.assert_allclose(cost / gain / gain, expected_cost, rtol=rtol / 50)
 
 
 def test_frames_do_not_depend_on_each_other(rng):
@@ -162,42 +108,14 @@ def test_frames_do_not_depend_on_each_other(rng):
     assert first_cost[-1] == pytest.approx(frobenius(Y[:, :n], H @ U[:, :n]), rel=1e-11)
 
 
-@pytest.mark.parametrize(
-    ("Y", "H", "message"),
-    [
-        (np.ones((4, 3)), np.ones((5, 2)), r"got 4 bins \(n_fft 6\), expected the 5 bins \(n_fft 8\)"),
-        (-np.ones((5, 3)), np.ones((5, 2)), r"spectrogram: got values down to -1.*dB"),
-        (np.full((5, 3), np.nan), np.ones((5, 2)), "spectrogram: got nan in bin 0 of frame 0"),
-        (np.ones(5), np.ones((5, 2)), r"spectrogram: got .* shape \(5,\)"),
-        (np.ones((5, 3)), np.array([[1.0, 0.0]] * 5), "basis: got only zeros in column 1"),
-        (np.ones((5, 3)), -np.ones((5, 2)), r"basis: got values down to -1.*dB"),
-        (np.ones((5, 3)), np.full((5, 2), np.inf), "basis: got inf in bin 0 of column 0"),
-    ],
-)
-def test_bad_arrays_are_named(Y, H, message):
-    with pytest.raises(utils.InputError, match=message):
-        utils.nmf(Y, H, 1)
-
-
-@pytest.mark.filterwarnings("ignore:Maximum number of iterations")
-@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler"])
-def test_the_minimum_is_scikit_learns(rng, loss):
-    from sklearn.decomposition import non_negative_factorization
-
-    V, H = rng.random((40, 6)) + 0.1, rng.random((40, 4))
-    H /= H.sum(axis=0)
-    U, _ = utils.nmf(V, H, 20000, loss=loss)
-    W, _, _ = non_negative_factorization(
-        V.T,
-        H=np.ascontiguousarray(H.T),
-        n_components=4,
-        update_H=False,
-        solver="mu",
-        beta_loss=loss,
-        max_iter=20000,
-        tol=0,
-    )
-    np.testing.assert_allclose(U, W.T, atol=1e-4 * W.max())
+def test_arrays_of_another_shape_are_named():
+    """What else is wrong with them, a command tells of its files: see test_bad_input."""
+    for Y, H, message in (
+        (np.ones(5), np.ones((5, 2)), "spectrogram: got"),
+        (np.ones((5, 3)), np.ones(5), "basis: got"),
+    ):
+        with pytest.raises(utils.InputError, match=rf"{message} float64 values of shape \(5,\)"):
+            utils.nmf(Y, H, 1)
 
 
 # --- Coordinate descent ---------------------------------------------------------------------------------
@@ -266,11 +184,9 @@ def test_no_sweep_raises_the_cost(loss, kind, dtype):
         assert cost[-1] < cost[0]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_soft_note_that_has_a_bin_of_its_own_is_not_taken_away(dtype):
+def test_a_soft_note_that_has_a_bin_of_its_own_is_not_taken_away():
     H = np.array([[1e-3, 0.0], [1.0, 1.0]])
     V, start = np.array([[5e-4], [1.0]]), np.array([[0.05], [1.05]])  # without column 0 nothing would explain bin 0
-    V, H, start = (array.astype(dtype) for array in (V, H, start))
     U, cost = utils._kullback_leibler_descent(V, H, start, 1, np.zeros(1, bool))
     assert cost[0] < kullback_leibler(V, H @ start)
     assert U[0, 0] > 0
