@@ -6,6 +6,7 @@
     python benchmarks/separation.py --pianos FOLDER --lists LISTS    # real performances on them besides
     python benchmarks/separation.py --pianos FOLDER --leave-out    # the same, without each part of the method in turn
     python benchmarks/separation.py --pianos FOLDER --parts    # the same, with parts of the truth in turn
+    python benchmarks/separation.py --pianos FOLDER --same-piano    # each piano learnt from one to all of its pieces
     python benchmarks/separation.py --iterations    # what N_ITER does to the cost and to the sound
 
 Every setting takes every example of examples/ apart, on the piano of the templates (matched) and on another one
@@ -29,6 +30,9 @@ too, by all layers but the softest: the basis of that is then another layer's. A
 With --parts the model of the recommended setting gets the true rotations, spectra (the two columns that are best for
 each note by Kullback-Leibler NMF), activations (the best with its columns) and what goes together: what each part of
 the estimation costs.
+
+With --same-piano, which --lists makes longer, each piano is learnt from its first piece, its first four, and all
+of them together before each of its pieces is taken apart: mean and worst SDR, and mean F of the lists at 50 ms.
 
 With --iterations the recommended setting is stopped after 1, 2, 5, ... 200 iterations; this prints a table and draws
 images/iterations.png, of the examples and, with --pianos, of the real pianos too.
@@ -63,6 +67,7 @@ from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
+import soundfile
 import soxr
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
@@ -71,10 +76,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 import play_notes  # noqa: E402
+import transcription  # noqa: E402
 
 import make_init_H  # noqa: E402
 import utils  # noqa: E402
-from piano import adapt, blocks, events, notes, phase, pitch, recording  # noqa: E402
+from piano import adapt, blocks, events, learn, notes, phase, pitch, recording  # noqa: E402
 from piano import separate as stems_of  # noqa: E402
 from piano.basis import Basis, load  # noqa: E402
 from piano.separate import Strikes, component_notes, fresh_onsets, masked_notes  # noqa: E402
@@ -432,6 +438,7 @@ def main(argv=None):
     parser.add_argument("--lists", metavar="LISTS", type=Path, help="with --pianos, what is performed, see above")
     parser.add_argument("--parts", action="store_true", help="replace parts of the estimation by the truth, see above")
     parser.add_argument("--leave-out", action="store_true", help="leave out parts of what is recommended, see above")
+    parser.add_argument("--same-piano", action="store_true", help="learn from several pieces together, see above")
     parser.add_argument("--iterations", action="store_true", help="stop what is recommended early, see above")
     args = parser.parse_args(argv)
     if args.iterations:
@@ -443,6 +450,8 @@ def main(argv=None):
         cases = read_cases(args.pianos, args.examples, args.lists)
         measure, text = (measure_left_out, left_out_table) if args.leave_out else (measure_case, pianos_tables)
         measure, text = (measure_parts, parts_table) if args.parts else (measure, text)
+        if args.same_piano:
+            measure, text, cases = measure_learnt, learnt_table, list(learnt_together(cases))
         print(f"\n{text(over_cases(measure, cases))}")
         return
     if not args.draw:
@@ -637,6 +646,44 @@ def by_group(cases):
     """The cases of each group that has any, by its name."""
     groups = {group: [case for case in cases if case.group == group] for group in GROUPS}
     return {group: members for group, members in groups.items() if members}
+
+
+# --- One piano, learnt from several pieces --------------------------------------------------------------
+
+
+def learnt_together(cases):
+    """Each case as it is, and with the basis that one, four and all cases of its piano tell together."""
+    for (piano, group), members in itertools.groupby(cases, key=lambda case: (case.piano, case.group)):
+        members = list(members)
+        yield from (case._replace(group=f"{piano}, {group}: alone") for case in members)
+        for n in sorted({min(n, len(members)) for n in (1, 4, len(members))}):
+            with tempfile.TemporaryDirectory() as folder:
+                paths = [Path(folder, f"{i}.wav") for i in range(n)]
+                for path, case in zip(paths, members, strict=False):
+                    soundfile.write(path, case.y, SR, subtype="FLOAT")
+                basis = learn.learn_together(paths, members[0].basis, stage=lambda name: None)
+            minutes = sum(len(case.y) for case in members[:n]) / SR / 60
+            group_of = f"{piano}, {group}: {n} together, {minutes:.1f} min"
+            yield from (case._replace(group=group_of, basis=basis) for case in members)
+
+
+def measure_learnt(case):
+    """Mean SDR of a piece as recommended, and F of its list; a basis that several pieces told has their patterns."""
+    y = soxr.resample(case.y, SR, events.SR)
+    found, _ = notes.listed(y, case.basis, learn=case.group.endswith("alone"))
+    estimates = separate(setting_of(RECOMMENDED), case.y, case.stems, case.basis, {"listed": found})
+    table, truth = (np.array([(n.onset, n.offset, n.midi, 0) for n in some]) for some in (found, case.played))
+    F = transcription.judge(table[:, :3], truth, len(case.y) / SR)[2]
+    return float(np.mean(figures(case.stems, estimates, case.y)[0])), F
+
+
+def learnt_table(results):
+    """Mean and worst SDR, and F, of each group."""
+    rows = []
+    for group, members in itertools.groupby(results, key=lambda result: result[0].group):
+        sdr, F = np.array([values for _, values in members]).T
+        rows.append([group, f"{sdr.mean():.2f}", f"{sdr.min():.2f}", f"{F.mean():.3f}"])
+    return markdown(["learnt from", "mean SDR", "worst", "mean F"], rows)
 
 
 # --- Parts of the estimation ----------------------------------------------------------------------------
@@ -863,8 +910,6 @@ def left_out_table(results):
 
 def basis_of_layer(n_fft, states, layer):
     """Learn a basis of all keys from recordings of notes by MIDI number; those between are transposed."""
-    import soundfile
-
     with tempfile.TemporaryDirectory() as folder:
         for midi in pitch.PIANO:
             near = min(layer, key=lambda other, midi=midi: abs(other - midi))

@@ -123,8 +123,8 @@ def long_window(P):
 
 @functools.cache
 def shape():
-    """Of the background, (K,), mean one: between white noise, whose features grow with a group, and pink."""
-    size = np.concatenate(sizes()).astype(np.float32) ** 0.5
+    """Spectrum of the background, (K,), mean one: that of white noise, whose features grow with a group of bins."""
+    size = np.concatenate(sizes()).astype(np.float32)
     return size / size.mean()
 
 
