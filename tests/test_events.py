@@ -221,6 +221,16 @@ def test_what_is_played_is_listed_at_any_level(notes):
 
 
 @far
+def test_noise_becomes_no_notes_of_keys_that_nobody_plays(rng):
+    """White noise 10 dB below a bass line, whose highest keys would learn it as long as the background is another."""
+    keys = (48, 52, 55, 60, 57, 53, 50, 47, 48, 55, 52, 60, 62, 59, 55, 50) * 2
+    line = [(0.3 + 0.4 * i, 0.65 + 0.4 * i, midi, 0.5) for i, midi in enumerate(keys)]
+    y = mix(line, 14.0)
+    noise = rng.standard_normal(len(y)).astype(np.float32)
+    assert_heard(listed(y + noise * np.sqrt(0.1 * np.mean(y**2) / np.mean(noise**2))), line)
+
+
+@far
 @pytest.mark.parametrize("sound", ["silence", "noise", "hum", "empty", "click"])
 def test_what_is_no_piano_lists_nothing(sound, rng):
     n = 6 * SR
