@@ -6,7 +6,7 @@
     python benchmarks/separation.py --pianos FOLDER --lists LISTS    # real performances on them besides
     python benchmarks/separation.py --pianos FOLDER --leave-out    # the same, without each part of the method in turn
     python benchmarks/separation.py --pianos FOLDER --parts    # the same, with parts of the truth in turn
-    python benchmarks/separation.py --pianos FOLDER --same-piano    # each piano learnt from one to all of its pieces
+    python benchmarks/separation.py --pianos FOLDER --same-piano    # each piano learnt from all of its pieces
     python benchmarks/separation.py --iterations    # what N_ITER does to the cost and to the sound
 
 Every setting takes every example of examples/ apart, on the piano of the templates (matched) and on another one
@@ -31,8 +31,8 @@ With --parts the model of the recommended setting gets the true rotations, spect
 each note by Kullback-Leibler NMF), activations (the best with its columns) and what goes together: what each part of
 the estimation costs.
 
-With --same-piano, which --lists makes longer, each piano is learnt from its first piece, its first four, and all
-of them together before each of its pieces is taken apart: mean and worst SDR, and mean F of the lists at 50 ms.
+With --same-piano, each piano is learnt from all of its pieces together before each of them is taken apart: mean and
+worst SDR, and mean F of the lists at 50 ms.
 
 With --iterations the recommended setting is stopped after 1, 2, 5, ... 200 iterations; this prints a table and draws
 images/iterations.png, of the examples and, with --pianos, of the real pianos too.
@@ -652,23 +652,21 @@ def by_group(cases):
 
 
 def learnt_together(cases):
-    """Each case as it is, and with the basis that one, four and all cases of its piano tell together."""
+    """Each case as it is, and with the basis that all cases of its piano tell together."""
     for (piano, group), members in itertools.groupby(cases, key=lambda case: (case.piano, case.group)):
         members = list(members)
         yield from (case._replace(group=f"{piano}, {group}: alone") for case in members)
-        for n in sorted({min(n, len(members)) for n in (1, 4, len(members))}):
-            with tempfile.TemporaryDirectory() as folder:
-                paths = [Path(folder, f"{i}.wav") for i in range(n)]
-                for path, case in zip(paths, members, strict=False):
-                    soundfile.write(path, case.y, SR, subtype="FLOAT")
-                basis = learn.learn_together(paths, members[0].basis, stage=lambda name: None)
-            minutes = sum(len(case.y) for case in members[:n]) / SR / 60
-            group_of = f"{piano}, {group}: {n} together, {minutes:.1f} min"
-            yield from (case._replace(group=group_of, basis=basis) for case in members)
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder, f"{i}.wav") for i in range(len(members))]
+            for path, case in zip(paths, members, strict=True):
+                soundfile.write(path, case.y, SR, subtype="FLOAT")
+            basis = learn.learn_together(paths, members[0].basis, stage=lambda name: None)
+        group = f"{piano}, {group}: {len(members)} together, {sum(len(case.y) for case in members) / SR / 60:.1f} min"
+        yield from (case._replace(group=group, basis=basis) for case in members)
 
 
 def measure_learnt(case):
-    """Mean SDR of a piece as recommended, and F of its list; a basis that several pieces told has their patterns."""
+    """Mean SDR of a piece as recommended, and F of its list."""
     y = soxr.resample(case.y, SR, events.SR)
     found, _ = notes.listed(y, case.basis, learn=case.group.endswith("alone"))
     estimates = separate(setting_of(RECOMMENDED), case.y, case.stems, case.basis, {"listed": found})
