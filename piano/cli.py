@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 import threading
-from itertools import filterfalse, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import utils
@@ -101,11 +101,8 @@ def prepared(parser, args, defaults):
         basis = load_basis(args.basis, args.sr, with_rotation=getattr(args, "phase_init", None) == "sinusoidal")
         if args.listen_range and not args.listen:
             raise InputError("--listen-range: got it without --listen, expected both")
-        if args.same_piano and (len(args.inputs) == 1 or args.adapt == "none"):
-            got = "--adapt none" if len(args.inputs) > 1 else "a single SPEC"
-            raise InputError(f"--same-piano: got {got}, expected several sounds, and --adapt (or --stems, --listen)")
-        for path in filterfalse(is_sound, args.inputs if args.same_piano else ()):
-            raise InputError(f"--same-piano: got {path}, a spectrogram, expected sounds alone")
+        if args.same_piano:
+            _check_together(args)
         if args.listen and basis.columns is None:
             raise InputError("--listen: got a basis without notes, expected fixed_basis.json beside it")
         if (args.stems or args.listen) and basis.sr is None:
@@ -113,6 +110,16 @@ def prepared(parser, args, defaults):
     except InputError as error:
         parser.error(str(error))
     return args, basis
+
+
+def _check_together(args):
+    """Raise :class:`InputError` unless there are several sounds that a piano can be learnt from."""
+    spectrogram = next((path for path in args.inputs if not is_sound(path)), None)
+    if spectrogram:
+        raise InputError(f"--same-piano: got {spectrogram}, a spectrogram, expected sounds alone")
+    if len(args.inputs) == 1 or args.adapt == "none":
+        got = "--adapt none" if len(args.inputs) > 1 else "a single SPEC"
+        raise InputError(f"--same-piano: got {got}, expected several sounds, and --adapt (or --stems, --listen)")
 
 
 def _settled(args, defaults):

@@ -871,10 +871,9 @@ def learn_piano(y, patterns, midi, given=None, *, map=None, progress=None):
     cuts = spread_segments(len(y))
     left = sum(each_segment(functools.partial(tune_segment, patterns=patterns), parts(y, cuts), map))
     best = int(np.argmin(left))
-    patterns = patterns.astype(np.float32)
     if left[best] < 0.99 * left[len(MISTUNED_CENTS) // 2]:  # or else it is in tune
-        patterns = transposed(patterns, int(MISTUNED_CENTS[best]))
-    whole = by_zone(patterns)
+        patterns = transposed(patterns.astype(np.float32), int(MISTUNED_CENTS[best]))
+    whole = by_zone(patterns.astype(np.float32))
     gain = np.ones_like(whole)
     for share in ROUNDS:
         count = functools.partial(count_segment, patterns=patterns, gain=gain, midi=midi, given=given, share=share)

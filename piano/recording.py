@@ -175,8 +175,8 @@ def _mapped(path, parts):
 def joined(paths, sr, folder):
     """One sound file in ``folder`` of several, one after another and all equally loud: of each the same length at most.
 
-    They give ``JOINED_S`` in all, in pieces of ``PIECE_S`` that are spread over each. Those that cannot be read, or are
-    silent, are left out. Returns its path, or None if all are.
+    They give about ``JOINED_S`` in all, in pieces of ``PIECE_S`` that are spread over each. What cannot be read, or is
+    silent, is left out. Returns its path, or None if all are.
     """
     import soundfile
 

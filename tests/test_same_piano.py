@@ -56,7 +56,6 @@ def test_what_one_recording_tells_of_a_key_serves_the_others(pianos, tmp_path):
     for name, other in (("low", "high"), ("high", "low")):
         for keys, most in ((name, 1.1), (other, 0.6)):  # the others are never struck in this recording
             spectra, patterns = apart(tmp_path / "together" / name / "basis_calc.npy", true, keys)
-            print(name, keys, spectra, patterns, list(apart(pianos / "bright_basis" / "fixed_basis.npy", true, keys)))
             assert spectra < most * next(apart(tmp_path / "alone" / name / "basis_calc.npy", true, keys))
             assert patterns < 0.6 * list(apart(pianos / "bright_basis" / "fixed_basis.npy", true, keys))[1]
     record = json.loads((tmp_path / "together" / "high" / "run.json").read_text())
@@ -70,3 +69,19 @@ def test_what_cannot_be_read_is_told_of_and_keeps_nothing_from_the_others(pianos
     assert ended.value.code == 2
     assert "broken.wav: got 5000 bytes" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["low"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "message"),
+    [
+        (("low.wav",), (), "--same-piano: got a single SPEC, expected several sounds"),
+        (("low.wav", "high.wav"), ("--adapt", "none"), "--same-piano: got --adapt none, expected several sounds"),
+        (("low.wav", "dull_basis/fixed_basis.npy"), (), "fixed_basis.npy, a spectrogram, expected sounds alone"),
+    ],
+)
+def test_what_no_piano_can_be_learnt_from_together(pianos, tmp_path, capsys, inputs, options, message):
+    with pytest.raises(SystemExit) as ended:
+        run(pianos, tmp_path, *options, "--same-piano", inputs=inputs)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not any(tmp_path.iterdir())
