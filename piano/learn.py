@@ -171,8 +171,13 @@ def learn_together(paths, templates, strength="auto", *, seed=0, stage, map=None
         Gives the ``progress`` of each of the stages "listing", "adapting" and "phases".
     map : callable, optional
         See :func:`blocks.each`.
+
+    Returns
+    -------
+    Basis
+        With spectra, rotations and patterns, as far as the templates have them.
     """
-    with tempfile.TemporaryDirectory(prefix=CACHE) as folder:
+    with tempfile.TemporaryDirectory(prefix=CACHE, ignore_cleanup_errors=True) as folder:
         path = recording.joined(paths, templates.sr, folder)
         if path is None:
             return templates

@@ -173,17 +173,18 @@ def _mapped(path, parts):
 
 
 def joined(paths, sr, folder):
-    """One sound file in ``folder`` of several, one after another and all equally loud: of each the same length at most.
+    """Path of a sound file at ``sr`` Hz, in ``folder``, of several, one after another and all equally loud.
 
-    They give about ``JOINED_S`` in all, in pieces of ``PIECE_S`` that are spread over each. What cannot be read, or is
-    silent, is left out. Returns its path, or None if all are.
+    They give about ``JOINED_S`` in all, of each the same length at most, in pieces of ``PIECE_S`` that are spread over
+    it. What cannot be read, or is silent, is left out; None if all are.
     """
     import soundfile
 
     path, most = Path(folder) / "joined.wav", -(-JOINED_S // (PIECE_S * len(paths)))
     with soundfile.SoundFile(path, "w", sr, 1, "FLOAT") as file:
         for source in paths:
-            with tempfile.TemporaryDirectory(dir=folder) as part, contextlib.suppress(InputError):
+            copies = tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True)  # Windows keeps a mapped file
+            with copies as part, contextlib.suppress(InputError):
                 y = load_mapped(source, sr, part, told=True)
                 rms = np.sqrt(sum(np.sum(np.square(each, dtype=np.float64)) for each in _parts(y)) / len(y))
                 pieces = list(blocks.frame_slices(len(y), PIECE_S * sr))

@@ -272,7 +272,7 @@ def _sha256(path):
 def _libraries():
     """Names of what ``requirements.txt`` asks for."""
     asked = Path(__file__).resolve().parents[1] / "requirements.txt"
-    return re.findall(r"^[a-z]+", asked.read_text(encoding="utf-8"), re.MULTILINE) if asked.exists() else []
+    return re.findall(r"^\w[\w.-]*", asked.read_text(encoding="utf-8"), re.MULTILINE) if asked.exists() else []
 
 
 def _version(name):

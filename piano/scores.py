@@ -93,7 +93,8 @@ def listed_notes(recording, basis, path=None, *, learn=True, progress=None, map=
         log.info(f"{path}: {alignment.in_words()}")
     elif score is not None:
         score = within(score, len(y) / events.SR, path)
-    beyond = score is None and log.isEnabledFor(logging.INFO) and notes.played_beyond(y, basis, map=map)
+    told = score is None and log.isEnabledFor(logging.INFO)  # or the search, which takes its time, is left out
+    beyond = notes.played_beyond(y, basis, map=map) if told else []
     found, basis = notes.listed(y, basis, score, learn=learn, progress=progress, map=map)
     if score is not None:
         heard = sum(note.confidence >= events.LISTED for note in found)

@@ -29,6 +29,14 @@ def pytest_report_header():
     return f"BLAS: {', '.join(str(library.get('architecture')) for library in threadpool_info())}"
 
 
+def pytest_collection_modifyitems(items):
+    """A test that is not run under every kernel says why."""
+    for item in items:
+        for mark in item.iter_markers("same_everywhere"):
+            if not mark.args:
+                raise pytest.UsageError(f"{item.nodeid}: got same_everywhere without a reason, expected one")
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20090419)

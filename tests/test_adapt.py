@@ -13,8 +13,6 @@ from piano import adapt, pitch
 from piano.basis import Basis
 from piano.notes import Note
 
-far = pytest.mark.same_everywhere("cents and decibels that are found far within their bounds")
-
 SR, N_FFT, HOP = 22050, 8192, 2048
 F = np.arange(N_FFT // 2 + 1) * SR / N_FFT  # Hz, of the bins
 KEYS = np.arange(48, 76, 3)  # MIDI numbers of a small piano
@@ -134,7 +132,6 @@ def strings(H):
     return np.transpose(found)
 
 
-@far
 def test_tuning_and_inharmonicity_of_every_key_are_found(rng, strings_apart):
     U, notes = strings_apart
     cents, log_b = 8 + rng.uniform(-8, 8, len(KEYS)), 0.25 + 0.2 * np.sin(KEYS / 5)  # as pianos differ
@@ -146,7 +143,6 @@ def test_tuning_and_inharmonicity_of_every_key_are_found(rng, strings_apart):
     np.testing.assert_allclose(expected_B, pitch.inharmonicity(440 * 2 ** ((KEYS - 69) / 12), log_b), rtol=0.03)
 
 
-@far
 def test_a_key_that_is_not_played_is_tuned_as_the_others_are(strings_apart):
     U, notes = strings_apart
     true, silent = spectra(9.0), 2
@@ -155,7 +151,6 @@ def test_a_key_that_is_not_played_is_tuned_as_the_others_are(strings_apart):
     assert 1200 * np.log2(strings(adapted.H)[0] / strings(true)[0])[silent] == pytest.approx(0, abs=2)
 
 
-@far
 def test_a_piano_tuned_otherwise_is_found_with_its_rotations(played):
     U, notes = played
     H = spectra()
@@ -171,7 +166,6 @@ def test_a_piano_tuned_otherwise_is_found_with_its_rotations(played):
         assert abs(np.angle(adapted.rotation[k, l] / expected)) < 0.4
 
 
-@far
 def test_a_gain_common_to_all_notes_is_found_to_half_a_decibel(played):
     U, notes = played
 
@@ -185,7 +179,6 @@ def test_a_gain_common_to_all_notes_is_found_to_half_a_decibel(played):
         assert found[sounds] == pytest.approx(expected[sounds], abs=0.5)
 
 
-@far
 @pytest.mark.parametrize("missed", [3, 5])
 def test_a_note_that_the_list_misses_is_kept_out_of_the_others(played, missed):
     U, notes = played
@@ -216,7 +209,6 @@ def test_no_more_frames_are_looked_at_than_asked_for_and_those_lie_evenly(proble
     np.testing.assert_allclose(found.H, adapted_to(V[:, chosen], H, 1.0)[0], rtol=1e-9)
 
 
-@far
 def test_the_rate_of_the_prior_is_as_the_list_is_sure():
     basis = described(spectra())
     note = Note("C3", 48, 0.0, 2.0, 3.0, -6.0, 0.75)

@@ -10,8 +10,6 @@ import pytest
 
 from piano import blocks, events, recording
 
-far = pytest.mark.same_everywhere("notes that are heard or missed by far more than rounding")
-
 SR = events.SR
 BASIS = next(
     folder / "basis_wav_piano" for folder in Path(__file__).resolve().parents if (folder / "basis_wav_piano").is_dir()
@@ -72,7 +70,6 @@ def pickled_map(function, items):
 MELODY = [(0.5 + 0.4 * i, 0.8 + 0.4 * i, midi, 0.5) for i, midi in enumerate((60, 62, 64, 65, 67, 72, 55, 48))]
 
 
-@far
 def test_pattern_begins_at_the_onset_whatever_silence_is_before_it():
     y = template(60)[events.find_onset(template(60)) :]
     late = np.concatenate([np.zeros(7777, np.float32), y])
@@ -210,7 +207,6 @@ PLAYED = {
 }
 
 
-@far
 @pytest.mark.parametrize("notes", PLAYED.values(), ids=PLAYED)
 def test_what_is_played_is_listed_at_any_level(notes):
     y = mix(notes, 4.5)
@@ -220,7 +216,6 @@ def test_what_is_played_is_listed_at_any_level(notes):
     np.testing.assert_allclose([e[1:4] for e in soft], [e[1:4] for e in loud], atol=0.02)
 
 
-@far
 def test_noise_becomes_no_notes_of_keys_that_nobody_plays(rng):
     """White noise 10 dB below a bass line, whose highest keys would learn it as long as the background is another."""
     keys = (48, 52, 55, 60, 57, 53, 50, 47, 48, 55, 52, 60, 62, 59, 55, 50) * 2
@@ -230,7 +225,6 @@ def test_noise_becomes_no_notes_of_keys_that_nobody_plays(rng):
     assert_heard(listed(y + noise * np.sqrt(0.1 * np.mean(y**2) / np.mean(noise**2))), line)
 
 
-@far
 @pytest.mark.parametrize("sound", ["silence", "noise", "hum", "empty", "click"])
 def test_what_is_no_piano_lists_nothing(sound, rng):
     n = 6 * SR
@@ -244,7 +238,6 @@ def test_what_is_no_piano_lists_nothing(sound, rng):
     assert listed(y.astype(np.float32)) == []
 
 
-@far
 @pytest.mark.parametrize("cents", [-30, 30])
 def test_mistuned_piano(cents):
     y = recording.transpose(mix(MELODY, 4.5), SR, cents / 100)
@@ -252,7 +245,6 @@ def test_mistuned_piano(cents):
     assert_heard(listed(y), [(onset * stretch, None, midi, gain) for onset, _, midi, gain in MELODY])
 
 
-@far
 def test_several_velocities_are_one_note():
     P, midi = patterns()
     dull = P.astype(np.float32) * np.linspace(1, 0.3, P.shape[2], dtype=np.float32)
@@ -261,7 +253,6 @@ def test_several_velocities_are_one_note():
     assert_heard(found, MELODY)
 
 
-@far
 def test_segments_cover_a_recording_once():
     for n in (0, 1, SR, 44 * SR, 46 * SR, 500 * SR + 77):
         cuts = list(events.segments(n))
@@ -271,7 +262,6 @@ def test_segments_cover_a_recording_once():
         assert all(start <= first <= last <= stop <= n for start, stop, first, last in cuts)
 
 
-@far
 def test_segments_hear_what_the_whole_does(monkeypatch):
     notes = [(0.4 + 0.4 * i, 0.7 + 0.4 * i, midi, 0.5) for i, midi in enumerate((60, 62, 64, 65, 67, 72, 55, 48) * 3)]
     y = mix(notes, 10.5)
@@ -280,7 +270,6 @@ def test_segments_hear_what_the_whole_does(monkeypatch):
     assert_heard(listed(y), notes)
 
 
-@far
 def test_neither_cores_nor_where_the_work_is_done_change_the_list(monkeypatch):
     monkeypatch.setattr(events, "SEGMENT_S", 1.0)
     y, done = mix(MELODY, 4.5), []
@@ -291,7 +280,6 @@ def test_neither_cores_nor_where_the_work_is_done_change_the_list(monkeypatch):
         assert listed(y) == expected
 
 
-@far
 def test_offsets_follow_the_damper():
     notes = [(0.5, 0.9, 60, 0.5), (1.5, 2.5, 64, 0.5), (3.0, 3.3, 67, 0.5)]
     for event, (_, offset, _, _) in zip(listed(mix(notes, 5.5)), notes, strict=True):
@@ -302,7 +290,6 @@ def told(notes):
     return events.given_notes([note[2] for note in notes], [note[0] for note in notes])
 
 
-@far
 @pytest.mark.parametrize("segment_s", [30.0, 1.0])
 def test_given_notes_stay_where_they_are_right_and_else_are_moved_to_where_they_are_heard(monkeypatch, segment_s):
     monkeypatch.setattr(events, "SEGMENT_S", segment_s)
@@ -315,7 +302,6 @@ def test_given_notes_stay_where_they_are_right_and_else_are_moved_to_where_they_
     np.testing.assert_allclose([event.onset for event in found], onsets, atol=0.02)
 
 
-@far
 def test_no_given_note_is_lost_nor_far_from_where_it_was(rng):
     """One that nobody played, a soft one beside a loud one, one key three times in .12 s, a list half a second off."""
     soft = [(0.5, 2.0, 60, 0.5), (0.5, 2.0, 67, 0.5), (0.5, 2.0, 64, 0.005), (2.2, 2.6, 40, 0.5)]
@@ -337,7 +323,6 @@ def test_no_given_note_is_lost_nor_far_from_where_it_was(rng):
             ]
 
 
-@far
 @pytest.mark.parametrize("seconds", [0, 3])
 def test_given_notes_in_silence_are_kept_and_not_heard(seconds):
     found = heard(np.zeros(seconds * SR, np.float32), told(MELODY))

@@ -6,7 +6,7 @@ import pytest
 import utils
 from piano import basis, events, notes, recording, scores
 
-pytestmark = pytest.mark.same_everywhere("notes that are placed or missed by far more than rounding")
+far = pytest.mark.same_everywhere("far from what decides it")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,7 @@ def test_what_was_not_recorded_is_left_out(sound, played, piano):
     assert f"{len(played) - len(placed)} notes lie beyond the recording" in alignment.in_words()
 
 
+@far
 def test_a_score_a_semitone_off_is_told_and_not_moved(sound, played, piano):
     higher = [note._replace(midi=note.midi + 1) for note in played]
     with pytest.raises(
@@ -69,6 +70,7 @@ def test_a_score_a_semitone_off_is_told_and_not_moved(sound, played, piano):
         scores.align(higher, sound, piano)
 
 
+@far
 @pytest.mark.parametrize("other", ["prelude", "invention"])
 def test_a_score_of_another_piece_is_refused(root, sound, piano, other):
     score = notes.read_score(root / "examples" / other / "notes.csv")
@@ -76,6 +78,7 @@ def test_a_score_of_another_piece_is_refused(root, sound, piano, other):
         scores.align(score, sound, piano)
 
 
+@far
 def test_the_matrix_of_a_long_recording_is_bounded(monkeypatch, rng):
     """Ten minutes against as many, at a tenth of the bound; what is asked of librosa is counted."""
     import librosa.sequence

@@ -103,6 +103,15 @@ def test_a_spectrogram_is_read_as_it_was_saved(tmp_path, rng, dtype, order, vers
     np.testing.assert_array_equal(got.at(slice(1, 4)).read() * got.unit, Y[:, 1:4])
 
 
+def test_the_level_of_a_spectrogram_is_that_of_all_its_blocks(rng):
+    """A soft block counts by its own level, beside one that is a thousand times louder."""
+    Y = rng.random((4, 2 * utils.EUCLIDEAN_BLOCK))
+    Y[:, utils.EUCLIDEAN_BLOCK :] *= 1000
+    got = utils.spectrogram(Y)
+    assert got.energy * got.unit**2 == pytest.approx(np.sum(Y**2), rel=1e-12)
+    np.testing.assert_allclose(got.loudness * got.unit, Y.sum(axis=0), rtol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [np.complex64, np.complex128, np.float32])
 def test_frames_written_block_by_block_are_one_ordinary_file(tmp_path, rng, dtype):
     array = rng.random((3, 5, 8)).astype(dtype)

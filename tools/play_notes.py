@@ -40,6 +40,8 @@ def main(argv=None):
     parser.add_argument("--noise", type=float, default=math.inf, metavar="DB", help="white, DB below the rest")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of noise and room, default: 0")
     args = parser.parse_args(argv)
+    if not args.room[0] > 0 or math.isnan(args.room[1] + args.noise):
+        parser.error(f"--room, --noise: got {args.room} and {args.noise}, expected S above 0 s, and numbers of dB")
     try:
         played = notes.read_score(args.list)
         sounds = play(played, read_layers(args.folder))
