@@ -508,10 +508,9 @@ def assert_clip_is_heard(page, example, path, midi):
     return from_, until
 
 
-@pytest.mark.parametrize("i", [0, 2])
-def test_click_on_a_note_plays_its_stem_and_nothing_else(i, page, example, written):
-    page.mouse.click(*place_of(page, i))
-    note = NOTES[i]
+def test_click_on_a_note_plays_its_stem_and_nothing_else(page, example, written):
+    page.mouse.click(*place_of(page, 0))
+    note = NOTES[0]
     from_, until = assert_clip_is_heard(page, example, written, note.midi)
     assert from_ <= note.onset <= note.offset <= until
     assert not any(other.midi == note.midi and from_ < other.onset < until for other in NOTES if other != note)
@@ -869,19 +868,19 @@ def test_everything_can_be_done_with_the_keyboard(page):
 # --- ... corrections
 
 
-def test_list_is_corrected_by_hand(hand):
+def test_a_note_is_deleted_by_hand_and_comes_back(hand):
     page = hand.page
     hand.click(*place_of(page, 1))
     assert selected(page) == ["E4", 0.9]
-    hand.press("delete")
-    assert the_list(page) == without(1)
-    hand.press("undo")
-    assert the_list(page) == GIVEN
-    hand.press("redo")
-    assert the_list(page) == without(1)
-    hand.press("undo")
-
+    for name, expected in (("delete", without(1)), ("undo", GIVEN), ("redo", without(1)), ("undo", GIVEN)):
+        hand.press(name)
+        assert the_list(page) == expected
     assert selected(page) == ["E4", 0.9]
+
+
+def test_list_is_corrected_with_buttons(page):
+    hand = Hand(page, touch=False)
+    hand.click(*place_of(page, 1))
     for name, midi in (("up", 65), ("octave-up", 77), ("octave-down", 65), ("down", 64)):
         hand.press(name)
         assert row(NOTES[1], midi=midi, confidence=1) in the_list(page)
@@ -1075,9 +1074,9 @@ def test_a_corrected_list_comes_back_by_the_command_that_the_page_shows(opened, 
     monkeypatch.chdir(tmp_path)
     for path in (*learnt.glob("fixed_basis*.npy"), learnt / "fixed_basis.json"):
         shutil.copy(path, tmp_path)
-    y, sr = soundfile.read(root / "examples" / "chorale" / "matched" / "mixture.flac", frames=8 * SR)
+    y, sr = soundfile.read(root / "examples" / "chorale" / "matched" / "mixture.flac", frames=2 * SR)
     soundfile.write("chorale.flac", y, sr)
-    NMF.main(["chorale.flac", "5", "fixed_basis.npy", "--listen", "--quiet", "-o", "first"])
+    NMF.main(["chorale.flac", "3", "fixed_basis.npy", "--listen", "--quiet", "-o", "first"])
     listed = notes.read_score("first/notes.csv")
     page = opened(tmp_path / "first" / "listen.html")
     keys = {note.midi for note in listed}
