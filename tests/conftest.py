@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import make_init_H
 
@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 if "PYTEST_XDIST_WORKER" in os.environ:  # beside the tests of another Python, or as on another processor
     version, processor = f"{sys.version_info[0]}.{sys.version_info[1]}", os.environ.get("NUMBA_CPU_NAME", "own")
     os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "numba" / version / processor)
+
+threadpool_limits(1, user_api="blas")  # as each command has it; more would wait for each other's cores
 
 importlib.metadata.version = functools.cache(importlib.metadata.version)  # every record of a run asks for ten
 
