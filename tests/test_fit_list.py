@@ -44,12 +44,12 @@ def test_weights_are_the_ones_that_labels_were_drawn_by(tool, rng, monkeypatch):
 
 
 def test_it_prints_lines_that_the_code_has(tmp_path, root):
-    """The lines of the product are set in the form that the tool prints, from two pieces of eight seconds."""
+    """The lines of the product are set in the form that the tool prints, from two pieces of six seconds."""
     for piece in ("chorale", "prelude"):
         y = recording.load(root / "examples" / piece / "matched" / "mixture.flac", events.SR)
-        soundfile.write(tmp_path / f"{piece}.flac", y[: 8 * events.SR], events.SR)
+        soundfile.write(tmp_path / f"{piece}.flac", y[: 6 * events.SR], events.SR)
         played = notes.read_score(root / "examples" / piece / "notes.csv")
-        notes.write_notes_csv(tmp_path / f"{piece}.csv", [note for note in played if note.offset < 8])
+        notes.write_notes_csv(tmp_path / f"{piece}.csv", [note for note in played if note.offset < 6])
     command = [sys.executable, root / "tools" / "fit_list.py", tmp_path]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     cells = re.search(r"basis_wav_piano \(2\) \| (.*) \|", printed)[1]

@@ -90,18 +90,19 @@ def test_words_are_told_apart(words, inputs, n_iter, named):
 
 
 def test_it_is_what_make_init_h_learns_from_the_suites_templates(folder, root, two_templates, monkeypatch, caplog):
-    """Here of two of them, from which all keys are transposed."""
-    assert root / "basis_wav_piano" == learn.TEMPLATES
+    """Here of two of them, and for six of all 88 keys."""
+    assert (root / "basis_wav_piano", (21, 108)) == (learn.TEMPLATES, learn.KEYS)
     monkeypatch.setattr(learn, "TEMPLATES", two_templates)
+    monkeypatch.setattr(learn, "KEYS", (56, 61))
     caplog.set_level("INFO")
     logging.getLogger("piano").propagate = True  # a command before may have turned it to the terminal
     logging.getLogger("piano").setLevel("INFO")
     path = learn.suite_basis()
     assert f"learning the 2 notes of {two_templates.name}; only the first run does that ..." in caplog.messages
-    make_init_H.main(f"{two_templates} --states 2 --n-fft 8192 --keys A0 C8 -o out --quiet".split())
+    make_init_H.main(f"{two_templates} --states 2 --n-fft 8192 --keys G#3 C#4 -o out --quiet".split())
     for name in ("fixed_basis.npy", "fixed_basis_rotation.npy", "fixed_basis_patterns.npy", "fixed_basis.json"):
         assert (path.parent / name).read_bytes() == (folder / "out" / name).read_bytes()
-    assert list(basis.load(path).notes) == list(range(21, 109))
+    assert list(basis.load(path).notes) == list(range(56, 62))
     caplog.clear()
     assert learn.suite_basis() == path
     assert not caplog.messages

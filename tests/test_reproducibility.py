@@ -32,7 +32,7 @@ def files(tmp_path_factory, root, learnt):
     (folder / "notes" / "C4.wav").write_bytes((root / "basis_wav_piano" / "060_C4.wav").read_bytes())
     for path in learnt.glob("fixed_basis*"):
         (folder / path.name).write_bytes(path.read_bytes())
-    y, sr = soundfile.read(root / "examples" / "chorale" / "matched" / "mixture.flac", stop=3 * 22050)
+    y, sr = soundfile.read(root / "examples" / "chorale" / "matched" / "mixture.flac", stop=3 * 22050 // 2)
     soundfile.write(folder / "song.flac", y, sr)
     return folder
 
