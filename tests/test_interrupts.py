@@ -21,7 +21,7 @@ def files(tmp_path_factory, root):
     rng = np.random.default_rng(1)
     np.save(folder / "basis.npy", rng.random((65, 8)).astype(np.float32))
     np.save(folder / "basis_rotation.npy", (0.9 * np.exp(1j * rng.random((65, 8)))).astype(np.complex64))
-    np.save(folder / "spec.npy", rng.standard_normal((2, 65, 200)).view(np.complex128)[0].astype(np.complex64))
+    np.save(folder / "spec.npy", rng.standard_normal((2, 65, 2000)).view(np.complex128)[0].astype(np.complex64))
     return folder
 
 
