@@ -29,20 +29,8 @@ MODES = "recording", "notes", "residual", "transcription"
 HOSTILE = "</script><img src=x onerror=\"document.title='got you'\">&amp;{{data}}\u2028.flac"
 
 
-class DoubtedNote(NamedTuple):
-    """A note as a list with confidences has it."""
-
-    note: str
-    midi: int
-    f0: float
-    onset: float
-    offset: float
-    level_db: float
-    confidence: float
-
-
 def a_note(midi, onset, offset, level_db=0.0, confidence=0.9):
-    return DoubtedNote(pitch.note_name(midi), midi, 440 * 2 ** ((midi - 69) / 12), onset, offset, level_db, confidence)
+    return Note(pitch.note_name(midi), midi, 440 * 2 ** ((midi - 69) / 12), onset, offset, level_db, confidence)
 
 
 def tone(note, n_samples):

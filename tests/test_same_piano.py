@@ -12,6 +12,7 @@ import make_init_H
 from piano import basis, recording
 
 SR, KEYS = 22050, {"low": (48, 52, 55, 60), "high": (64, 67, 71, 74)}
+refusals = pytest.mark.same_everywhere("names what it refuses")
 DULL = butter(1, 700, fs=SR, output="sos")  # what makes another piano of the templates
 
 
@@ -62,6 +63,7 @@ def test_what_one_recording_tells_of_a_key_serves_the_others(pianos, tmp_path):
     assert [file["file"] for file in record["inputs"][:2]] == ["high.wav", "low.wav"]
 
 
+@refusals
 def test_what_cannot_be_read_is_told_of_and_keeps_nothing_from_the_others(pianos, tmp_path, capsys):
     (pianos / "broken.wav").write_bytes((pianos / "low.wav").read_bytes()[:5000])
     with pytest.raises(SystemExit) as ended:
@@ -71,6 +73,7 @@ def test_what_cannot_be_read_is_told_of_and_keeps_nothing_from_the_others(pianos
     assert sorted(path.name for path in tmp_path.iterdir()) == ["low"]
 
 
+@refusals
 @pytest.mark.parametrize(
     ("inputs", "options", "message"),
     [
