@@ -154,7 +154,7 @@ RUNS = {
         "CNMF.py",
         "short.npy 3 few.npy --stems --sr 22050 --phase-init random --adapt none --phase",
     ),
-    "sinusoidal phases of an adapted basis": ("CNMF.py", "spec.npy 3 few.npy --stems --sr 22050"),
+    "sinusoidal phases of an adapted basis": ("CNMF.py", "short.npy 3 few.npy --stems --sr 22050"),
     "a sound and its notes, on this machine": ("NMF.py", "sound.flac 3 fixed_basis.npy --stems --quiet --dask local"),
     "recordings, of which one is spoilt": (
         "CNMF.py",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import termios
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -73,6 +74,7 @@ def test_one_bar_with_named_stages_is_gone_at_the_end(root, learnt, short, tmp_p
     assert screen[-2].startswith("results are in ")
 
 
-def test_with_quiet_there_is_no_bar(root, learnt, short, tmp_path):
-    arguments = [short, "3", learnt / "fixed_basis.npy", "--quiet", "-o", tmp_path / "out"]
+def test_with_quiet_there_is_no_bar(root, learnt, tmp_path):
+    np.save(tmp_path / "spec.npy", np.ones((1025, 20)))
+    arguments = [tmp_path / "spec.npy", "200", learnt / "fixed_basis.npy", "--quiet", "-o", tmp_path / "out"]
     assert on_terminal(root, "NMF", arguments) == ""
