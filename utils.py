@@ -477,6 +477,7 @@ class Part(NamedTuple):
     error: np.ndarray  # (n_iter,) sum |Y - F|^2 after each sweep, over all frames so far; of sweeps (n_iter, frames)
     cost: np.ndarray  # (n_iter,) the whole objective, the same way
     frames: slice | None = None
+    noise: np.ndarray | float = 0.0  # (K, frames), magnitude of what has no phase and no part of F, see phase.start
 
 
 class Start(NamedTuple):
@@ -583,7 +584,8 @@ def complex_nmf_blocks(Y, H, n_iter, *, phase_init=None, p=1.2, sparsity=1e-5, w
                 for total, of_frame in ((error, part.error), (cost, part.cost))
             )
             U, F = part.U * part.U.dtype.type(scale), part.F * H.dtype.type(Y.unit)
-            part = part._replace(U=U, F=F, error=error, cost=cost, frames=frames)
+            noise = part.noise * H.dtype.type(Y.unit)
+            part = part._replace(U=U, F=F, error=error, cost=cost, frames=frames, noise=noise)
             yield part
             del part, U, F  # they are large, and nobody needs them while the next ones are worked out
 
@@ -656,9 +658,9 @@ def held_sweeps(Y, begun, H, G, n_iter, weight, p):
 
     ``U <- U max(0, sum_k H Re(X conj(P)) / beta) / (H^T S + weight p U^(p-1))``. In each frame, with D_l = H_l P_l,
     A = Re(D^H Y) and B = Re(D^H D), the sum over k is H^T S + A - B U, and |Y - F|^2 is |Y|^2 - 2 A U + U B U: no sweep
-    needs the bins. ``begun`` is U, P and row, as in :class:`Part`; what is ``SILENT`` in a frame is left out there.
+    needs the bins. ``begun`` has U, P, row and noise of the :class:`Part`; what is ``SILENT`` in a frame is left out.
     """
-    U, P, row = begun
+    U, P, row, noise = begun
     active = [np.flatnonzero(u > SILENT * u.max()) for u in U.T]
     n = max(map(len, active))
     u, A = np.zeros((2, len(active), n))
@@ -701,7 +703,7 @@ def held_sweeps(Y, begun, H, G, n_iter, weight, p):
     blocks.in_threads(gather, range(len(active)))
     blocks.in_threads(sweep, blocks.frame_slices(len(active), 16))  # one product for so many
     blocks.in_threads(scatter, range(len(active)))
-    return Part(zero_below(refined), P, row, F, error, error + 2 * weight * penalty)
+    return Part(zero_below(refined), P, row, F, error, error + 2 * weight * penalty, noise=noise)
 
 
 def gram(H):

@@ -7,6 +7,7 @@
     python benchmarks/separation.py --pianos FOLDER --leave-out    # the same, without each part of the method in turn
     python benchmarks/separation.py --pianos FOLDER --parts    # the same, with parts of the truth in turn
     python benchmarks/separation.py --pianos FOLDER --same-piano    # each piano learnt from all of its pieces
+    python benchmarks/separation.py --pianos FOLDER --noise 20    # the same, in white noise 20 dB below each recording
     python benchmarks/separation.py --iterations    # what N_ITER does to the cost and to the sound
 
 Every setting takes every example of examples/ apart, on the piano of the templates (matched) and on another one
@@ -436,6 +437,7 @@ def main(argv=None):
     parser.add_argument("--pianos", metavar="FOLDER", type=Path, help="measure real pianos besides, see above")
     parser.add_argument("--examples", metavar="FOLDER", type=Path, help="with the above, more pieces, see above")
     parser.add_argument("--lists", metavar="LISTS", type=Path, help="with --pianos, what is performed, see above")
+    parser.add_argument("--noise", metavar="DB", type=float, help="with --pianos, white noise DB below each recording")
     parser.add_argument("--parts", action="store_true", help="replace parts of the estimation by the truth, see above")
     parser.add_argument("--leave-out", action="store_true", help="leave out parts of what is recommended, see above")
     parser.add_argument("--same-piano", action="store_true", help="learn from several pieces together, see above")
@@ -448,6 +450,7 @@ def main(argv=None):
         return
     if args.pianos or args.examples or args.leave_out or args.parts:
         cases = read_cases(args.pianos, args.examples, args.lists)
+        cases = cases if args.noise is None else [noisy(case, args.noise) for case in cases]
         measure, text = (measure_left_out, left_out_table) if args.leave_out else (measure_case, pianos_tables)
         measure, text = (measure_parts, parts_table) if args.parts else (measure, text)
         if args.same_piano:
@@ -528,6 +531,12 @@ def played_case(piece, piano, group, layers, basis, played):
     gain = play_notes.PEAK / np.abs(sum(stems.values())).max()
     stems = {midi: (gain * s).astype(np.float32) for midi, s in stems.items()}
     return Case(piece, piano, group, sum(stems.values()), stems, basis, played)
+
+
+def noisy(case, noise_db):
+    """A :class:`Case` in white noise that is so many dB below it."""
+    noise = play_notes.added(case.y, (1, np.inf), noise_db, np.random.default_rng(0))
+    return case._replace(y=(case.y + noise).astype(np.float32))
 
 
 def over_cases(function, cases):
@@ -826,6 +835,10 @@ def without_energies(H, U, energy, expected):
     return H, U
 
 
+def noise_of_one_bin(H):
+    return np.column_stack([H, np.eye(len(H), dtype=H.dtype)[-1]])
+
+
 def left_out():
     """Rows of the table: a setting each, and what is put in the place of attributes of modules meanwhile."""
     whole = setting_of(RECOMMENDED)
@@ -835,6 +848,7 @@ def left_out():
         "the list of notes": (whole._replace(told="none"), {}),
         "the list, in the last decomposition": (whole, {(phase, "start"): without_prior}),
         "energies of smoothed notes": (whole, {(phase, "with_energies"): without_energies}),
+        "noise": (whole, {(adapt, "with_noise"): noise_of_one_bin}),
         "silence before a strike": (whole, {(stems_of, "quiet_before"): as_masked}),
         "places of partials": (whole, {(adapt, "cents_covariance"): nowhere_else}),
         "inharmonicity": (whole, {(adapt, "STIFFNESS"): (0, 0, 0)}),

@@ -15,6 +15,8 @@ and D = H * (1 U^T) what is expected,
     H <- normalise(N + S s T),   s = sum V / (10 L)
     U <- U * (H^T (V / HU)) / (1 + gamma / (1 + U / quiet))
 
+Noise, white and as loud in each frame as it is found, is one more column, which stays as it is.
+
 These are pseudo-counts: a note heard often is itself soon, and one that is never played keeps its moved template. C and
 K are covariances of Gaussian processes. c is the tuning and, in proportion to what it does to a partial, the logarithm
 of the inharmonicity B of strings: either common to all keys, smooth over them [1]_, and of each key alone; and what
@@ -147,7 +149,10 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
 
 @dataclass
 class _Fit:
-    """Magnitudes of a recording (K, M), and activations, which sweeps update; their prior; what to call."""
+    """Magnitudes of a recording (K, M), and activations (L + 1, M), which sweeps update; their prior; what to call.
+
+    The last row is noise, see :func:`with_noise`.
+    """
 
     V: np.ndarray
     U: np.ndarray
@@ -160,7 +165,7 @@ class _Fit:
 
         In each block of frames only the columns that sound there take part.
         """
-        rows = utils.zero_below(np.ascontiguousarray(T.T, self.U.dtype))  # (L, K)
+        rows = utils.zero_below(np.ascontiguousarray(with_noise(T).T, self.U.dtype))  # (L + 1, K)
         floor = utils.floor_of(rows.dtype)
 
         def block(frames, N):
@@ -182,19 +187,24 @@ class _Fit:
         N = sum(parts, np.zeros(rows.shape)) * rows
         for _ in range(n):
             self.count()
-        return N.T
+        return N[:-1].T
 
 
 def _started(Y, T, frames, rate, quiet, seed):
     """The :class:`_Fit` of some frames; NMF of them tells what sounds."""
     V = np.abs(Y.at(frames).read())
     V = utils.zero_below(V.astype(np.result_type(V, np.float32), order="C"))
-    U, _ = utils.nmf(V, T.astype(V.dtype), 12, loss="kullback-leibler", solver="cd", seed=seed)
+    U, _ = utils.nmf(V, with_noise(T).astype(V.dtype), 12, loss="kullback-leibler", solver="cd", seed=seed)
     if rate is not None:
-        rate = rate[:, frames]
+        rate = np.pad(rate[:, frames], ((0, 1), (0, 0)))  # noise may sound anywhere
     may_sound = 1 if rate is None else rate < UNLISTED
     U = np.maximum(U, U.dtype.type(0.01 * quiet) * may_sound)  # what is zero would stay so
     return _Fit(V, U.astype(V.dtype), rate, quiet)
+
+
+def with_noise(H):
+    """The columns, and one more for white noise, which is as loud as they are on average."""
+    return np.column_stack([H, np.full(len(H), H.mean(), H.dtype)])
 
 
 def summing_to_one(H):
@@ -217,7 +227,7 @@ def _as_piano(fit, T0, N, basis):
     of_cents = of_strings + of_partials
     g, cents, T = np.zeros(told.shape), np.zeros(told.shape), T0
     for r in range(N_ROUNDS):
-        D = T * fit.U.sum(axis=1, dtype=np.float64)
+        D = T * fit.U[:-1].sum(axis=1, dtype=np.float64)
         slope = np.gradient(np.log(T), axis=0) * (-np.log(2) / 1200 * column)  # of log T, for each cent
         n, d, n1, d1, n2 = (by_partial(each, cell) for each in (N, D, N * slope, D * slope, N * slope**2))
         unit = 300 * heard.sum() / n.sum()  # counts that the average note is worth

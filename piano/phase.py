@@ -11,8 +11,11 @@ wanted is their mean given all of Y: X_n = C_n (sum_n C_n)^(-1) Y with the covar
 Wiener filter, and its mask where rho = 0. The Kalman filter and the smoother of Bryson and Frazier [2]_ work it out
 frame by frame, with all correlations between notes; no bin depends on another.
 
-Where |Y| is above sum_n a_n, the model cannot tell why. The excess is taken for noise, so that it says nothing of other
-frames, and is shared out by the notes' variances.
+Noise is one more source: white, as loud in each frame as NMF finds it, without rotation. So it has no phase and no part
+of F, but a share of what F leaves: beta = H U / (H U + noise), and the residual gets the rest.
+
+Where |Y| is above the sum of all a, the model cannot tell why. The excess says nothing of other frames, and is shared
+out by the variances.
 
 References
 ----------
@@ -27,7 +30,7 @@ from dataclasses import replace
 import numpy as np
 
 import utils
-from piano import blocks
+from piano import adapt, blocks
 
 BLOCK, CONTEXT = 64, 16  # frames smoothed at a time, and frames before and after that they are smoothed with
 N_BLOCKS = 6  # at most, spread over the recording, that rotations and energies are measured in
@@ -141,7 +144,7 @@ def coherent_part(found, most, chance):
 def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=None):
     """Start a complex NMF at the phases of smoothed notes, which are held.
 
-    1. NMF with the Kullback-Leibler divergence, by coordinate descent, tells how much of each note there is.
+    1. Kullback-Leibler NMF by coordinate descent tells how much of each note there is, and of noise.
     2. Where the basis was adapted, its rotations and then its spectra are those of the recording's notes, too: see
        :func:`adapted_rotation` and :func:`with_energies`.
     3. Every note is smoothed through time in every bin, see the top of this module, ``BLOCK`` frames at a time, with
@@ -175,11 +178,13 @@ def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=Non
     """
     Y = utils.spectrogram(Y)
     utils.check_complex(Y)
+    H = adapt.with_noise(basis.H)
+    prior = prior and (np.pad(prior[0], ((0, 1), (0, 0))), prior[1])  # which does not know of noise
     options = {"loss": "kullback-leibler", "solver": "cd", "seed": seed, "prior": prior}
-    U, _ = utils.nmf(Y, basis.H, N_SWEEPS, **options, each=functools.partial(blocks.each, map=map, progress=progress))
-    H, level = utils.levelled(basis.H, U.dtype)
+    U, _ = utils.nmf(Y, H, N_SWEEPS, **options, each=functools.partial(blocks.each, map=map, progress=progress))
+    H, level = utils.levelled(H, U.dtype)
     U *= U.dtype.type(level / Y.unit)
-    note_of, rotation = basis.note_of, basis.rotation[:, [l[0] for l in basis.notes.values()]]
+    note_of, rotation = _notes_and_noise(basis)
     if strength is not None:
         slices = list(blocks.frame_slices(Y.shape[1], BLOCK))
         some = [_with_context(Y, U, slices[i]) for i in blocks.spread(len(slices), N_BLOCKS)]
@@ -192,16 +197,29 @@ def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=Non
         rotation = adapted_rotation(turns, rotation, strength)
         turns, energies = told(rotation)
         rotation = refined_rotation(turns, rotation)
+        energies[0][:, -1] = energies[1][:, -1]  # noise stays white
         H, U = with_energies(H, U, *energies)
-        basis = replace(basis, H=(H * level).astype(basis.H.dtype), rotation=rotation[:, note_of])
+        rotation = rotation[:, basis.note_of]
+        basis = replace(basis, H=(H[:, :-1] * level).astype(basis.H.dtype), rotation=rotation)
     return basis, held(Y, U * U.dtype.type(Y.unit / level), basis)
 
 
-def held(Y, U, basis):
-    """The start whose phases are those of notes smoothed with this basis and activations [shape=(L, M)]."""
-    Y, (H, level) = utils.spectrogram(Y), utils.levelled(basis.H, U.dtype)
+def _notes_and_noise(basis):
+    """Note that each column belongs to, and the notes' rotations (K, N); of noise too, the last of both."""
     rotation = basis.rotation[:, [l[0] for l in basis.notes.values()]]
-    begin = functools.partial(_smoothed_block, H=H, rotation=rotation, note_of=basis.note_of)
+    return np.append(basis.note_of, len(basis.notes)), np.pad(rotation, ((0, 0), (0, 1)))
+
+
+def held(Y, U, basis):
+    """The start whose phases are those of notes smoothed with this basis and activations [shape=(L, M)].
+
+    A row more of U is the level of noise, see :func:`adapt.with_noise`.
+    """
+    if len(U) == basis.H.shape[1]:
+        U = np.pad(U, ((0, 1), (0, 0)))
+    Y, (H, level) = utils.spectrogram(Y), utils.levelled(adapt.with_noise(basis.H), U.dtype)
+    note_of, rotation = _notes_and_noise(basis)
+    begin = functools.partial(_smoothed_block, H=H, rotation=rotation, note_of=note_of)
     U = U * U.dtype.type(level / Y.unit)
     return utils.Start(BLOCK, functools.partial(_with_context, Y, U), begin, utils.held_sweeps)
 
@@ -232,12 +250,13 @@ def _with_context(Y, U, frames):
 
 
 def _smoothed_block(job, *, H, rotation, note_of):
-    """U, P and the rows of P of one block, see :class:`utils.Part`; silent notes have none."""
+    """U, P, the rows of P and the noise of one block, see :class:`utils.Part`; silent notes have no phases."""
     frames, U, limits = job
     notes, P = smoothed_notes(frames.read(), H, U, rotation, note_of, limits, to_unit=True)
-    row = np.full(len(H.T), -1)  # of a silent note any phase will do
+    U, noise, note_of = U[:-1, slice(*limits)], np.outer(H[:, -1], U[-1, slice(*limits)]), note_of[:-1]
+    row = np.full(len(U), -1)  # of a silent note any phase will do
     row[np.isin(note_of, notes)] = np.searchsorted(notes, note_of[np.isin(note_of, notes)])
-    return U[:, slice(*limits)], P, row
+    return U, P, row, noise
 
 
 def _told_block(job, *, H, rotation, note_of):

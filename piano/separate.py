@@ -148,6 +148,7 @@ def component_notes(Y, basis, part, wanted):
     Y, F, U, H = Y.T, part.F.T, part.U.T, basis.H.T  # frame first, as transforms want it
     with blocks.one_blas_thread():
         S = U @ H
+    S += np.transpose(part.noise)
     R = np.divide(Y - F, S, out=np.zeros_like(F), where=utils.floor_of(S.dtype) * S.max(initial=0) < S)
 
     def of_note(columns):

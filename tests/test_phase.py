@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import utils
-from piano import phase, recording, separate
+from piano import adapt, phase, recording, separate
 from piano.basis import Basis
 
 SR, N_FFT, HOP = 22050, 2048, 512
@@ -157,8 +157,8 @@ def decomposed(Y, piano, n_iter, **options):
 
 def test_activations_are_refined_by_sweeps_with_phases_held(rng):
     n_iter = 8
-    H = rng.random((12, 3)) + 0.1
-    Y = rng.standard_normal((12, 70)) + 1j * rng.standard_normal((12, 70))
+    H, U = rng.random((12, 3)) + 0.1, rng.random((3, 70)) + 0.1
+    Y = H @ U * np.exp(2j * np.pi * rng.random((12, 70)))
     rotation = 0.9 * np.exp(1j * rng.random((12, 3)))
     piano = Basis(H, columns=[{"note": note} for note in ("C4", "C4", "D4")], rotation=rotation)
     parts, U, F, P = decomposed(Y, piano, n_iter, sparsity=0.1)
@@ -166,7 +166,7 @@ def test_activations_are_refined_by_sweeps_with_phases_held(rng):
     assert np.array_equal(P[0], P[1])
 
     weight = utils.sparsity_weight(np.sum(np.abs(Y) ** 2), 70, 3, 1.2, 0.1)
-    expected = utils.nmf(Y, H, phase.N_SWEEPS, loss="kullback-leibler", solver="cd")[0]
+    expected = utils.nmf(Y, adapt.with_noise(H), phase.N_SWEEPS, loss="kullback-leibler", solver="cd")[0][:-1]
     expected[expected < utils.SILENT * expected.max(axis=0)] = 1e-30  # never exactly zero, for the oracle's sake
     errors, costs = [], []
     for _ in range(n_iter):
@@ -219,7 +219,7 @@ def test_a_block_hears_16_frames_on_both_sides(rng):
 
 
 def test_the_sound_follows_the_sweeps_and_the_penalty(rng):
-    """What is heard is X = H U P + beta (Y - F) of the U and P that are saved."""
+    """What is heard is X = H U P + beta (Y - F) of the U and P that are saved; of what F leaves noise has a share."""
     Y, piano = slow_problem(rng, 90)
     heard = []
     for n_iter, options in ((1, {}), (30, {}), (30, {"sparsity": 1.0})):
@@ -227,10 +227,36 @@ def test_the_sound_follows_the_sweeps_and_the_penalty(rng):
         notes = [separate.component_notes(Y[:, p.frames], piano, p, piano.notes) for p in parts]
         X = np.concatenate([np.stack(part) for part in notes], axis=-1)
         HU = piano.H.T[:, :, None] * U[:, None]
-        expected = HU * P + HU / HU.sum(axis=0) * (Y - F)
+        noise = np.concatenate([p.noise for p in parts], axis=1)
+        assert (noise[0] > 0).any()
+        assert np.array_equal(noise, np.broadcast_to(noise[0], noise.shape))  # it is white
+        expected = HU * P + HU / (HU.sum(axis=0) + noise) * (Y - F)
         np.testing.assert_allclose(X, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
         heard.append(X)
     assert all(np.abs(X - heard[1]).max() > 1e-2 * np.abs(heard[1]).max() for X in (heard[0], heard[2]))
+
+
+def test_white_noise_is_found_and_left_to_the_residual(rng):
+    K, M, N, sigma = 512, 90, 3, 0.02
+    H, U = rng.random((K, N)) ** 12 + 1e-5, 0.97 ** np.arange(M) * rng.uniform(0.5, 1, (N, 1))
+    omega = rng.uniform(-3, 3, (K, N))
+    notes = [H[:, [n]] * U[n] * np.exp(1j * (omega[:, [n]] * np.arange(M) + rng.uniform(0, 6))) for n in range(N)]
+    noise = sigma / np.sqrt(2) * (rng.standard_normal((K, M)) + 1j * rng.standard_normal((K, M)))
+    Y, piano = sum(notes) + noise, Basis(H, rotation=0.98 * np.exp(1j * omega))
+    parts, *_ = decomposed(Y, piano, 20)
+    found = np.concatenate([part.noise for part in parts], axis=1)
+    whole = sigma * np.sqrt(np.pi) / 2  # what |noise| is on average; notes explain some of it
+    assert 0.8 * whole < found.mean() < whole
+
+    def error(parts):
+        stems = zip(*(separate.component_notes(Y[:, p.frames], piano, p, piano.notes) for p in parts), strict=True)
+        return [
+            np.linalg.norm(np.concatenate(stem, axis=1) - s) / np.linalg.norm(s)
+            for stem, s in zip(stems, notes, strict=True)
+        ]
+
+    without = error([part._replace(noise=0.0) for part in parts])
+    assert (np.array(error(parts)) < 0.7 * np.array(without)).all()
 
 
 def test_what_blocks_tell_is_that_of_the_masked_notes_where_they_do_not_grow_louder(rng):
@@ -274,7 +300,7 @@ def test_rotations_of_a_long_recording_are_measured_in_blocks_spread_over_it(rng
     """Noise fills the blocks that are not looked at, and leaves the rotations as they are."""
     n_blocks, omega = 3 * phase.N_BLOCKS, 0.7
     M = n_blocks * phase.BLOCK
-    H = np.ones((4, 1))
+    H = np.array([[1.0], [0.1], [0.5], [0.2]])
     Y = np.exp(1j * omega * np.arange(M)) * H
     looked_at = np.linspace(0, n_blocks - 1, phase.N_BLOCKS).round().astype(int)
     left_out = ~np.isin(np.arange(M) // phase.BLOCK, looked_at)

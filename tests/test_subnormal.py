@@ -73,7 +73,7 @@ def test_smoothing_and_refinement(spectrogram):
     for part in utils.complex_nmf_blocks(spectrogram, piano.H, 500, phase_init=start):
         assert [n_subnormal(x) for x in (part.U, part.P, part.error, part.cost)] == [0] * 4
     Y, H = np.array([[1.0], [-0.9]], complex), np.eye(2)  # the second activation falls by the same factor each time
-    begun = np.ones((2, 1)), np.ones((1, 2, 1), complex), np.zeros(2, int)
+    begun = np.ones((2, 1)), np.ones((1, 2, 1), complex), np.zeros(2, int), 0.0
     swept = utils.held_sweeps(Y, begun, H, H, 3000, 1e-5, 1.2)
     assert n_subnormal(swept.U, swept.error, swept.cost) == 0
     assert swept.U[1] == 0
