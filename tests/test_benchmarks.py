@@ -74,6 +74,12 @@ def test_the_error_is_what_is_missing_and_what_comes_from_elsewhere(separation, 
     assert shares[69] == pytest.approx(0, abs=1e-3)
 
 
+def test_noise_lies_below_a_recording_and_in_no_stem(separation, case):
+    noisy = separation.noisy(case, 20)
+    assert separation.sdr(case.y, noisy.y) == pytest.approx(20, abs=0.01)
+    assert noisy.stems is case.stems
+
+
 def test_every_part_can_be_left_out(separation, case, monkeypatch):
     monkeypatch.setattr(separation, "listed", lambda *_: case.played)
     means = separation.measure_left_out(case)
