@@ -63,13 +63,14 @@ def test_complex_nmf(phases, problem, n_iter):
     parts = list(utils.complex_nmf_blocks(Y, H, n_iter, phase_init=getattr(utils, f"{phases}_phases")()))
     eps = np.finfo(Y.dtype).eps
     model = 0.0  # |Y - F| is rounded where F is large, and so are the parts of F that cancel one another
-    for U, P, row, F, _, _, frames in parts:
+    for part in parts:
+        U, P, row, F = part[:4]
         assert np.isfinite(U).all()
         assert (U >= 0).all()
         assert np.isfinite(F).all()
         np.testing.assert_allclose(np.abs(P), 1, atol=16 * eps)
         S = H.astype(float) @ U
-        size = max(S.max(), np.abs(Y[:, frames]).max())
+        size = max(S.max(), np.abs(Y[:, part.frames]).max())
         model += np.sum(S**2)
         modelled = np.einsum("kl,lm,lkm->km", H.astype(float), U, P[row])
         np.testing.assert_allclose(F, modelled, rtol=0, atol=16 * eps * size)
@@ -80,7 +81,7 @@ def test_complex_nmf(phases, problem, n_iter):
         total = sum(separate.component_notes(Y[:, frames], Basis(H), part, range(H.shape[1])))
         S = H.astype(float) @ part.U
         sounding = S > 1e-30  # where the model is silent, no note has a share
-        size = max(S.max(), np.abs(Y[:, frames]).max())
+        size = max(S.max(), np.abs(Y[:, part.frames]).max())
         np.testing.assert_allclose(total[sounding], Y[:, frames][sounding], rtol=0, atol=16 * eps * size)
     assert (Y.tobytes(), H.tobytes()) == before
 
