@@ -181,6 +181,17 @@ def test_a_gain_common_to_all_notes_is_found_to_half_a_decibel(played):
         assert found[sounds] == pytest.approx(expected[sounds], abs=0.5)
 
 
+def test_levels_are_found_in_noise_too(played):
+    """Without a column for it, partials that are 20 dB below the loudest of their note are 25 dB off."""
+    U, notes = played
+    true = spectra(log_gain=lambda n, f: 0.5 * np.sin(f / 500))
+    V = true @ U
+    adapted, *_ = adapt.adapt_basis((V + 0.6 * V.mean()).astype(np.float32), described(spectra()), "auto", notes)
+    for (found, _), (expected, _) in zip(partial_levels(adapted.H), partial_levels(true), strict=True):
+        sounds = expected > expected.max() - 20
+        assert found[sounds] == pytest.approx(expected[sounds], abs=0.5)
+
+
 @pytest.mark.parametrize("missed", [3, 5])
 def test_a_note_that_the_list_misses_is_kept_out_of_the_others(played, missed):
     U, notes = played

@@ -259,6 +259,19 @@ def test_white_noise_is_found_and_left_to_the_residual(rng):
     assert (np.array(error(parts)) < 0.7 * np.array(without)).all()
 
 
+def test_noise_is_as_loud_as_nmf_finds_it_and_no_list_holds_it_back(rng):
+    Y, piano = slow_problem(rng, 70)
+    unlisted, quiet = np.full((3, 70), adapt.UNLISTED), 0.5
+    adapted, start = phase.start(Y, piano, strength=1.0, prior=(unlisted, quiet))
+    parts = utils.complex_nmf_blocks(Y, adapted.H, 1, phase_init=start)
+    found = np.concatenate([part.noise for part in parts], axis=1)
+    prior = np.concatenate([unlisted, np.zeros((1, 70))]), quiet
+    options = {"loss": "kullback-leibler", "solver": "cd", "prior": prior}
+    level = utils.nmf(Y, adapt.with_noise(piano.H), phase.N_SWEEPS, **options)[0][-1]
+    assert level.any()
+    np.testing.assert_allclose(found, np.broadcast_to(level * piano.H.mean(), Y.shape), rtol=1e-6)
+
+
 def test_what_blocks_tell_is_that_of_the_masked_notes_where_they_do_not_grow_louder(rng):
     K, L, M, note_of = 5, 4, 30, np.array([1, 0, 1, 2])
     H, U = rng.random((K, L)), rng.random((L, M)) * (rng.random((L, M)) < 0.7)
