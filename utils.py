@@ -587,7 +587,7 @@ def complex_nmf_blocks(Y, H, n_iter, *, phase_init=None, p=1.2, sparsity=1e-5, w
             noise = part.noise * H.dtype.type(Y.unit)
             part = part._replace(U=U, F=F, error=error, cost=cost, frames=frames, noise=noise)
             yield part
-            del part, U, F  # they are large, and nobody needs them while the next ones are worked out
+            del part, U, F, noise  # they are large, and nobody needs them while the next ones are worked out
 
     return parts()  # a generator of its own, so that bad input is refused here and now
 

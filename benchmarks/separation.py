@@ -437,7 +437,7 @@ def main(argv=None):
     parser.add_argument("--pianos", metavar="FOLDER", type=Path, help="measure real pianos besides, see above")
     parser.add_argument("--examples", metavar="FOLDER", type=Path, help="with the above, more pieces, see above")
     parser.add_argument("--lists", metavar="LISTS", type=Path, help="with --pianos, what is performed, see above")
-    parser.add_argument("--noise", metavar="DB", type=float, help="with --pianos, white noise DB below each recording")
+    parser.add_argument("--noise", metavar="DB", type=float, help="white noise DB below each recording, see above")
     parser.add_argument("--parts", action="store_true", help="replace parts of the estimation by the truth, see above")
     parser.add_argument("--leave-out", action="store_true", help="leave out parts of what is recommended, see above")
     parser.add_argument("--same-piano", action="store_true", help="learn from several pieces together, see above")
@@ -448,7 +448,7 @@ def main(argv=None):
         print(f"\n{iterations_table(results)}")
         draw_iterations(ROOT / "images" / "iterations.png", results)
         return
-    if args.pianos or args.examples or args.leave_out or args.parts:
+    if args.pianos or args.examples or args.leave_out or args.parts or args.noise is not None:
         cases = read_cases(args.pianos, args.examples, args.lists)
         cases = cases if args.noise is None else [noisy(case, args.noise) for case in cases]
         measure, text = (measure_left_out, left_out_table) if args.leave_out else (measure_case, pianos_tables)
@@ -720,9 +720,9 @@ def with_truth(Y, basis, truth, prior, parts):
             H[:, l] = best_fit(np.abs(X), H[:, l], with_spectra=True)[0]
         if "rotations" in parts:
             rotation[:, l] = phase._rotation(*phase._correlations(X.T)[:3])[:, None]
-    U, _ = utils.nmf(Y, H, phase.N_SWEEPS, loss=LOSSES["KL"], solver="cd", prior=prior)
+    U = phase.activations(Y, replace(basis, H=H), prior=prior)
     if "activations" in parts:
-        U[:] = 0
+        U[:] = 0  # there is no noise
         for note, X in truth.items():
             U[basis.notes[note]] = best_fit(np.abs(X), H[:, basis.notes[note]])[1]
     return replace(basis, H=H, rotation=rotation), U

@@ -15,8 +15,6 @@ and D = H * (1 U^T) what is expected,
     H <- normalise(N + S s T),   s = sum V / (10 L)
     U <- U * (H^T (V / HU)) / (1 + gamma / (1 + U / quiet))
 
-Noise, white and as loud in each frame as it is found, is one more column, which stays as it is.
-
 These are pseudo-counts: a note heard often is itself soon, and one that is never played keeps its moved template. C and
 K are covariances of Gaussian processes. c is the tuning and, in proportion to what it does to a partial, the logarithm
 of the inharmonicity B of strings: either common to all keys, smooth over them [1]_, and of each key alone; and what
@@ -26,6 +24,9 @@ for each number of partial, common to all keys and smooth over them, that is, ha
 The last line has the list of notes in it: log p(U) = -gamma quiet log(1 + U / quiet), where gamma is ``UNLISTED``
 (1 - p) and p the confidence of the list that a note sounds, zero where it is not listed. There a note must explain more
 than it costs. But what is loud costs little, for lists miss notes.
+
+H has one more column, which stays as it is and which no list holds back: white noise, as loud in each frame as it is
+found. Without it soft notes learn the noise.
 
 References
 ----------
@@ -203,7 +204,10 @@ def _started(Y, T, frames, rate, quiet, seed):
 
 
 def with_noise(H):
-    """The columns, and one more for white noise, which is as loud as they are on average."""
+    """Spectra [shape=(K, L), float], and a column more for white noise [shape=(K, L + 1)].
+
+    White noise is as loud in each bin as in any other; the column's sum is the mean of those of H.
+    """
     return np.column_stack([H, np.full(len(H), H.mean(), H.dtype)])
 
 

@@ -178,11 +178,8 @@ def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=Non
     """
     Y = utils.spectrogram(Y)
     utils.check_complex(Y)
-    H = adapt.with_noise(basis.H)
-    prior = prior and (np.pad(prior[0], ((0, 1), (0, 0))), prior[1])  # which does not know of noise
-    options = {"loss": "kullback-leibler", "solver": "cd", "seed": seed, "prior": prior}
-    U, _ = utils.nmf(Y, H, N_SWEEPS, **options, each=functools.partial(blocks.each, map=map, progress=progress))
-    H, level = utils.levelled(H, U.dtype)
+    U = activations(Y, basis, seed, prior, each=functools.partial(blocks.each, map=map, progress=progress))
+    H, level = utils.levelled(adapt.with_noise(basis.H), U.dtype)
     U *= U.dtype.type(level / Y.unit)
     note_of, rotation = _notes_and_noise(basis)
     if strength is not None:
@@ -204,6 +201,16 @@ def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=Non
     return basis, held(Y, U * U.dtype.type(Y.unit / level), basis)
 
 
+def activations(Y, basis, seed=0, prior=None, **options):
+    """Activations of a basis, and in one row more of noise, which no prior holds back [shape=(L + 1, M), float, >= 0].
+
+    By Kullback-Leibler NMF until nothing moves; parameters are those of :func:`start`, options of :func:`utils.nmf`.
+    """
+    prior = prior and (np.pad(prior[0], ((0, 1), (0, 0))), prior[1])
+    options |= {"loss": "kullback-leibler", "solver": "cd", "seed": seed, "prior": prior}
+    return utils.nmf(Y, adapt.with_noise(basis.H), N_SWEEPS, **options)[0]
+
+
 def _notes_and_noise(basis):
     """Note that each column belongs to, and the notes' rotations (K, N); of noise too, the last of both."""
     rotation = basis.rotation[:, [l[0] for l in basis.notes.values()]]
@@ -211,12 +218,7 @@ def _notes_and_noise(basis):
 
 
 def held(Y, U, basis):
-    """The start whose phases are those of notes smoothed with this basis and activations [shape=(L, M)].
-
-    A row more of U is the level of noise, see :func:`adapt.with_noise`.
-    """
-    if len(U) == basis.H.shape[1]:
-        U = np.pad(U, ((0, 1), (0, 0)))
+    """The start whose phases are those of notes smoothed with this basis and these :func:`activations`."""
     Y, (H, level) = utils.spectrogram(Y), utils.levelled(adapt.with_noise(basis.H), U.dtype)
     note_of, rotation = _notes_and_noise(basis)
     begin = functools.partial(_smoothed_block, H=H, rotation=rotation, note_of=note_of)
@@ -254,7 +256,7 @@ def _smoothed_block(job, *, H, rotation, note_of):
     frames, U, limits = job
     notes, P = smoothed_notes(frames.read(), H, U, rotation, note_of, limits, to_unit=True)
     U, noise, note_of = U[:-1, slice(*limits)], np.outer(H[:, -1], U[-1, slice(*limits)]), note_of[:-1]
-    row = np.full(len(U), -1)  # of a silent note any phase will do
+    row = np.full(len(U), -1)  # of a silent note any phase will do, and noise has one
     row[np.isin(note_of, notes)] = np.searchsorted(notes, note_of[np.isin(note_of, notes)])
     return U, P, row, noise
 

@@ -128,7 +128,7 @@ def _shares(Y, basis, U, wanted, power):
 def component_notes(Y, basis, part, wanted):
     """Notes of a complex NMF, ``sum_{l in n} X_l`` with ``X = H U P + beta (Y - F)``, of one block of frames.
 
-    beta is H U / S, so that X = H U (P + (Y - F) / S).
+    beta is H U / (S + noise), so that X = H U (P + (Y - F) / (S + noise)).
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def component_notes(Y, basis, part, wanted):
     Returns
     -------
     list of np.ndarray [shape=(K, frames), complex]
-        In the order of ``basis.notes``; all notes add up to Y, where any note sounds.
+        In the order of ``basis.notes``; where any note sounds, all notes add up to Y but for the share of noise.
     """
     Y, F, U, H = Y.T, part.F.T, part.U.T, basis.H.T  # frame first, as transforms want it
     with blocks.one_blas_thread():
