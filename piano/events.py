@@ -21,6 +21,7 @@ References
 import functools
 import itertools
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -340,13 +341,14 @@ def counted(struck, P, n_frames):
     T = P.shape[1]
     c = np.concatenate([c[:, : T - 1], c[:, T - 1 :].sum(axis=1, keepdims=True)], axis=1)
     of = (np.arange(len(P))[:, None] == struck.note).astype(np.float32)
-    return by_zone((of @ c)[:, :, None] * P)
+    return by_zone(P, of @ c)
 
 
-def by_zone(P):
-    """Sums over the frames of each zone, (L, Z, K), of patterns [shape=(L, T, K)]."""
-    starts = np.flatnonzero(np.diff(ZONES[: P.shape[1]], prepend=-1))
-    return np.add.reduceat(P, starts, axis=1)
+def by_zone(P, c=None):
+    """Sums over the frames of each zone, (L, Z, K), of patterns P (L, T, K), times factors c (L, T) if they are told."""
+    c = np.ones(P.shape[:2], P.dtype) if c is None else c
+    edges = np.flatnonzero(np.diff(ZONES[: P.shape[1]], prepend=-1, append=-1))
+    return np.concatenate([c[:, None, start:stop] @ P[:, start:stop] for start, stop in pairwise(edges)], axis=1)
 
 
 def steps(V, B, patterns, struck, n):
