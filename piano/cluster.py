@@ -41,17 +41,11 @@ class _UnseenError(Exception):
 def connected(address):
     """Connect to a Dask scheduler, ``tcp://host:8786``; ``local`` starts one worker for each core of this machine.
 
-    Yields
-    ------
-    map_blocks, map_inputs : callable
-        Like the builtin ``map``. ``map_blocks(function, jobs)`` calls a picklable function on workers. Each job is a
-        tuple; the worker reads :class:`blocks.Frames` in it itself, if it sees their file. ``map_inputs(function,
-        jobs)`` calls the function in threads of this process. Both raise ConnectionError if the scheduler is lost.
-
-    Raises
-    ------
-    InputError
-        If Dask is not installed, no scheduler or worker answers, or a worker has other versions than this process.
+    Yields two callables like the builtin ``map``. ``map_blocks(function, jobs)`` calls a picklable function on workers.
+    Each job is a tuple; the worker reads :class:`blocks.Frames` in it itself, if it sees their file.
+    ``map_inputs(function, jobs)`` calls the function in threads of this process. Both raise ConnectionError if the
+    scheduler is lost. Raises :class:`InputError` if Dask is not installed, no scheduler or worker answers, or a worker
+    has other versions than this process.
     """
     try:
         import dask
