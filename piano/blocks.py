@@ -33,8 +33,12 @@ def read_frames(Y, frames):
     dtype = Y.dtype.newbyteorder("=")
     if not (isinstance(Y, np.memmap) and isinstance(Y.base, mmap.mmap)):  # a view of a map does not know where it is
         return np.asarray(Y[..., frames], dtype)
-    order = "F" if Y.flags.f_contiguous else "C"
-    return np.array(np.memmap(Y.filename, Y.dtype, "r", Y.offset, Y.shape, order)[..., frames], dtype)
+    return np.array(np.memmap(*mapped_again(Y))[..., frames], dtype)
+
+
+def mapped_again(Y):
+    """Arguments of :class:`np.memmap` that map what the memory map Y maps."""
+    return str(Y.filename), Y.dtype, "r", Y.offset, Y.shape, "F" if Y.flags.f_contiguous else "C"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import functools
 import hashlib
 import importlib.metadata
 import logging
-import os
 import pickle
 import platform
 import signal
@@ -21,12 +20,11 @@ import warnings
 from collections import deque
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from piano import blocks
+from piano import blocks, results
 from utils import InputError
 
 PACKAGES = "numpy", "scipy", "numba", "llvmlite", "threadpoolctl", "distributed"  # the same versions everywhere
@@ -139,15 +137,8 @@ def _interrupts_ignored():
 def environment():
     """What must be the same on every machine: a dict from name to version. The suite's version is a hash."""
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
-    suite = hashlib.sha256(b"".join(_suite().values())).hexdigest()[:12]
+    suite = hashlib.sha256(b"".join(results.suite().values())).hexdigest()[:12]
     return {"python": ".".join(platform.python_version_tuple()[:2])} | packages | {"this suite": suite}
-
-
-def _suite():
-    """The modules that a worker runs: a dict from relative path to bytes."""
-    root = Path(__file__).resolve().parents[1]
-    paths = [root / "utils.py", *sorted((root / "piano").glob("*.py"))]
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
 
 
 def _check_versions(worker, got, expected):
@@ -193,7 +184,7 @@ def _check_workers(client):
         got = {name: versions["packages"][name] for name in ("python", *PACKAGES)}
         _check_versions(worker, got | {"python": ".".join(got["python"].split(".")[:2])}, expected)
     if set(client.run(suite).values()) != {expected["this suite"]}:
-        client.register_plugin(Suite(_suite()), name="piano")
+        client.register_plugin(Suite(results.suite()), name="piano")
     for worker, got in client.run(suite).items():
         _check_versions(worker, {"this suite": got}, expected)
 
@@ -300,9 +291,7 @@ def _portable(item, shared):
     Y, block = item.Y, item.read()
     if not (shared and isinstance(Y, np.memmap)):
         return blocks.Frames(block, slice(None))
-    order = "F" if Y.flags.f_contiguous else "C"
-    mapped = os.path.abspath(Y.filename), Y.dtype, "r", Y.offset, Y.shape, order
-    return _SharedFrames(mapped, item.frames, item.unit, _digest(block))
+    return _SharedFrames(blocks.mapped_again(Y), item.frames, item.unit, _digest(block))
 
 
 def _digest(block):

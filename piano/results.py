@@ -30,6 +30,7 @@ from utils import InputError, finite
 VERSION = "1.0.0"
 RECORD = "run.json"
 STEMS = "stems"  # the only output that is a folder
+ROOT = Path(__file__).resolve().parents[1]  # of the suite
 NOBODYS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # that looking at a folder leaves in it
 
 
@@ -251,9 +252,15 @@ def _sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def suite():
+    """The modules that the scripts run: a dict from relative path to bytes."""
+    paths = [ROOT / "utils.py", *sorted((ROOT / "piano").glob("*.py"))]
+    return {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in paths}
+
+
 def _libraries():
     """Names of what ``requirements.txt`` asks for."""
-    asked = Path(__file__).resolve().parents[1] / "requirements.txt"
+    asked = ROOT / "requirements.txt"
     return re.findall(r"^\w[\w.-]*", asked.read_text(encoding="utf-8"), re.MULTILINE) if asked.exists() else []
 
 
