@@ -61,7 +61,7 @@ class Basis:
     @property
     def stft(self):
         """Parameters of the STFT, as in ``run.json``; None if the sampling rate is not known."""
-        return {"sr": self.sr, "n_fft": self.n_fft, "hop": self.hop} if self.sr else None
+        return {"sr": self.sr, "n_fft": self.n_fft, "hop": self.hop, "window": "hann"} if self.sr else None
 
 
 def load(path, sr=None, *, with_rotation=False):
@@ -106,7 +106,7 @@ def save(path, basis):
         if array is not None:
             np.save(place, utils.finite(array, place))
     if basis.columns:
-        info = basis.stft | {"window": "hann", "columns": basis.columns}
+        info = basis.stft | {"columns": basis.columns}
         description_path(path).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
 
 

@@ -148,7 +148,7 @@ def _inputs(word, basis):
         return [word]
     own = {Path(basis).with_name(name).resolve() for name in basis_names(basis)} if basis and Path(basis).name else ()
     try:
-        found = [str(path) for path in inputs_in(Path(word), spectrograms=bool(basis)) if path.resolve() not in own]
+        found = [str(path) for path in inputs_in(Path(word), bool(basis)) if path.resolve() not in own]
     except OSError as error:
         raise InputError(f"{word}: cannot be read ({error.strerror}), expected a folder of sounds") from None
     if not found:

@@ -139,15 +139,15 @@ def roll(U, basis, frame, span, width):
     """What a row shows: an image with a row for each note, and where it begins and ends; see :func:`thin`."""
     first = max(0, math.floor(span[0] / frame + 0.5))
     U = U[:, first : math.ceil(span[1] / frame + 0.5)]
-    image = thin(sum_states(U, basis) if basis.columns else U, width)
+    image, step = thin(sum_states(U, basis) if basis.columns else U, width)
     left = (first - 0.5) * frame
-    step = -(-U.shape[1] // image.shape[1])  # frames a column; the last column may stand for fewer
     return image, left, left + step * image.shape[1] * frame
 
 
 def thin(U, width):
-    """At most ``width`` columns, each the loudest of those it stands for: a picture has no more pixels."""
-    return loudest_of(U, -(-U.shape[1] // width))
+    """At most ``width`` columns, each the loudest of as many as it stands for, and that number; the last of fewer."""
+    step = -(-U.shape[1] // width)
+    return loudest_of(U, step), step
 
 
 def loudest_of(U, step):

@@ -268,9 +268,7 @@ def _note(note):
 def _picture(roll, pitches, start, stop):
     """The roll between two times, in s, as a greyscale PNG of dB, one row a semitone, low notes at the bottom."""
     frames = slice(max(int(start / roll.frame), 0), int(stop / roll.frame) + 2)
-    U = np.asarray(roll.U)[:, frames]
-    step = max(1, -(-U.shape[1] // 2**14))  # browsers refuse pictures with more columns
-    U = figures.loudest_of(U, step)
+    U, step = figures.thin(np.asarray(roll.U)[:, frames], 2**14)  # browsers refuse pictures with more columns
     span = figures.ROLL_DB_RANGE
     levels = np.rint((figures.decibels(U, span) / span + 1) * 255).astype(np.uint8)
     shown = sorted({midi for midi, row in zip(roll.midi, levels, strict=True) if row.any()} | set(pitches))

@@ -44,8 +44,8 @@ def audio_files(folder):
     ]
 
 
-def inputs_in(folder, spectrograms=True):
-    """Paths of the sounds in ``folder``, and of the ``.npy`` files; those that a run has left there are none."""
+def inputs_in(folder, spectrograms):
+    """Paths of the sounds in ``folder``, and of ``spectrograms`` if wanted; what a run has left there is neither."""
     left = results.left_in(folder)
     arrays = [path for path in folder.glob("[!.]*.npy") if files.kind(path) == files.ARRAY] if spectrograms else []
     found = sorted(set(audio_files(folder)) | set(arrays))

@@ -201,10 +201,8 @@ def without_folders(words):
 def write_record(folder, script, command, inputs, *, seed, stft, **ending):
     """Write ``run.json``, which says what made the results in ``folder``; the last thing to be written there.
 
-    The same run gives the same bytes: it holds no time and no place.
-
-    ``command`` are the arguments of ``script``, ``inputs`` the files that were read, ``stft`` the sampling rate in Hz
-    and ``n_fft`` and ``hop`` in samples, where they are known; ``ending`` says how the run ended.
+    The same run gives the same bytes: it holds no time and no place. ``command`` are the arguments of ``script``,
+    ``inputs`` the files that were read, ``stft`` is that of the basis, and ``ending`` says how the run ended.
     """
     paths = list(_files(folder))
     names = [path.relative_to(folder).as_posix() for path in paths]
@@ -220,7 +218,7 @@ def write_record(folder, script, command, inputs, *, seed, stft, **ending):
         "command": [script, *without_folders(command)],
         "seed": seed,
         "inputs": [{"file": Path(path).name, "sha256": _sha256(path)} for path in inputs],
-        "stft": stft and {key: stft[key] for key in ("sr", "n_fft", "hop")} | {"window": "hann"},
+        "stft": stft,
         **ending,
         "libraries": {"python": platform.python_version(), **{name: _version(name) for name in _libraries()}},
         "outputs": outputs,  # from each file's name to its SHA-256
