@@ -184,7 +184,7 @@ def joined(paths, sr, folder):
                 y = load_mapped(source, sr, part, told=True)
                 rms = np.sqrt(sum(np.sum(np.square(each, dtype=np.float64)) for each in _parts(y)) / len(y))
                 pieces = list(blocks.frame_slices(len(y), PIECE_S * sr))
-                for i in blocks.spread(len(pieces), most) if rms else ():
+                for i in blocks.spread(len(pieces), most) if _peak(y, source) else ():
                     file.write(np.append(y[pieces[i]] * np.float32(0.1 / rms), np.zeros(sr, np.float32)))
         n_samples = file.tell()
     return path if n_samples else None
