@@ -248,17 +248,18 @@ def write_midi(path, notes):
     """
     import mido
 
-    messages = []  # at one tick, a note ends before the next begins
+    messages = []  # at one tick, a note ends before the next begins, or after it began where it is that short
     for note in notes:
         if 0 <= note.midi <= 127:
             velocity = min(max(round(127 * 10 ** (note.level_db / 40)), 1), 127)
-            messages.append((round(1000 * note.offset), 0, "note_off", note.midi, 64))
-            messages.append((round(1000 * note.onset), 1, "note_on", note.midi, velocity))
+            onset, offset = round(1000 * note.onset), round(1000 * note.offset)
+            messages.append((onset, 1, note.midi, "note_on", velocity))
+            messages.append((offset, int(onset == offset), note.midi, "note_off", 64))
     tempo = mido.MetaMessage("set_tempo", tempo=1000 * MIDI_BEAT_MS)
     told = mido.MetaMessage("text", text="120 beats a minute are a convention: the tempo of the recording is not known")
     track = mido.MidiTrack([told, tempo, mido.Message("program_change", program=0)])
     now = 0
-    for time, _, kind, midi, velocity in sorted(messages):
+    for time, _, midi, kind, velocity in sorted(messages, key=lambda message: message[:3]):
         track.append(mido.Message(kind, note=midi, velocity=velocity, time=time - now))
         now = time
     mido.MidiFile(type=0, ticks_per_beat=MIDI_BEAT_MS, tracks=[track]).save(path)
