@@ -252,7 +252,7 @@ def _map_blocks(client, address, turn, function, jobs):
 
 @contextmanager
 def _others_turn(turn):
-    """Context in which other recordings have their turn. Does nothing if this one has none, as in tests."""
+    """Context in which other recordings have their turn. Does nothing where there is none, as in learning together."""
     had = turn.locked()
     if had:
         turn.release()

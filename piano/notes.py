@@ -298,7 +298,7 @@ def is_midi(path):
 
 def without_repeats(score):
     """The notes of a score, each once: two of one key at one time, to the millisecond, are one."""
-    return list({(note.midi, round(note.onset, 3)): note for note in reversed(score)}.values())[::-1]
+    return in_order({(note.midi, round(note.onset, 3)): note for note in reversed(score)}.values())
 
 
 def _read_midi(path):
