@@ -295,9 +295,10 @@ def with_sound(recording, *, native=False):
         inverse = InverseSTFT(Y.shape[1], (Y.shape[1] - 1) * recording.hop, **size)
         parts = inverse.of(block for _, block in blocks.frame_blocks(Y.Y, FRAMES))
         return replace(recording, y=_mapped(Path(recording.folder) / "sound.f32", parts))
-    if not native:
+    if not native or recording.own_sr == recording.y_sr:
         return recording
-    return replace(recording, y=sound_at(recording, recording.own_sr), y_sr=recording.own_sr)
+    y = load_mapped(recording.path, recording.own_sr, recording.folder, told=True)
+    return replace(recording, y=y, y_sr=recording.own_sr)
 
 
 def sound_at(recording, sr):
