@@ -55,7 +55,7 @@ class Basis:
     @property
     def templates(self):
         """MIDI number of each template, in the order of the columns; the states of one stand side by side."""
-        keys = [(column["file"], column["note"]) for column in self.columns]
+        keys = [(column.get("file"), column["note"]) for column in self.columns]
         return [midi_of_name(note) for (_, note), _ in itertools.groupby(keys)]
 
     @property
@@ -142,7 +142,7 @@ def load_description(path, shape):
         info = json.loads(path.read_text(encoding="utf-8"))
         sr, n_fft, hop = (operator.index(info[key]) for key in ("sr", "n_fft", "hop"))
         names = [NOTE.fullmatch(column["note"]) for column in info["columns"]]
-        audible = all(0 < float(column["f0"]) < math.inf for column in info["columns"])
+        audible = all(column["f0"] > 0 and math.isfinite(column["f0"]) for column in info["columns"])
         valid = min(sr, hop) > 0 and sr <= HIGHEST_SR and hop <= n_fft and None not in names and audible
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         valid = False
