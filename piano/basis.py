@@ -20,32 +20,16 @@ HIGHEST_SR = 10**6  # Hz; a file that asks for more would fill the disk
 
 @dataclass(frozen=True)
 class Basis:
-    """The spectra of a piano's notes, and the STFT that they were learnt with.
+    """The spectra of a piano's notes, and the STFT that they were learnt with; None is what is not known."""
 
-    Attributes
-    ----------
-    H : np.ndarray [shape=(K, L), float, >= 0]
-        One spectrum in each column.
-    sr, n_fft, hop : int or None
-        Sampling rate in Hz, STFT length and hop length in samples; None where they are not known.
-    columns : list of dict or None
-        The ``file``, the ``note`` and ``f0`` in Hz of each column; None where they are not known.
-    rotation : np.ndarray [shape=(K, L), complex64] or None
-        How each bin of a note turns from one frame to the next, see :func:`phase.measure_rotation`.
-    patterns : np.ndarray [shape=(N, T, bands), float16] or None
-        The struck note in each of N templates, see :func:`events.learn_pattern`.
-    files : tuple of Path
-        The files that it was read from.
-    """
-
-    H: np.ndarray
-    sr: int | None = None
-    n_fft: int | None = None
-    hop: int | None = None
-    columns: list | None = None
-    rotation: np.ndarray | None = None
-    patterns: np.ndarray | None = None
-    files: tuple = ()
+    H: np.ndarray  # (K, L) float, >= 0: a spectrum in each column
+    sr: int | None = None  # Hz
+    n_fft: int | None = None  # samples
+    hop: int | None = None  # samples
+    columns: list | None = None  # of dict: the ``file``, the ``note`` and ``f0`` in Hz of each column
+    rotation: np.ndarray | None = None  # (K, L) complex64: how bins turn in a hop, see phase.measure_rotation
+    patterns: np.ndarray | None = None  # (N, T, bands) float16: N struck notes, see events.learn_pattern
+    files: tuple = ()  # of Path, that it was read from
 
     @functools.cached_property
     def notes(self):
@@ -71,36 +55,21 @@ class Basis:
     @property
     def templates(self):
         """MIDI number of each template, in the order of the columns; the states of one stand side by side."""
-        keys = [(column["file"], column["note"]) for column in self.columns]
+        keys = [(column.get("file"), column["note"]) for column in self.columns]
         return [midi_of_name(note) for (_, note), _ in itertools.groupby(keys)]
 
     @property
     def stft(self):
         """Parameters of the STFT, as in ``run.json``; None if the sampling rate is not known."""
-        return {"sr": self.sr, "n_fft": self.n_fft, "hop": self.hop} if self.sr else None
+        return {"sr": self.sr, "n_fft": self.n_fft, "hop": self.hop, "window": "hann"} if self.sr else None
 
 
 def load(path, sr=None, *, with_rotation=False):
-    """Read a basis, its description, and its rotations if they are needed.
+    """Read the :class:`Basis` at ``path``, its description, and its rotations if they are needed.
 
-    Parameters
-    ----------
-    path : str or Path
-        Of ``fixed_basis.npy``.
-    sr : int, optional
-        Sampling rate in Hz that the user named, for a basis without a description. Then n_fft follows from K, and
-        the hop length from n_fft, see :func:`default_hop`.
-    with_rotation : bool
-        Whether the rotations are needed.
-
-    Returns
-    -------
-    Basis
-
-    Raises
-    ------
-    InputError
-        If a file is missing or invalid, or the description names another ``sr``.
+    ``sr`` is the sampling rate in Hz that the user named, for a basis without a description. Then n_fft follows from
+    K, and the hop length from n_fft, see :func:`default_hop`. Raises :class:`InputError` if a file is missing or
+    invalid, or the description names another ``sr``.
     """
     files.check_kind(path, "a basis, .npy", files.ARRAY)
     H = utils.load_basis(path)
@@ -137,7 +106,7 @@ def save(path, basis):
         if array is not None:
             np.save(place, utils.finite(array, place))
     if basis.columns:
-        info = basis.stft | {"window": "hann", "columns": basis.columns}
+        info = basis.stft | {"columns": basis.columns}
         description_path(path).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
 
 
@@ -164,10 +133,7 @@ def patterns_path(path):
 def load_description(path, shape):
     """Description that lies beside a basis of (K, L) ``shape``, as :func:`save` writes it; None if there is none.
 
-    Raises
-    ------
-    InputError
-        If the file does not describe this basis.
+    Raises :class:`InputError` if the file does not describe this basis.
     """
     path = description_path(path)
     if not path.exists():
@@ -176,7 +142,7 @@ def load_description(path, shape):
         info = json.loads(path.read_text(encoding="utf-8"))
         sr, n_fft, hop = (operator.index(info[key]) for key in ("sr", "n_fft", "hop"))
         names = [NOTE.fullmatch(column["note"]) for column in info["columns"]]
-        audible = all(0 < float(column["f0"]) < math.inf for column in info["columns"])
+        audible = all(column["f0"] > 0 and math.isfinite(column["f0"]) for column in info["columns"])
         valid = min(sr, hop) > 0 and sr <= HIGHEST_SR and hop <= n_fft and None not in names and audible
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         valid = False

@@ -33,8 +33,12 @@ def read_frames(Y, frames):
     dtype = Y.dtype.newbyteorder("=")
     if not (isinstance(Y, np.memmap) and isinstance(Y.base, mmap.mmap)):  # a view of a map does not know where it is
         return np.asarray(Y[..., frames], dtype)
-    order = "F" if Y.flags.f_contiguous else "C"
-    return np.array(np.memmap(Y.filename, Y.dtype, "r", Y.offset, Y.shape, order)[..., frames], dtype)
+    return np.array(np.memmap(*mapped_again(Y))[..., frames], dtype)
+
+
+def mapped_again(Y):
+    """Arguments of :class:`np.memmap` that map what the memory map Y maps."""
+    return str(Y.filename), Y.dtype, "r", Y.offset, Y.shape, "F" if Y.flags.f_contiguous else "C"
 
 
 @dataclass(frozen=True)
@@ -104,25 +108,10 @@ def available_cores():
 def each(function, jobs, map=None, at_once=1, *, n_jobs=None, progress=None):
     """Call a function on each job: every piece of work goes this way, and has one thread of BLAS wherever it is done.
 
-    Parameters
-    ----------
-    function : callable
-        Of one job.
-    jobs : iterable
-    map : callable, optional
-        What does the work elsewhere: like the builtin ``map``, in order. It gets no more than it can pickle.
-    at_once : int
-        Jobs in hand at most where there is no ``map``. As many threads of this process share the cores, and each job
-        finds its share in :func:`available_cores`.
-    n_jobs : int, optional
-        How many there are, for ``progress``.
-    progress : callable, optional
-        Called with 1 and ``n_jobs`` whenever one is done.
-
-    Returns
-    -------
-    iterable
-        Of the results, in the order of the jobs.
+    ``map`` does the work elsewhere, like the builtin one, in order; it gets no more than it can pickle. Without it,
+    ``at_once`` threads of this process at most share the cores, and each job finds its share in
+    :func:`available_cores`. ``progress`` is called with 1 and ``n_jobs``, how many there are, whenever one is done.
+    Returns an iterable of the results, in the order of the jobs.
     """
     work = functools.partial(_held_to_one_thread, function)
     results = _here(work, jobs, at_once) if map is None else map(work, jobs)

@@ -148,7 +148,7 @@ def _inputs(word, basis):
         return [word]
     own = {Path(basis).with_name(name).resolve() for name in basis_names(basis)} if basis and Path(basis).name else ()
     try:
-        found = [str(path) for path in inputs_in(Path(word), spectrograms=bool(basis)) if path.resolve() not in own]
+        found = [str(path) for path in inputs_in(Path(word), bool(basis)) if path.resolve() not in own]
     except OSError as error:
         raise InputError(f"{word}: cannot be read ({error.strerror}), expected a folder of sounds") from None
     if not found:
@@ -164,143 +164,81 @@ def _with_its_default(word, following):
 def add_output(parser):
     """Add the options of where results go and of what is shown and said; returns the group of what is written."""
     write = parser.add_argument_group("what to write")
-    write.add_argument(
-        "-o",
-        "--out-dir",
-        type=Path,
-        default=Path(),
-        metavar="DIR",
-        help="folder for the results, made if it is not there (default: the current one)",
-    )
-    write.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="let results take the place of files that no run left there, or that were changed since; never of inputs",
-    )
+    text = "folder for the results, made if it is not there (default: the current one)"
+    write.add_argument("-o", "--out-dir", type=Path, default=Path(), metavar="DIR", help=text)
+    text = "let results take the place of files that no run left there, or that were changed since; never of inputs"
+    write.add_argument("--overwrite", action="store_true", help=text)
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no remarks, only errors")
     return write
 
 
 def add_decomposition(parser):
     """Add the arguments of NMF.py and CNMF.py; returns the groups of what is written and of how it is computed."""
-    parser.add_argument(
-        "inputs",
-        metavar="SPEC",
-        nargs="+",
-        help="sound (wav, flac, mp3, m4a, ...), spectrogram (.npy, shape (K, M), linear amplitude), or folder of "
-        "them; with several, DIR holds a folder for each",
+    text = (
+        "sound (wav, flac, mp3, m4a, ...), spectrogram (.npy, shape (K, M), linear amplitude), or folder of them; with "
+        "several, DIR holds a folder for each"
     )
-    parser.add_argument(
-        "n_iter", metavar="N_ITER", nargs="?", help=f"iterations, the rounds of fitting, at most (default: {N_ITER})"
+    parser.add_argument("inputs", metavar="SPEC", nargs="+", help=text)
+    text = f"iterations, the rounds of fitting, at most (default: {N_ITER})"
+    parser.add_argument("n_iter", metavar="N_ITER", nargs="?", help=text)
+    text = (
+        "basis, .npy, shape (K, L), written by make_init_H.py (default: of a sound, that of basis_wav_piano with "
+        "--states 2 --n-fft 8192 --keys A0 C8, learnt once)"
     )
-    parser.add_argument(
-        "basis",
-        metavar="BASIS",
-        nargs="?",
-        help="basis, .npy, shape (K, L), written by make_init_H.py (default: of a sound, that of basis_wav_piano with "
-        "--states 2 --n-fft 8192 --keys A0 C8, learnt once)",
-    )
+    parser.add_argument("basis", metavar="BASIS", nargs="?", help=text)
     write = add_output(parser)
     add_results(write, parser.add_argument_group("how to listen"))
     compute = parser.add_argument_group("how to compute")
-    compute.add_argument(
-        "-thr",
-        type=number(float, least=0),
-        metavar="T",
-        help="stop when the normalised error, sum |Y - model|^2 / sum |Y|^2, is below T (default: never)",
+    text = "stop when the normalised error, sum |Y - model|^2 / sum |Y|^2, is below T (default: never)"
+    compute.add_argument("-thr", type=number(float, least=0), metavar="T", help=text)
+    text = "stop when an iteration lowers the cost by less than this fraction of it (default: never)"
+    compute.add_argument("--tol", type=number(float, least=0), metavar="T", help=text)
+    text = (
+        "adapt the basis to the recording first; S > 0 is how firmly its templates hold it back, auto chooses it, "
+        "none leaves the basis as it is (default: none; of CNMF.py with --stems or --listen: auto)"
     )
-    compute.add_argument(
-        "--tol",
-        type=number(float, least=0),
-        metavar="T",
-        help="stop when an iteration lowers the cost by less than this fraction of it (default: never)",
+    compute.add_argument("--adapt", type=strength, metavar="S", help=text)
+    text = "learn the piano from all SPECs together, first of all: they are sounds of one piano in one room"
+    compute.add_argument("--same-piano", action="store_true", help=text)
+    text = (
+        "list of the notes that are played: a table like notes.csv, whose notes are all kept and moved by 50 ms at "
+        "most, or MIDI (.mid), which is first matched with the recording, whatever its tempo"
     )
-    compute.add_argument(
-        "--adapt",
-        type=strength,
-        metavar="S",
-        help="adapt the basis to the recording first; S > 0 is how firmly its templates hold it back, auto chooses it, "
-        "none leaves the basis as it is (default: none; of CNMF.py with --stems or --listen: auto)",
+    compute.add_argument("--score", type=named, metavar="FILE", help=text)
+    text = "sampling rate of the basis, where no .json beside it tells"
+    compute.add_argument("--sr", type=number(int, above=0), metavar="HZ", help=text)
+    text = (
+        "have the work done by the workers of the Dask scheduler at ADDRESS, such as tcp://host:8786, or by one on "
+        "each core of this machine (local)"
     )
-    compute.add_argument(
-        "--same-piano",
-        action="store_true",
-        help="learn the piano from all SPECs together, first of all: they are sounds of one piano in one room",
-    )
-    compute.add_argument(
-        "--score",
-        type=named,
-        metavar="FILE",
-        help="list of the notes that are played: a table like notes.csv, whose notes are all kept and moved by 50 ms "
-        "at most, or MIDI (.mid), which is first matched with the recording, whatever its tempo",
-    )
-    compute.add_argument(
-        "--sr",
-        type=number(int, above=0),
-        metavar="HZ",
-        help="sampling rate of the basis, where no .json beside it tells",
-    )
-    compute.add_argument(
-        "--dask",
-        metavar="ADDRESS",
-        help="have the work done by the workers of the Dask scheduler at ADDRESS, such as tcp://host:8786, or by one "
-        "on each core of this machine (local)",
-    )
-    compute.add_argument(
-        "--seed",
-        type=number(int, least=0, most=2**64 - 1),
-        default=0,
-        help="of the random start (default: %(default)s)",
-    )
+    compute.add_argument("--dask", metavar="ADDRESS", help=text)
+    seed = number(int, least=0, most=2**64 - 1)
+    compute.add_argument("--seed", type=seed, default=0, help="of the random start (default: %(default)s)")
     return write, compute
 
 
 def add_results(write, listen):
     """Add the options of what NMF.py and CNMF.py write: the notes, their stems, and the page."""
-    write.add_argument(
-        "--notes",
-        action="store_true",
-        help="write notes.csv, notes.mid, notes.wav and spectrogram.png as well, which a sound always gets",
+    text = "write notes.csv, notes.mid, notes.wav and spectrogram.png as well, which a sound always gets"
+    write.add_argument("--notes", action="store_true", help=text)
+    text = (
+        "write the sound of each pitch, stems/060_C4.flac and so on, and what is left, residual.flac: of those that "
+        "are listed in notes.csv (the default), or of all that are loud enough, see --top-db"
     )
-    write.add_argument(
-        "--stems",
-        nargs="?",
-        const="listed",
-        choices=("listed", "all"),
-        help="write the sound of each pitch, stems/060_C4.flac and so on, and what is left, residual.flac: of those "
-        "that are listed in notes.csv (the default), or of all that are loud enough, see --top-db",
+    write.add_argument("--stems", nargs="?", const="listed", choices=("listed", "all"), help=text)
+    text = (
+        "where stems do not follow the list: a note whose peak lies further below the loudest note's has none and is "
+        "left in the residual (default: %(default)s)"
     )
-    write.add_argument(
-        "--top-db",
-        type=number(float, least=0),
-        default=30.0,
-        metavar="DB",
-        help="where stems do not follow the list: a note whose peak lies further below the loudest note's has none and "
-        "is left in the residual (default: %(default)s)",
-    )
-    write.add_argument(
-        "--format",
-        choices=tuple(output.SAMPLE_BYTES),
-        default="flac",
-        help="of stems: 24 bit, or floats (default: %(default)s)",
-    )
-    write.add_argument(
-        "--native-sr",
-        action="store_true",
-        help="write stems, residual and page at the recording's own sampling rate, not at the basis'",
-    )
-    listen.add_argument(
-        "--listen",
-        action="store_true",
-        help="write listen.html, a page that plays the recording, each listed note and the residual",
-    )
-    listen.add_argument(
-        "--listen-range",
-        nargs=2,
-        type=number(float, least=0),
-        metavar=("A", "B"),
-        help="part of the recording that listen.html holds, in s (default: all of it)",
-    )
+    write.add_argument("--top-db", type=number(float, least=0), default=30.0, metavar="DB", help=text)
+    text = "of stems: 24 bit, or floats (default: %(default)s)"
+    write.add_argument("--format", choices=tuple(output.SAMPLE_BYTES), default="flac", help=text)
+    text = "write stems, residual and page at the recording's own sampling rate, not at the basis'"
+    write.add_argument("--native-sr", action="store_true", help=text)
+    text = "write listen.html, a page that plays the recording, each listed note and the residual"
+    listen.add_argument("--listen", action="store_true", help=text)
+    text = "part of the recording that listen.html holds, in s (default: all of it)"
+    listen.add_argument("--listen-range", nargs=2, type=number(float, least=0), metavar=("A", "B"), help=text)
 
 
 def number(kind, *, above=None, least=None, most=None):
@@ -425,8 +363,8 @@ def _command_again(args):
     again = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     again.add_argument("--score")
     _, rest = again.parse_known_args(args.command)
-    names = [Path(word).name if os.path.isabs(word) else word for word in rest]  # no page tells of the folders above
-    return shlex.join(["python", args.script, *names, "-o", f"{Path(args.inputs[0]).stem}_corrected"])
+    words = ["python", args.script, *results.without_folders(rest), "-o", f"{Path(args.inputs[0]).stem}_corrected"]
+    return shlex.join(words)
 
 
 def ending(fit, strength, args):

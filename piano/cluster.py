@@ -12,7 +12,6 @@ import functools
 import hashlib
 import importlib.metadata
 import logging
-import os
 import pickle
 import platform
 import signal
@@ -21,12 +20,11 @@ import warnings
 from collections import deque
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from piano import blocks
+from piano import blocks, results
 from utils import InputError
 
 PACKAGES = "numpy", "scipy", "numba", "llvmlite", "threadpoolctl", "distributed"  # the same versions everywhere
@@ -41,17 +39,11 @@ class _UnseenError(Exception):
 def connected(address):
     """Connect to a Dask scheduler, ``tcp://host:8786``; ``local`` starts one worker for each core of this machine.
 
-    Yields
-    ------
-    map_blocks, map_inputs : callable
-        Like the builtin ``map``. ``map_blocks(function, jobs)`` calls a picklable function on workers. Each job is a
-        tuple; the worker reads :class:`blocks.Frames` in it itself, if it sees their file. ``map_inputs(function,
-        jobs)`` calls the function in threads of this process. Both raise ConnectionError if the scheduler is lost.
-
-    Raises
-    ------
-    InputError
-        If Dask is not installed, no scheduler or worker answers, or a worker has other versions than this process.
+    Yields two callables like the builtin ``map``. ``map_blocks(function, jobs)`` calls a picklable function on workers.
+    Each job is a tuple; the worker reads :class:`blocks.Frames` in it itself, if it sees their file.
+    ``map_inputs(function, jobs)`` calls the function in threads of this process. Both raise ConnectionError if the
+    scheduler is lost. Raises :class:`InputError` if Dask is not installed, no scheduler or worker answers, or a worker
+    has other versions than this process.
     """
     try:
         import dask
@@ -145,15 +137,8 @@ def _interrupts_ignored():
 def environment():
     """What must be the same on every machine: a dict from name to version. The suite's version is a hash."""
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
-    suite = hashlib.sha256(b"".join(_suite().values())).hexdigest()[:12]
+    suite = hashlib.sha256(b"".join(results.suite().values())).hexdigest()[:12]
     return {"python": ".".join(platform.python_version_tuple()[:2])} | packages | {"this suite": suite}
-
-
-def _suite():
-    """The modules that a worker runs: a dict from relative path to bytes."""
-    root = Path(__file__).resolve().parents[1]
-    paths = [root / "utils.py", *sorted((root / "piano").glob("*.py"))]
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
 
 
 def _check_versions(worker, got, expected):
@@ -199,7 +184,7 @@ def _check_workers(client):
         got = {name: versions["packages"][name] for name in ("python", *PACKAGES)}
         _check_versions(worker, got | {"python": ".".join(got["python"].split(".")[:2])}, expected)
     if set(client.run(suite).values()) != {expected["this suite"]}:
-        client.register_plugin(Suite(_suite()), name="piano")
+        client.register_plugin(Suite(results.suite()), name="piano")
     for worker, got in client.run(suite).items():
         _check_versions(worker, {"this suite": got}, expected)
 
@@ -267,7 +252,7 @@ def _map_blocks(client, address, turn, function, jobs):
 
 @contextmanager
 def _others_turn(turn):
-    """Context in which other recordings have their turn. Does nothing if this one has none, as in tests."""
+    """Context in which other recordings have their turn. Does nothing where there is none, as in learning together."""
     had = turn.locked()
     if had:
         turn.release()
@@ -306,9 +291,7 @@ def _portable(item, shared):
     Y, block = item.Y, item.read()
     if not (shared and isinstance(Y, np.memmap)):
         return blocks.Frames(block, slice(None))
-    order = "F" if Y.flags.f_contiguous else "C"
-    mapped = os.path.abspath(Y.filename), Y.dtype, "r", Y.offset, Y.shape, order
-    return _SharedFrames(mapped, item.frames, item.unit, _digest(block))
+    return _SharedFrames(blocks.mapped_again(Y), item.frames, item.unit, _digest(block))
 
 
 def _digest(block):

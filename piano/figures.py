@@ -12,6 +12,7 @@ from piano.notes import DOUBTFUL, sum_states
 DB_RANGE, ROLL_DB_RANGE = 60, 40  # dB below the loudest that is shown of spectra; of a piano roll, less: notes leak
 A0_HZ = 27.5  # where a log-frequency axis begins
 PIXELS = 240, 700  # rows, and columns at most, of a panel of spectrograms, which has a few more: none gets lost
+IMAGE = {"aspect": "auto", "origin": "lower", "interpolation": "nearest"}
 OUTLINE = {"facecolor": "none", "edgecolor": "black", "linewidth": 0.9}  # points
 DASHED = OUTLINE | {"linestyle": (0, (1.6, 1.6))}  # dashes and gaps, in line widths
 ROW_S, MOST_ROWS = 40, 30  # s of a row of a piano roll, and rows of a page, see row_spans
@@ -61,16 +62,8 @@ def plot_activation(path, U, basis, notes=(), alignment=None):
     A long recording takes several rows, one below the other as on a page of music. Where the basis has no
     description, the picture is of components against frames, and has no outlines.
 
-    Parameters
-    ----------
-    path : str or Path
-    U : np.ndarray [shape=(L, M), float, >= 0]
-        States of one note are summed.
-    basis : Basis
-    notes : sequence of Note
-        Doubtful ones are dashed. Notes that are not in the basis have no row and are left out.
-    alignment : scores.Alignment, optional
-        Is drawn below.
+    ``U`` [shape=(L, M), float, >= 0] are the activations; states of one note are summed. Doubtful notes are dashed, and
+    those that are not in the basis have no row and are left out. A :class:`scores.Alignment` is drawn below.
     """
     with utils.picture(path) as figure:
         rows = draw_activation(figure, U, basis, notes)
@@ -108,21 +101,14 @@ def draw_activation(figure, U, basis, notes=()):
     height = np.clip((keys.stop - keys.start) * key_height, 2, 5)
     page = TOP_INCHES + len(spans) * (height + BELOW_INCHES)
     figure.set_size_inches(width, page)
-    rows = []
+    style = IMAGE | {"cmap": colours(0.5), "vmin": -ROLL_DB_RANGE, "vmax": 0}  # black outlines show on its darkest
+    rows, ends = [], (keys.start - 0.5, keys.stop - 0.5)
     for i, (span, (image, left, right)) in enumerate(zip(spans, parts, strict=True)):
         bottom = page - TOP_INCHES - height - i * (height + BELOW_INCHES)
         axes = figure.add_axes((0.7 / width, bottom / page, 1 - 1.8 / width, height / page))
-        energy = axes.imshow(
-            decibels(image[keys], ROLL_DB_RANGE, loudest.max()),
-            cmap=colours(0.5),  # the loudest is still bright enough for a black outline
-            vmin=-ROLL_DB_RANGE,
-            vmax=0,
-            aspect="auto",
-            origin="lower",
-            interpolation="nearest",
-            extent=(left, right, keys.start - 0.5, keys.stop - 0.5),
-        )
-        axes.set(xlim=span, ylim=(keys.start - 0.5, keys.stop - 0.5), facecolor="0.88")  # grey: no recording
+        dB = decibels(image[keys], ROLL_DB_RANGE, loudest.max())
+        energy = axes.imshow(dB, **style, extent=(left, right, *ends))
+        axes.set(xlim=span, ylim=ends, facecolor="0.88")  # grey: no recording
         within = (boxes[:, 2, 0] >= span[0]) & (boxes[:, 0, 0] <= span[1])
         draw_outlines(axes, boxes[within], doubtful[within])
         rows.append(axes)
@@ -153,15 +139,15 @@ def roll(U, basis, frame, span, width):
     """What a row shows: an image with a row for each note, and where it begins and ends; see :func:`thin`."""
     first = max(0, math.floor(span[0] / frame + 0.5))
     U = U[:, first : math.ceil(span[1] / frame + 0.5)]
-    image = thin(sum_states(U, basis) if basis.columns else U, width)
+    image, step = thin(sum_states(U, basis) if basis.columns else U, width)
     left = (first - 0.5) * frame
-    step = -(-U.shape[1] // image.shape[1])  # frames a column; the last column may stand for fewer
     return image, left, left + step * image.shape[1] * frame
 
 
 def thin(U, width):
-    """At most ``width`` columns, each the loudest of those it stands for: a picture has no more pixels."""
-    return loudest_of(U, -(-U.shape[1] // width))
+    """At most ``width`` columns, each the loudest of as many as it stands for, and that number; the last of fewer."""
+    step = -(-U.shape[1] // width)
+    return loudest_of(U, step), step
 
 
 def loudest_of(U, step):
@@ -259,46 +245,28 @@ def add_legend(axes, doubtful):
 def plot_basis(path, basis):
     """Draw a basis as a PNG: frequency on a logarithmic axis against notes, each spectrum in dB below its own peak."""
     with utils.picture(path, (9, 6)) as figure:
-        _draw_basis(figure, basis)
-
-
-def _draw_basis(figure, basis):
-    axes = figure.add_axes((0.09, 0.11, 0.79, 0.82))
-    H = basis.H
-    edges = (np.arange(1, len(H) + 1) - 0.5) * basis.sr / basis.n_fft  # Hz; a logarithmic axis has no 0 Hz
-    dB = np.column_stack([decibels(column) for column in H[1:].T])
-    image = axes.pcolormesh(np.arange(H.shape[1] + 1) - 0.5, edges, dB, cmap=colours(), vmin=-DB_RANGE, vmax=0)
-    axes.set_yscale("log")
-    axes.set_ylim(A0_HZ, edges[-1])
-    octaves = A0_HZ * 2.0 ** np.arange(1, np.log2(edges[-1] / A0_HZ))
-    axes.set_yticks(octaves, [f"{f:g}" for f in octaves])
-    axes.minorticks_off()
-    axes.set_xticks(*note_ticks([column["note"] for column in basis.columns]), fontsize=8, rotation=90)
-    axes.set(xlabel="Note", ylabel="Frequency (Hz)", title="Fixed basis")
-    figure.colorbar(image, cax=figure.add_axes((0.90, 0.11, 0.02, 0.82)), label="Magnitude (dB below the peak)")
+        axes = figure.add_axes((0.09, 0.11, 0.79, 0.82))
+        H = basis.H
+        edges = (np.arange(1, len(H) + 1) - 0.5) * basis.sr / basis.n_fft  # Hz; a logarithmic axis has no 0 Hz
+        dB = np.column_stack([decibels(column) for column in H[1:].T])
+        image = axes.pcolormesh(np.arange(H.shape[1] + 1) - 0.5, edges, dB, cmap=colours(), vmin=-DB_RANGE, vmax=0)
+        axes.set_yscale("log")
+        axes.set_ylim(A0_HZ, edges[-1])
+        octaves = A0_HZ * 2.0 ** np.arange(1, np.log2(edges[-1] / A0_HZ))
+        axes.set_yticks(octaves, [f"{f:g}" for f in octaves])
+        axes.minorticks_off()
+        axes.set_xticks(*note_ticks([column["note"] for column in basis.columns]), fontsize=8, rotation=90)
+        axes.set(xlabel="Note", ylabel="Frequency (Hz)", title="Fixed basis")
+        figure.colorbar(image, cax=figure.add_axes((0.90, 0.11, 0.02, 0.82)), label="Magnitude (dB below the peak)")
 
 
 def plot_spectrogram(path, Y, model, basis):
     """Draw the recording's spectrogram, the model's, and their difference, frequency on a logarithmic axis.
 
-    It works block by block, and keeps only the loudest value of each pixel.
-
-    Parameters
-    ----------
-    path : str or Path
-        Of the PNG file.
-    Y : np.ndarray [shape=(K, M), float >= 0 or complex]
-        Observed spectrogram; may be a memory map.
-    model : callable
-        Of a slice of frames: its model [shape=(K, frames)], for instance ``lambda frames: H @ U[:, frames]``.
-    basis : Basis
-        Without a description, axes are in bins and frames.
+    It works block by block, and keeps only the loudest value of each pixel. ``Y`` [shape=(K, M), float >= 0 or complex]
+    may be a memory map. ``model`` gives that of a slice of frames [shape=(K, frames)], for instance
+    ``lambda frames: H @ U[:, frames]``. Without a description of the basis, axes are in bins and frames.
     """
-    with utils.picture(path, (9, 9)) as figure:
-        _draw_spectrogram(figure, Y, model, basis)
-
-
-def _draw_spectrogram(figure, Y, model, basis):
     n_bins, n_frames = Y.shape
     frame, bin_width, lowest = 1, 1, 0.5
     if basis.columns:
@@ -309,33 +277,28 @@ def _draw_spectrogram(figure, Y, model, basis):
     peak = max(observed.max(), modelled.max())
     observed, modelled = decibels(observed, peak=peak), decibels(modelled, peak=peak)
 
-    magnitude = {"cmap": colours(), "vmin": -DB_RANGE, "vmax": 0}
-    difference = {"cmap": "cividis", "vmin": -20, "vmax": 20}  # ten times too much, a tenth
+    extent = -frame / 2, (n_frames - 0.5) * frame, *np.log2(edges[[0, -1]])  # frame m is centred on m hops
+    magnitude = IMAGE | {"cmap": colours(), "vmin": -DB_RANGE, "vmax": 0, "extent": extent}
+    difference = magnitude | {"cmap": "cividis", "vmin": -20, "vmax": 20}  # ten times too much, a tenth
     octaves = lowest * 2.0 ** np.arange(1, np.log2(highest / lowest))
     panels = (
         ("Observed", observed, magnitude, 0.695),
         ("Modelled", modelled, magnitude, 0.380),
         ("Difference: light where the model is too loud, dark where too soft", modelled - observed, difference, 0.065),
     )
-    for title, dB, colouring, bottom in panels:
-        axes = figure.add_axes((0.09, bottom, 0.79, 0.27))
-        image = axes.imshow(
-            dB,
-            **colouring,
-            aspect="auto",
-            origin="lower",
-            interpolation="nearest",
-            extent=(-frame / 2, (n_frames - 0.5) * frame, *np.log2(edges[[0, -1]])),  # frame m is centred on m hops
-        )
-        axes.set_yticks(np.log2(octaves), [f"{f:g}" for f in octaves], fontsize=8)
-        axes.set_ylabel("Frequency (Hz)" if basis.columns else "Bin")
-        axes.set_title(title, loc="left", fontsize=11)
-        axes.tick_params(labelbottom=colouring is difference)
-        if title == "Modelled":
-            bar = figure.add_axes((0.90, bottom, 0.02, 0.585))  # of the panel above as well
-            figure.colorbar(image, cax=bar, label="Magnitude (dB below the loudest)")
-    axes.set_xlabel("Time (s)" if basis.columns else "Frame")
-    figure.colorbar(image, cax=figure.add_axes((0.90, bottom, 0.02, 0.27)), label="Modelled over observed (dB)")
+    with utils.picture(path, (9, 9)) as figure:
+        for title, dB, style, bottom in panels:
+            axes = figure.add_axes((0.09, bottom, 0.79, 0.27))
+            image = axes.imshow(dB, **style)
+            axes.set_yticks(np.log2(octaves), [f"{f:g}" for f in octaves], fontsize=8)
+            axes.set_ylabel("Frequency (Hz)" if basis.columns else "Bin")
+            axes.set_title(title, loc="left", fontsize=11)
+            axes.tick_params(labelbottom=style is difference)
+            if title == "Modelled":
+                bar = figure.add_axes((0.90, bottom, 0.02, 0.585))  # of the panel above as well
+                figure.colorbar(image, cax=bar, label="Magnitude (dB below the loudest)")
+        axes.set_xlabel("Time (s)" if basis.columns else "Frame")
+        figure.colorbar(image, cax=figure.add_axes((0.90, bottom, 0.02, 0.27)), label="Modelled over observed (dB)")
 
 
 def loudest_on_pixels(Y, model, rows):

@@ -67,10 +67,7 @@ def check_kind(path, expected, *kinds):
 def opened(path, folder):
     """Open a sound file with soundfile. What it cannot read, ffmpeg decodes first, into ``folder``, where that is kept.
 
-    Raises
-    ------
-    InputError
-        If ffmpeg is needed and is not there, or cannot read the file either.
+    Raises :class:`InputError` if ffmpeg is needed and is not there, or cannot read the file either.
     """
     import soundfile
 

@@ -18,7 +18,7 @@ from utils import InputError
 
 log = logging.getLogger(__name__)
 
-TEMPLATES = Path(__file__).resolve().parents[1] / "basis_wav_piano"  # the suite's own
+TEMPLATES = results.ROOT / "basis_wav_piano"  # the suite's own
 KEYS, OPTIONS = (pitch.PIANO[0], pitch.PIANO[-1]), {"n_fft": 8192, "states": 2}  # all 88, and what separates best
 # What the recommended command compiles, in the order in which it is needed.
 KERNELS = events.KERNELS | {
@@ -40,29 +40,12 @@ class Template(NamedTuple):
 def learn_basis(templates, *, sr=22050, n_fft=2048, hop=None, states=1, n_iter=50, **peaks):
     """Learn the basis of a piano from the recordings of its notes.
 
-    Parameters
-    ----------
-    templates : iterable of Template
-        Of :func:`find_templates`, in order of pitch.
-    sr, n_fft, hop : int
-        Of the transform: sampling rate in Hz, STFT length and hop length in samples.
-    states : int
-        Columns for each template.
-    n_iter : int
-        NMF iterations for each template.
-    **peaks
-        ``n_peaks``, ``damping`` and ``variance`` of the start, see :func:`utils.harmonic_gmm`.
+    ``templates`` are those of :func:`find_templates`, in order of pitch, and get as many columns each as there are
+    ``states``. ``sr`` is in Hz, ``n_fft`` and ``hop`` in samples, ``n_iter`` are the NMF iterations for each template,
+    and ``n_peaks``, ``damping`` and ``variance`` those of its start, see :func:`utils.harmonic_gmm`.
 
-    Returns
-    -------
-    Basis
-    list of float
-        Normalised error of each template.
-
-    Raises
-    ------
-    InputError
-        If a template is silent, or too high for ``sr``.
+    Returns the :class:`basis.Basis` and a list of the normalised error of each template. Raises :class:`InputError` if
+    a template is silent, or too high for ``sr``.
     """
     hop = hop or basis.default_hop(n_fft)
     learnt = []
@@ -81,21 +64,9 @@ def learn_basis(templates, *, sr=22050, n_fft=2048, hop=None, states=1, n_iter=5
 def find_templates(files, sr=22050, c3=utils.C3_HZ, keys=None):
     """A template for each file, and with ``keys`` for each key that has none, in order of pitch.
 
-    Parameters
-    ----------
-    files : list of Path
-        One note each; the name or the sound tells which, see :func:`pitch.notes_of_folder`.
-    sr : int
-        Sampling rate in Hz that they are listened to at.
-    c3 : float
-        Frequency of C3 in Hz.
-    keys : (int, int), optional
-        MIDI numbers of the lowest and the highest key; others have no template.
-
-    Raises
-    ------
-    InputError
-        If a file is no recording of one note.
+    Each of the files, paths, has one note; its name or its sound tells which, see :func:`pitch.notes_of_folder`. They
+    are listened to at ``sr`` Hz; C3 has ``c3`` Hz. ``keys`` are the MIDI numbers of the lowest and the highest key;
+    others have no template. Raises :class:`InputError` if a file is no recording of one note.
     """
     notes = pitch.notes_of_folder(files, lambda path: recording.load(path, sr), sr, c3)
     for path in files:
@@ -159,23 +130,10 @@ def learn_note(template, start, n_iter, sr, hop):
 def learn_together(paths, templates, strength="auto", *, seed=0, stage, map=None):
     """The basis of a piano that several recordings have in common, learnt from all as if they were one.
 
-    Parameters
-    ----------
-    paths : list of str or Path
-        Sounds, see :func:`recording.joined`.
-    templates : Basis
-        That it starts from; comes back if no recording can be read.
-    strength, seed
-        As for :func:`adapt.adapt_basis`.
-    stage : callable
-        Gives the ``progress`` of each of the stages "listing", "adapting" and "phases".
-    map : callable, optional
-        See :func:`blocks.each`.
-
-    Returns
-    -------
-    Basis
-        With spectra, rotations and patterns, as far as the templates have them.
+    For ``paths``, of sounds, see :func:`recording.joined`. The basis has spectra, rotations and patterns as far as the
+    templates, a :class:`basis.Basis` that it starts from, have them; they come back if no recording can be read.
+    ``strength`` and ``seed`` are as for :func:`adapt.adapt_basis`, for ``map`` see :func:`blocks.each`, and ``stage``
+    gives the ``progress`` of each of the stages "listing", "adapting" and "phases".
     """
     with tempfile.TemporaryDirectory(prefix=CACHE, ignore_cleanup_errors=True) as folder:
         path = recording.joined(paths, templates.sr, folder)
@@ -201,12 +159,7 @@ def suite_basis():
 
     The name of its folder tells templates, options and code apart, so it is learnt anew where one of them is another.
     Two runs that learn it at once write the same bytes. Where nothing can be kept, it lies in a temporary folder that
-    goes when the run ends.
-
-    Raises
-    ------
-    InputError
-        If there are no templates.
+    goes when the run ends. Raises :class:`InputError` if there are no templates.
     """
     import platformdirs
 
@@ -233,8 +186,8 @@ def suite_basis():
 def _fingerprint(files):
     """A name for what is learnt from ``files`` by this very code."""
     digest = hashlib.sha256(json.dumps([results.VERSION, KEYS, OPTIONS]).encode())
-    for path in [Path(utils.__file__), *sorted(Path(__file__).parent.glob("*.py")), *files]:
-        digest.update(path.name.encode() + path.read_bytes())
+    for name, content in (results.suite() | {path.name: path.read_bytes() for path in files}).items():
+        digest.update(name.encode() + content)
     return digest.hexdigest()[:16]
 
 

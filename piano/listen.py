@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,29 +104,13 @@ def _inside(recording):
 def write_page(path, sound, notes, stems, roll, *, span=None, command=None):
     """Write the page to listen to; the same input gives the same bytes.
 
-    Parameters
-    ----------
-    path : str or Path
-        Of the HTML file.
-    sound : Sound
-        The recording.
-    notes : list of Note
-        Times are from the recording's beginning; doubtful notes are dashed.
-    stems : dict of int to (np.ndarray [shape=(n,), float] or Stem)
-        The sound of each listed pitch, by its MIDI number. Notes without one are shown as doubtful.
-    roll : Roll
-        Drawn behind the notes.
-    span : (float, float), optional
-        The part of the recording to show, in s; all of it by default.
-    command : str, optional
-        Makes the page again. It is shown with ``--score`` and the name of the corrected list added.
+    ``stems`` has the sound of each listed pitch, by its MIDI number, an array [shape=(n,), float] or a :class:`Stem`;
+    notes without one are shown as doubtful. The :class:`Roll` is drawn behind the notes, whose times are from the
+    beginning of the :class:`Sound`. ``span`` is the part of it to show, in s, all of it by default. ``command`` makes
+    the page again, and is shown with ``--score`` and the name of the corrected list added.
 
-    Raises
-    ------
-    InputError
-        If ``span`` lies outside the recording, or is longer than a page can be; the message says how long it can be.
-    ValueError
-        If a stem has another rate or length.
+    Raises :class:`InputError` if ``span`` lies outside the recording, or is longer than a page can be, and says how
+    long it can be; ValueError if a stem has another rate or length.
     """
     title, y, sr, inside = sound
     first, last = check_span(span, len(y), sr)
@@ -202,24 +187,15 @@ def find_clips(peaks, floor, struck, n_samples, sr):
     return [(max(first * PEAK_SAMPLES, 0), min(last * PEAK_SAMPLES, n_samples)) for first, last in clips]
 
 
-def cut(stem, clips, n_samples, first=0):
-    """Clips of a stem, one after another [float32]; each fades in and out, except at the ends of the recording.
-
-    ``clips`` of :func:`find_clips` count samples from ``first``, where a part of ``n_samples`` begins.
-    """
+def cut(stem, clips):
+    """Clips of a stem [float32], one after another; each fades in and out, except at the ends of the stem."""
     fade = np.sin(np.linspace(0, np.pi / 2, PEAK_SAMPLES, dtype=np.float32)) ** 2
-    if isinstance(stem, Stem):
-        import soundfile
-
-        y, _ = soundfile.read(stem.path, n_samples, first, dtype="float32")
-    else:
-        y = stem[first : first + n_samples].astype(np.float32)
     pieces = [np.zeros(0, np.float32)]
     for start, stop in clips:
-        piece = y[start:stop].copy()
+        piece = stem[start:stop].copy()
         if start > 0:
             piece[:PEAK_SAMPLES] *= fade[: len(piece)]
-        if stop < n_samples:
+        if stop < len(stem):
             piece[-PEAK_SAMPLES:] *= fade[::-1][-len(piece) :]
         pieces.append(piece)
     return np.concatenate(pieces)
@@ -232,6 +208,15 @@ def _peaks(stem):
     return figures.loudest_of(np.abs(stem), PEAK_SAMPLES) if len(stem) else np.abs(stem)
 
 
+def _samples(stem, first, n):
+    """``n`` samples of a stem from ``first`` on, [shape=(n,), float32]."""
+    if not isinstance(stem, Stem):
+        return stem[first : first + n].astype(np.float32)
+    import soundfile
+
+    return soundfile.read(stem.path, n, first, dtype="float32")[0]
+
+
 # --- Sounds -----------------------------------------------------------------------------------------
 
 
@@ -239,7 +224,7 @@ def _coded(y, sr, stems, clips, first, code):
     """The recording and the clips of each pitch, as the page reads them: a list of dicts."""
 
     def of_pitch(midi):
-        sound = _sound(cut(stems[midi], clips[midi], len(y), first), sr, code)
+        sound = _sound(cut(_samples(stems[midi], first, len(y)), clips[midi]), sr, code)
         spans = [[start, stop - start] for start, stop in clips[midi]]
         return {"midi": midi, "name": pitch.note_name(midi), "clips": spans, **sound}
 
@@ -283,9 +268,7 @@ def _note(note):
 def _picture(roll, pitches, start, stop):
     """The roll between two times, in s, as a greyscale PNG of dB, one row a semitone, low notes at the bottom."""
     frames = slice(max(int(start / roll.frame), 0), int(stop / roll.frame) + 2)
-    U = np.asarray(roll.U)[:, frames]
-    step = max(1, -(-U.shape[1] // 2**14))  # browsers refuse pictures with more columns
-    U = figures.loudest_of(U, step)
+    U, step = figures.thin(np.asarray(roll.U)[:, frames], 2**14)  # browsers refuse pictures with more columns
     span = figures.ROLL_DB_RANGE
     levels = np.rint((figures.decibels(U, span) / span + 1) * 255).astype(np.uint8)
     shown = sorted({midi for midi, row in zip(roll.midi, levels, strict=True) if row.any()} | set(pitches))
@@ -325,13 +308,8 @@ def _html(page):
         f"style-src 'sha256-{_digest(style.encode())}'; img-src data:; base-uri 'none'; form-action 'none'"
     )
     data = json.dumps(page, separators=(",", ":")).replace("<", "\\u003c")  # no text can end the element that it is in
-    before, html = "", _part("page.html")
-    for mark, part in {"policy": policy, "style": style, "data": data, "script": script}.items():
-        head, found, html = html.partition("{{" + mark + "}}")
-        if not found:
-            raise ValueError(f"page.html: got no {mark}")
-        before += head + part
-    return (before + html).encode()
+    parts = {"policy": policy, "style": style, "data": data, "script": script}
+    return re.sub("{{(.*?)}}", lambda mark: parts[mark[1]], _part("page.html")).encode()
 
 
 def _part(name):

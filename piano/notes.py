@@ -60,33 +60,15 @@ def sum_states(U, basis):
 def listed(y, basis, score=None, *, learn=True, progress=None, map=None):
     """List the notes of a sound: what was played, when, and how loud, by the event model of :mod:`events`.
 
-    Parameters
-    ----------
-    y : np.ndarray [shape=(n,), float32]
-        Mono sound at ``events.SR`` Hz; may be a memory map.
-    basis : Basis
-        With patterns.
-    score : list of Note, optional
-        Notes that are known to be played, see :func:`believed`.
-    learn : bool
-        Whether patterns are moved to the piano that is heard first; of several recordings of it, they are already.
-    progress, map
-        As for :func:`events.learn_piano`.
+    ``y`` [shape=(n,), float32] is mono at ``events.SR`` Hz and may be a memory map; the basis has patterns. ``score``
+    are notes that are known to be played, see :func:`believed`. Patterns are moved to the piano that is heard first,
+    unless ``learn`` is False: of several recordings of it, they are already. ``progress`` and ``map`` are as for
+    :func:`events.learn_piano`.
 
-    Returns
-    -------
-    list of Note
-        In order of onset, then of pitch, rounded as in ``notes.csv``; empty for silence and noise.
-    Basis
-        With the patterns of this piano.
-
-    Raises
-    ------
-    InputError
-        If the basis has no patterns, or little of the score is heard.
+    Returns a list of :class:`Note` in order of onset, then of pitch, rounded as in ``notes.csv``, which is empty for
+    silence and noise; and the basis with the patterns of this piano. Raises :class:`InputError` if little of the score
+    is heard.
     """
-    if basis.patterns is None:
-        raise InputError("basis: got no patterns of struck notes, expected the ..._patterns.npy beside it")
     f0 = {note: basis.columns[l]["f0"] for note, (l, *_) in basis.notes.items()}
     midi, options = np.array(basis.templates), {"map": map, "progress": progress}
     given = given_by(score or [])
@@ -183,19 +165,10 @@ def find_notes(U, basis):
 
     The onset is the moment when the activation is halfway up: half of a window centred there holds the note.
     Columns of the basis sum to 1. So an activation is the summed magnitude of the note's spectrum, and levels of
-    different notes can be compared.
+    different notes can be compared. States of one note are summed.
 
-    Parameters
-    ----------
-    U : np.ndarray [shape=(L, M), float, >= 0]
-        Activations; frame m is centred on ``m * hop / sr`` seconds.
-    basis : Basis
-        States of one note are summed.
-
-    Returns
-    -------
-    list of Note or None
-        In order of onset, then of pitch; empty for silence, and None where the basis has no description.
+    ``U`` [shape=(L, M), float, >= 0] are the activations; frame m is centred on ``m * hop / sr`` seconds. Returns a
+    list of :class:`Note` in order of onset, then of pitch; empty for silence, None if the basis has no description.
     """
     if basis.columns is None:
         return None
@@ -275,17 +248,18 @@ def write_midi(path, notes):
     """
     import mido
 
-    messages = []  # at one tick, a note ends before the next begins
+    messages = []  # at one tick, a note ends before the next begins, or after it began where it is that short
     for note in notes:
         if 0 <= note.midi <= 127:
             velocity = min(max(round(127 * 10 ** (note.level_db / 40)), 1), 127)
-            messages.append((round(1000 * note.offset), 0, "note_off", note.midi, 64))
-            messages.append((round(1000 * note.onset), 1, "note_on", note.midi, velocity))
+            onset, offset = round(1000 * note.onset), round(1000 * note.offset)
+            messages.append((onset, 1, note.midi, "note_on", velocity))
+            messages.append((offset, int(onset == offset), note.midi, "note_off", 64))
     tempo = mido.MetaMessage("set_tempo", tempo=1000 * MIDI_BEAT_MS)
     told = mido.MetaMessage("text", text="120 beats a minute are a convention: the tempo of the recording is not known")
     track = mido.MidiTrack([told, tempo, mido.Message("program_change", program=0)])
     now = 0
-    for time, _, kind, midi, velocity in sorted(messages):
+    for time, _, midi, kind, velocity in sorted(messages, key=lambda message: message[:3]):
         track.append(mido.Message(kind, note=midi, velocity=velocity, time=time - now))
         now = time
     mido.MidiFile(type=0, ticks_per_beat=MIDI_BEAT_MS, tracks=[track]).save(path)
@@ -301,15 +275,9 @@ def read_score(path):
     ``velocity``, and ``confidence`` are taken where they are there. Commas, semicolons or tabs part its cells; where
     commas do not, a number may have one.
 
-    Returns
-    -------
-    list of Note
-        In order of onset, then of pitch; f0 is that of a piano in tune. Where no offset is told, it is the onset.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, is no list of notes, lists none or too many, or two columns contradict each other.
+    Returns a list of :class:`Note` in order of onset, then of pitch; f0 is that of a piano in tune, and where no offset
+    is told, it is the onset. Raises :class:`InputError` if the file is missing, is no list of notes, lists none or too
+    many, or two columns contradict each other.
     """
     utils.check_file(path, "a list of notes (.mid or .csv)")
     size, largest, most = Path(path).stat().st_size, 5_000_000, 100_000  # bytes and notes of six hours without rest
@@ -330,7 +298,7 @@ def is_midi(path):
 
 def without_repeats(score):
     """The notes of a score, each once: two of one key at one time, to the millisecond, are one."""
-    return list({(note.midi, round(note.onset, 3)): note for note in reversed(score)}.values())[::-1]
+    return in_order({(note.midi, round(note.onset, 3)): note for note in reversed(score)}.values())
 
 
 def _read_midi(path):

@@ -51,7 +51,7 @@ class Wanted(NamedTuple):
 class Fit(NamedTuple):
     """A recording taken apart."""
 
-    U: np.ndarray  # [shape=(L, M)]
+    U: np.ndarray  # (L, M)
     cost: np.ndarray  # after each iteration
     error: np.ndarray  # normalised, after each iteration
     curve: np.ndarray  # normalised cost
@@ -111,16 +111,9 @@ class Output:
     def write(self, piano, fit, listed, alignment, stems, ending):
         """Write all but what came block by block: basis, activations, notes, pictures, page, and at last the record.
 
-        Parameters
-        ----------
-        piano : Basis
-        fit : Fit
-        listed : list of Note or None
-        alignment : scores.Alignment or None
-        stems : separate.StemWriter or None
-            It gets its residual.
-        ending : dict
-            How the run ended.
+        ``piano`` is a :class:`basis.Basis`, ``fit`` a :class:`Fit`, ``listed`` a list of :class:`notes.Note` or None,
+        ``alignment`` a :class:`scores.Alignment` or None, ``stems`` a :class:`separate.StemWriter`, which gets its
+        residual, or None, and ``ending`` a dict of how the run ended.
         """
         folder, recording, wanted, U = self.folder, self.recording, self.wanted, fit.U
         if stems:

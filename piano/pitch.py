@@ -311,26 +311,10 @@ def notes_of_folder(paths, load, sr, c3=C3_HZ):
        of a scale from A0.
     3. Otherwise all of them are measured, and what stands out of even steps is put right, see :func:`in_steps`.
 
-    Parameters
-    ----------
-    paths : list of Path
-        Any order; several files of one key are legal.
-    load : callable
-        Gives the samples of a path, mono, at ``sr`` Hz. Called for files that are listened to only.
-    sr : int
-        Sampling rate in Hz.
-    c3 : float
-        Frequency of C3 in Hz, see :func:`utils.note_frequency`.
-
-    Returns
-    -------
-    list of (int, float)
-        MIDI number and fundamental in Hz, in the order of ``paths``: measured, or that of the name.
-
-    Raises
-    ------
-    InputError
-        If a file has no pitch and neither its name nor its neighbours tell.
+    The paths come in any order, and several may be of one key. ``load`` gives the samples of a path, mono, at ``sr``
+    Hz, and is called for files that are listened to only; C3 has ``c3`` Hz. Returns a list of MIDI number and
+    fundamental in Hz, measured or that of the name, in the order of the paths. Raises :class:`InputError` if a file has
+    no pitch and neither its name nor its neighbours tell.
     """
     hear = functools.cache(functools.partial(fundamental, load=load, sr=sr))
     named = midis_by_name(paths, hear, c3)

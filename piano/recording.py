@@ -44,8 +44,8 @@ def audio_files(folder):
     ]
 
 
-def inputs_in(folder, spectrograms=True):
-    """Paths of the sounds in ``folder``, and of the ``.npy`` files; those that a run has left there are none."""
+def inputs_in(folder, spectrograms):
+    """Paths of the sounds in ``folder``, and of ``spectrograms`` if wanted; what a run has left there is neither."""
     left = results.left_in(folder)
     arrays = [path for path in folder.glob("[!.]*.npy") if files.kind(path) == files.ARRAY] if spectrograms else []
     found = sorted(set(audio_files(folder)) | set(arrays))
@@ -56,12 +56,8 @@ def read_blocks(path, sr, folder, told=False):
     """Yield an audio file block by block [shape=(n,), float32], mixed down to mono and resampled to ``sr`` Hz.
 
     Where the channels cancel in the mix, the loudest is taken. Of that and of damage stderr is told, unless it was
-    ``told`` before. ``folder`` is for what ffmpeg decodes, see :func:`files.opened`.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, holds no samples, or a sample is not finite.
+    ``told`` before. ``folder`` is for what ffmpeg decodes, see :func:`files.opened`. Raises :class:`InputError` if the
+    file cannot be read, holds no samples, or a sample is not finite.
     """
     import soundfile
 
@@ -188,7 +184,7 @@ def joined(paths, sr, folder):
                 y = load_mapped(source, sr, part, told=True)
                 rms = np.sqrt(sum(np.sum(np.square(each, dtype=np.float64)) for each in _parts(y)) / len(y))
                 pieces = list(blocks.frame_slices(len(y), PIECE_S * sr))
-                for i in blocks.spread(len(pieces), most) if rms else ():
+                for i in blocks.spread(len(pieces), most) if _peak(y, source) else ():
                     file.write(np.append(y[pieces[i]] * np.float32(0.1 / rms), np.zeros(sr, np.float32)))
         n_samples = file.tell()
     return path if n_samples else None
@@ -224,58 +220,26 @@ def stft(y, *, n_fft=2048, hop=512):
 
 @dataclass(frozen=True)
 class Recording:
-    """An opened sound or spectrogram, and its STFT.
+    """An opened sound or spectrogram, and its STFT; what no file tells of a spectrogram is None."""
 
-    Attributes
-    ----------
-    path : Path
-        Of the input.
-    Y : utils.Spectrogram
-        A memory map, complex64 of a sound.
-    y : np.ndarray [shape=(n,), float32] or None
-        Mono sound, a memory map; None for a spectrogram, see :func:`with_sound`.
-    y_sr : int or None
-        Sampling rate of y in Hz.
-    sr, n_fft, hop : int or None
-        Of the transform: sampling rate in Hz, STFT length and hop length in samples.
-    folder : Path
-        For working copies, which are as long as the recording.
-    peak : float or None
-        Largest magnitude of y.
-    own_sr, channels : int or None
-        Of the sound file: its sampling rate in Hz, and its channels, which are mixed.
-    """
-
-    path: Path
-    Y: utils.Spectrogram
-    y: np.ndarray | None
-    y_sr: int | None
-    sr: int | None
-    n_fft: int
-    hop: int
-    folder: Path
-    peak: float | None = None
-    own_sr: int | None = None
-    channels: int | None = None
+    path: Path  # of the input
+    Y: utils.Spectrogram  # a memory map, complex64 of a sound
+    y: np.ndarray | None  # [shape=(n,), float32], mono sound, a memory map; None of a spectrogram, see with_sound
+    y_sr: int | None  # Hz, of y
+    sr: int | None  # Hz, of the transform
+    n_fft: int  # samples
+    hop: int  # samples
+    folder: Path  # for working copies, which are as long as the recording
+    peak: float | None = None  # largest magnitude of y
+    own_sr: int | None = None  # Hz, of the sound file
+    channels: int | None = None  # of the sound file, which are mixed
 
 
 def open_recording(path, basis, folder):
-    """Open a spectrogram, or compute that of an audio file with the STFT of the basis.
+    """The :class:`Recording` of a ``.npy`` file, or of an audio file with the STFT of a :class:`basis.Basis`.
 
-    Parameters
-    ----------
-    path : str or Path
-        Of a ``.npy`` file or an audio file, whatever its name.
-    basis : Basis
-        An audio file needs its ``sr``.
-    folder : str or Path
-        For working copies.
-
-    Raises
-    ------
-    InputError
-        If the file is neither a spectrogram nor a sound, if it is a sound and the sampling rate is not known, or
-        if its spectrogram has another number of bins than the basis.
+    Content tells which it is. ``folder`` is for working copies. Raises :class:`InputError` if it is neither, if it is a
+    sound and the basis has no ``sr``, or if its spectrogram has another number of bins than the basis.
     """
     files.check_kind(path, "a spectrogram (.npy) or a sound", files.ARRAY, *files.SOUNDS)
     if not is_sound(path):
@@ -331,9 +295,10 @@ def with_sound(recording, *, native=False):
         inverse = InverseSTFT(Y.shape[1], (Y.shape[1] - 1) * recording.hop, **size)
         parts = inverse.of(block for _, block in blocks.frame_blocks(Y.Y, FRAMES))
         return replace(recording, y=_mapped(Path(recording.folder) / "sound.f32", parts))
-    if not native:
+    if not native or recording.own_sr == recording.y_sr:
         return recording
-    return replace(recording, y=sound_at(recording, recording.own_sr), y_sr=recording.own_sr)
+    y = load_mapped(recording.path, recording.own_sr, recording.folder, told=True)
+    return replace(recording, y=y, y_sr=recording.own_sr)
 
 
 def sound_at(recording, sr):
@@ -354,10 +319,7 @@ def istft(X, length, *, n_fft=2048, hop=512):
 
 
 class InverseSTFT:
-    """Turns a spectrogram into sound block by block, as ``librosa.istft`` does in one go.
-
-    ``n_frames`` and ``n_samples`` are those of the whole; ``n_fft`` and ``hop`` are in samples.
-    """
+    """Turns ``n_frames`` of a spectrogram into ``n_samples`` of sound, block by block: as ``librosa.istft`` at once."""
 
     def __init__(self, n_frames, n_samples, *, n_fft, hop):
         self.n_frames, self.n_samples, self.n_fft, self.hop = n_frames, n_samples, n_fft, hop

@@ -10,7 +10,6 @@ byte for byte as that run left it; anything else is refused, unless the user say
 never goes. This is looked at before the work, and again before results take their places.
 """
 
-import functools
 import hashlib
 import importlib.metadata
 import json
@@ -31,6 +30,7 @@ from utils import InputError, finite
 VERSION = "1.0.0"
 RECORD = "run.json"
 STEMS = "stems"  # the only output that is a folder
+ROOT = Path(__file__).resolve().parents[1]  # of the suite
 NOBODYS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # that looking at a folder leaves in it
 
 
@@ -41,23 +41,10 @@ def reserved_folder(path, names=(), *, script=None, inputs=(), overwrite=False):
     Yields a folder for working copies, which is deleted at the end, and in it one for the results, which take their
     places at the end. Whatever ends the block early, nothing under a final name has been touched.
 
-    Parameters
-    ----------
-    path : str or Path
-    names : collection of str
-        What the run is going to write.
-    script : str
-        Name of the script.
-    inputs : list of str or Path
-        Files that the run or one beside it reads; they may be missing.
-    overwrite : bool
-        Whether files may go that no run left there.
-
-    Raises
-    ------
-    InputError
-        If ``path`` cannot be a folder that is written to, another run is at work there, or results would take the
-        place of an input or of something of the user's.
+    ``names`` are what the run of ``script`` is going to write, ``inputs`` the files that it or a run beside it reads,
+    which may be missing; ``overwrite`` lets files go that no run left there. Raises :class:`InputError` if ``path``
+    cannot be a folder that is written to, another run is at work there, or results would take the place of an input
+    or of something of the user's.
     """
     path, made, lock = Path(path), [], None
     part = path / f".part-{secrets.token_hex(8)}"  # named before it is made: a kill in between leaves nothing
@@ -97,10 +84,7 @@ def reserved_folder(path, names=(), *, script=None, inputs=(), overwrite=False):
 def _lock(path):
     """A descriptor of the folder ``path`` that one run at a time can have; None where there is no such thing.
 
-    Raises
-    ------
-    BlockingIOError
-        If another run has it.
+    Raises BlockingIOError if another run has it.
     """
     try:
         import fcntl
@@ -144,13 +128,8 @@ def _going(path, names, script, places, overwrite):
     """Names of all files that go from ``path`` when ``script`` has written ``names``, relative to it.
 
     They are replaced; or they are an earlier run's of the same script that this one does not write, and outdated.
-    ``places`` are those of the inputs.
-
-    Raises
-    ------
-    InputError
-        If one is an input; or is not as a run left it, unless ``overwrite``; or a folder lies where a file is to go,
-        or the other way about.
+    ``places`` are those of the inputs. Raises :class:`InputError` if one is an input; or is not as a run left it,
+    unless ``overwrite``; or a folder lies where a file is to go, or the other way about.
     """
     runs = _earlier_runs(path / RECORD)
     left = {name: digest for run in runs for name, digest in run["outputs"].items()}
@@ -214,13 +193,16 @@ def _digest(path):
 # --- The record -------------------------------------------------------------------------------------
 
 
+def without_folders(words):
+    """Words of a command, of absolute paths the last part only: what is written tells of no place."""
+    return [Path(word).name if os.path.isabs(word) else word for word in words]
+
+
 def write_record(folder, script, command, inputs, *, seed, stft, **ending):
     """Write ``run.json``, which says what made the results in ``folder``; the last thing to be written there.
 
-    The same run gives the same bytes: it holds no time, no place, and of absolute paths the last part only.
-
-    ``command`` are the arguments of ``script``, ``inputs`` the files that were read, ``stft`` the sampling rate in Hz
-    and ``n_fft`` and ``hop`` in samples, where they are known; ``ending`` says how the run ended.
+    The same run gives the same bytes: it holds no time and no place. ``command`` are the arguments of ``script``,
+    ``inputs`` the files that were read, ``stft`` is that of the basis, and ``ending`` says how the run ended.
     """
     paths = list(_files(folder))
     names = [path.relative_to(folder).as_posix() for path in paths]
@@ -233,10 +215,10 @@ def write_record(folder, script, command, inputs, *, seed, stft, **ending):
     record = {
         "script": script,
         "version": VERSION,
-        "command": [script, *(Path(text).name if os.path.isabs(text) else text for text in command)],
+        "command": [script, *without_folders(command)],
         "seed": seed,
         "inputs": [{"file": Path(path).name, "sha256": _sha256(path)} for path in inputs],
-        "stft": stft and {key: stft[key] for key in ("sr", "n_fft", "hop")} | {"window": "hann"},
+        "stft": stft,
         **ending,
         "libraries": {"python": platform.python_version(), **{name: _version(name) for name in _libraries()}},
         "outputs": outputs,  # from each file's name to its SHA-256
@@ -268,10 +250,15 @@ def _sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@functools.cache
+def suite():
+    """The modules that the scripts run: a dict from relative path to bytes."""
+    paths = [ROOT / "utils.py", *sorted((ROOT / "piano").glob("*.py"))]
+    return {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in paths}
+
+
 def _libraries():
     """Names of what ``requirements.txt`` asks for."""
-    asked = Path(__file__).resolve().parents[1] / "requirements.txt"
+    asked = ROOT / "requirements.txt"
     return re.findall(r"^\w[\w.-]*", asked.read_text(encoding="utf-8"), re.MULTILINE) if asked.exists() else []
 
 

@@ -57,28 +57,12 @@ class Alignment(NamedTuple):
 def listed_notes(recording, basis, path=None, *, learn=True, progress=None, map=None):
     """Notes of a sound by the event model, or as a list has them that is given.
 
-    Parameters
-    ----------
-    recording : Recording
-    basis : Basis
-    path : str or Path, optional
-        Of the list: a table, which is believed, see :func:`notes.believed`; or MIDI, which is matched first.
-    learn, progress, map
-        As for :func:`notes.listed`.
+    ``path`` is that of the list: a table, which is believed, see :func:`notes.believed`; or MIDI, which is matched
+    first. ``learn``, ``progress`` and ``map`` are as for :func:`notes.listed`.
 
-    Returns
-    -------
-    list of Note or None
-        In order of onset, then of pitch; None where only activations can tell.
-    Alignment or None
-        Of MIDI.
-    Basis
-        With the patterns of this piano.
-
-    Raises
-    ------
-    InputError
-        If the list cannot be read, is none of this recording, or the basis has no patterns to hear it by.
+    Returns a list of :class:`notes.Note` in order of onset, then of pitch, None where only activations can tell; the
+    :class:`Alignment` of MIDI, or None; and the basis with the patterns of this piano. Raises :class:`InputError` if
+    the list cannot be read, is none of this recording, or the basis has no patterns to hear it by.
     """
     score, patterns = read_given(path, basis) if path else None, patterns_path(basis.files[0]).name
     if recording.y is None or basis.patterns is None:
@@ -143,16 +127,13 @@ def align(score, y, basis, *, map=None):
 
     Returns those that the recording ``y`` [shape=(n,), mono at ``events.SR`` Hz] reaches, in its time, and the
     :class:`Alignment`. The score is in order of onset; the basis has patterns; for ``map`` see
-    :func:`events.find_events`.
-
-    Raises
-    ------
-    InputError
-        If less than ``LEAST_MATCHED`` of the notes is struck where they are placed.
+    :func:`events.find_events`. Raises :class:`InputError` if less than ``LEAST_MATCHED`` of the notes is struck where
+    they are placed.
     """
     time, midi, strength = events.onsets(y, basis.patterns, basis.templates, map=map)
     heard = Onsets(time, midi.astype(int), strength)
-    told = Onsets(*(np.array(field) for field in zip(*((note.onset, note.midi, 1.0) for note in score), strict=True)))
+    onsets, keys = np.array([note.onset for note in score]), np.array([note.midi for note in score])
+    told = Onsets(onsets, keys, np.ones(len(score)))
     at = place(told, heard)
     if matched(told.time, told, heard) >= 0.97 * matched(at, told, heard):  # it is in the time of the recording
         at = np.where(told.time < len(y) / events.SR, told.time, np.nan)

@@ -38,7 +38,7 @@ NO_DESCRIPTIONS = [
         json.dumps(description(columns=[{"note": "D4", "f0": 1.0}, {"note": "C4", "f0": 1.0} | changed]))
         for changed in (
             *({"note": note} for note in ("X", "../../x", "/etc/passwd", "C4\0", "C4\n", 60)),
-            *({"f0": f0} for f0 in (None, "high", 0, -1.0, float("nan"), float("inf"), 10**400)),
+            *({"f0": f0} for f0 in (None, "high", "262", 0, -1.0, float("nan"), float("inf"), 10**400)),
         )
     ),
 ]
@@ -58,6 +58,13 @@ def described(folder, notes=("C4", "C4", "D4"), files=("a", "a", "b")):
     (folder / "basis.json").write_text(json.dumps(description(columns=columns)))
     np.save(folder / "basis_patterns.npy", np.ones((2, *events.pattern_shape()), np.float16))
     return folder / "basis.npy"
+
+
+def test_a_description_need_not_name_files(tmp_path):
+    path = described(tmp_path)
+    columns = [{"note": column["note"], "f0": 261.6} for column in basis.load(path).columns]
+    (tmp_path / "basis.json").write_text(json.dumps(description(columns=columns)))
+    assert basis.load(path).templates == [60, 62]
 
 
 def test_a_basis_is_read_with_all_that_lies_beside_it(tmp_path):

@@ -135,13 +135,13 @@ def test_what_sounds_from_end_to_end_is_one_clip_without_fades(n_samples, rng):
     stem = rng.standard_normal(n_samples).astype(np.float32)
     clips = listen.find_clips(np.ones(-(-n_samples // listen.PEAK_SAMPLES)), 0.5, [], n_samples, SR)
     assert clips == [(0, n_samples)]
-    np.testing.assert_array_equal(listen.cut(stem, clips, n_samples), stem)
+    np.testing.assert_array_equal(listen.cut(stem, clips), stem)
 
 
 def test_clips_fade_at_both_ends():
     n = listen.PEAK_SAMPLES
     fade = np.sin(np.linspace(0, np.pi / 2, n)) ** 2
-    found = listen.cut(np.ones(9 * n, np.float32), [(2 * n, 6 * n)], 9 * n)
+    found = listen.cut(np.ones(9 * n, np.float32), [(2 * n, 6 * n)])
     np.testing.assert_allclose(found, np.concatenate([fade, np.ones(2 * n), fade[::-1]]), atol=1e-6)
 
 
@@ -153,7 +153,7 @@ def test_sounds_are_coded_to_sixteen_bits_of_their_own_peak_where_they_sound(exa
     for sound in page["pitches"]:
         stem, rest = example.stems[sound["midi"]], example.stems[sound["midi"]].copy()
         clips = [(start, start + length) for start, length in sound["clips"]]
-        expected = listen.cut(stem, clips, len(stem))
+        expected = listen.cut(stem, clips)
         assert sound["length"] == len(expected)
         assert np.abs(decoded(sound) - expected).max() <= 0.51 * np.abs(expected).max() / 32767
         for start, stop in clips:
@@ -305,7 +305,7 @@ def clips_of(example, path, midi):
     sound = next(sound for sound in data_of(path)["pitches"] if sound["midi"] == midi)
     stem = np.zeros_like(example.y)
     clips = [(start, start + length) for start, length in sound["clips"]]
-    coded = listen.cut(example.stems[midi], clips, len(stem))
+    coded = listen.cut(example.stems[midi], clips)
     for start, stop in clips:
         stem[start:stop], coded = coded[: stop - start], coded[stop - start :]
     return stem

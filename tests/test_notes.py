@@ -195,6 +195,12 @@ def test_notes_are_written_as_midi(tmp_path):
     assert b"120 beats a minute are a convention: the tempo of the recording is not known" in content
 
 
+def test_a_note_that_ends_where_it_begins_does_not_sound_on(tmp_path):
+    short = SCALE[0]._replace(onset=1.0, offset=1.0002)
+    notes.write_midi(tmp_path / "notes.mid", [short, short._replace(midi=62, offset=2.0)])
+    assert [(note.onset, note.offset) for note in notes.read_score(tmp_path / "notes.mid")] == [(1, 1), (1, 2)]
+
+
 def test_midi_holds_what_has_a_number_and_no_note_is_silent(tmp_path):
     found = [SCALE[0], notes.Note("G#9", 128, 13289.75, 0, 1, 0.0), notes.Note("D4", 62, 293.66, 0, 1, -200.0)]
     notes.write_midi(tmp_path / "notes.mid", found)

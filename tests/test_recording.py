@@ -64,3 +64,11 @@ def test_a_lower_rate_is_resampled_from_what_is_there(tmp_path):
     middle = slice(1600, -1600)
     np.testing.assert_allclose(y[middle], tone(sr=16000, seconds=20)[middle], atol=1e-3)
     assert recording.sound_at(opened, SR) is opened.y
+
+
+def test_what_is_too_soft_to_be_a_sound_is_not_joined(tmp_path):
+    for name, gain in (("a.wav", 0.1), ("b.wav", 1e-39)):
+        soundfile.write(tmp_path / name, gain * tone(), SR, subtype="FLOAT")
+    y, _ = soundfile.read(recording.joined([tmp_path / "a.wav", tmp_path / "b.wav"], SR, tmp_path))
+    assert len(y) == 2 * SR  # and a second of silence
+    assert np.sqrt(np.mean(y[:SR] ** 2)) == pytest.approx(0.1, rel=1e-3)

@@ -120,13 +120,14 @@ def test_quiet_notes_are_left_in_the_residual_and_old_stems_do_not_stay(folder):
     assert not list(folder.glob(".part-*"))
 
 
-def test_stems_at_the_rate_of_a_stereo_recording(folder, rng):
-    n = 44101  # the last sample of an odd number is half a sample at 22050 Hz
+@pytest.mark.parametrize("rate", [44100, 16000])
+def test_stems_at_the_rate_of_a_stereo_recording(folder, rng, rate):
+    n = rate + 1  # the last sample of an odd number is half a sample at 22050 Hz
     y = 0.1 * rng.standard_normal((n, 2))
-    soundfile.write("stereo.flac", y, 44100, subtype="PCM_24")
+    soundfile.write("stereo.flac", y, rate, subtype="PCM_24")
     NMF.main(["stereo.flac", "3", "fixed_basis.npy", "--stems", "--native-sr"])
     stems, sr = read_stems(folder / "stems")
-    assert sr == 44100
+    assert sr == rate
     assert {len(stem) for stem in stems.values()} == {n}
     assert null(soundfile.read("stereo.flac")[0].mean(axis=1), stems) < -120
 
