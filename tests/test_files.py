@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 import NMF
+from helpers import environment, python, save_basis, tone
 from piano import files, recording
 from utils import InputError
 
@@ -23,20 +24,12 @@ FFMPEG = shutil.which("ffmpeg")
 needs_ffmpeg = pytest.mark.skipif(FFMPEG is None, reason="there is no ffmpeg here")
 
 
-def tone(seconds=2.0, sr=SR):
-    return 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * sr)) / sr)
-
-
 @pytest.fixture
 def folder(tmp_path, monkeypatch, rng):
     """A current directory with a sound and a basis that fits sounds at 22.05 kHz."""
     monkeypatch.chdir(tmp_path)
-    soundfile.write("tone.wav", tone(), SR, subtype="FLOAT")
-    np.save("basis.npy", rng.random((9, 2)))
-    (tmp_path / "basis.json").write_text(
-        '{"sr": 22050, "n_fft": 16, "hop": 4, "columns": [{"file": "a", "note": "C4", "f0": 1.0},'
-        ' {"file": "b", "note": "D4", "f0": 1.0}]}'
-    )
+    soundfile.write("tone.wav", tone(2), SR, subtype="FLOAT")
+    save_basis("basis.npy", rng.random((9, 2)), ["C4", "D4"])
     return tmp_path
 
 
@@ -86,7 +79,7 @@ def test_a_file_is_what_it_holds_whatever_its_name(folder, rng):
 
 def test_what_soundfile_writes_is_a_sound(tmp_path):
     for form in ("aiff", "au", "caf", "flac", "mp3", "ogg", "rf64", "w64", "wav", "nist"):
-        soundfile.write(tmp_path / "x", tone(), SR, format=form)
+        soundfile.write(tmp_path / "x", tone(2), SR, format=form)
         assert files.kind(tmp_path / "x") == files.SOUND, form
 
 
@@ -98,9 +91,9 @@ def test_what_soundfile_writes_is_a_sound(tmp_path):
 def test_ffmpeg_reads_what_soundfile_cannot(folder, capfd, name):
     form = [] if name.partition(".")[2] not in ("", "wav") else ["-c:a", "aac", "-f", "adts"]
     y = recording.load(converted(name, *form), SR)
-    lag = np.argmax(np.correlate(y[: SR // 2], tone()[: SR // 4])[:3000])
+    lag = np.argmax(np.correlate(y[: SR // 2], tone(2)[: SR // 4])[:3000])
     middle = slice(SR // 2, SR)
-    np.testing.assert_allclose(y[lag:][middle], tone()[middle], atol=0.05)  # of a lossy codec
+    np.testing.assert_allclose(y[lag:][middle], tone(2)[middle], atol=0.05)  # of a lossy codec
     assert capfd.readouterr() == ("", "")
 
 
@@ -116,7 +109,7 @@ def test_nothing_is_lost_on_the_way_from_ffmpeg(folder, rng):
 
 @needs_ffmpeg
 def test_an_m4a_is_taken_apart_at_its_own_rate(folder):
-    soundfile.write("tone.wav", tone(sr=48000), 48000)
+    soundfile.write("tone.wav", tone(2, sr=48000), 48000)
     options = ["--stems", "--native-sr", "--format", "wav", "-o", "out", "--quiet"]
     NMF.main([converted("x.m4a"), "3", "basis.npy", *options])
     assert soundfile.info("out/stems/residual.wav").samplerate == 48000
@@ -124,30 +117,21 @@ def test_an_m4a_is_taken_apart_at_its_own_rate(folder):
 
 
 @needs_ffmpeg
-def test_a_broken_m4a_is_told_in_one_line(folder, capfd):
+def test_a_broken_m4a_is_told_in_one_line(folder, root):
     content = (folder / converted("x.m4a")).read_bytes()
     (folder / "x.m4a").write_bytes(content[: len(content) // 2])  # what tells where things are stands at the end
-    with pytest.raises(SystemExit) as end:
-        NMF.main(["x.m4a", "3", "basis.npy", "-o", "out"])
-    assert end.value.code == 2
-    (line,) = capfd.readouterr().err.splitlines()
+    done = python(root / "NMF.py", "x.m4a", "3", "basis.npy", "-o", "out")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
     assert line.startswith("NMF.py: error: x.m4a: cannot be read as audio (ffmpeg: ")
     assert not (folder / "out").exists()
 
 
 @needs_ffmpeg
-def test_without_ffmpeg_the_line_names_the_command_that_converts(folder, root):
+def test_without_ffmpeg_the_line_names_the_command_that_converts(folder, monkeypatch, refused):
     (folder / converted("x.m4a")).rename("my song.m4a")
-    (folder / "empty").mkdir()
-    done = subprocess.run(
-        [sys.executable, root / "NMF.py", "my song.m4a", "3", "basis.npy", "-o", "out"],
-        env=os.environ | {"PATH": str(folder / "empty")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
+    monkeypatch.setenv("PATH", str(folder / "empty"))
+    line = refused(NMF, "my song.m4a", "3", "basis.npy", "-o", "out")
     assert "my song.m4a: got a sound that only ffmpeg reads" in line
     assert "(ffmpeg -i 'my song.m4a' 'my song.wav')" in line
 
@@ -196,7 +180,7 @@ def test_a_damaged_mp3_gives_one_remark_and_a_whole_one_none(folder, rng, capfd)
     assert capfd.readouterr() == ("", "")
 
 
-def test_stderr_comes_back_after_an_error_and_may_be_closed(folder, root, rng, capfd):
+def test_stderr_comes_back_after_an_error_and_may_be_closed(folder, rng, capfd):
     with contextlib.suppress(ZeroDivisionError), files.without_chatter() as said:
         os.write(2, b"chatter")
         raise ZeroDivisionError
@@ -206,5 +190,5 @@ def test_stderr_comes_back_after_an_error_and_may_be_closed(folder, root, rng, c
     damaged_mp3(folder / "x.mp3", rng)
     code = "from piano import recording; print(len(recording.load('x.mp3', 22050)))"
     command = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, code]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(root)}, stdout=-1, check=True)
+    done = subprocess.run(command, env=environment(), stdout=-1, check=True)
     assert int(done.stdout) == 8 * SR

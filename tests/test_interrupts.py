@@ -1,6 +1,5 @@
 """Ctrl-C and its like, wherever they come: status 130, one line, and nothing left behind."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -8,6 +7,8 @@ import time
 
 import numpy as np
 import pytest
+
+from helpers import names, python
 
 pytestmark = pytest.mark.same_everywhere("kills processes")
 
@@ -49,7 +50,7 @@ def test_every_loop_heeds_it(files, root, tmp_path, command):
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[1] == MESSAGE
     assert process.returncode == 130
-    assert not list(tmp_path.iterdir())
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize(("script", "delay"), [("NMF.py", 0), ("CNMF.py", 0.1), ("make_init_H.py", 0), ("NMF.py", 0.1)])
@@ -62,7 +63,7 @@ def test_imports_end_without_a_traceback(files, root, tmp_path, script, delay):
     process.send_signal(signal.SIGINT)
     message = process.communicate(timeout=60)[1]
     assert (process.returncode, message) in ((-signal.SIGINT, ""), (130, MESSAGE))
-    assert not list(tmp_path.iterdir())
+    assert names(tmp_path) == []
 
 
 def _has_numpy(pid):
@@ -74,7 +75,6 @@ def _has_numpy(pid):
         pytest.skip("needs /proc")
 
 
-SIGNALS = pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 SWALLOWERS = {
     "what C calls back": "ctypes.CFUNCTYPE(None)(come)()",  # as LLVM does when a kernel is loaded
     "del": "type('Swallower', (), {'__del__': lambda self: come()})()",
@@ -82,13 +82,11 @@ SWALLOWERS = {
 }
 
 
-def run_script(root, main, before="", path=""):
+def run_script(main, before="", cwd=None):
     """Run the lines of a ``main`` as the scripts run theirs; returns its status, and what it said."""
     lines = "".join(f"    {line}\n" for line in main.splitlines())
     start = f"import ctypes, os, signal, sys, time\n{before}\nfrom piano import cli\n"
-    code = f"{start}def main():\n{lines}sys.exit(cli.run(main))"
-    command, environment = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": f"{root}:{path}"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=50, check=False)
+    done = python("-c", f"{start}def main():\n{lines}sys.exit(cli.run(main))", cwd=cwd)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -100,32 +98,32 @@ def ended_by(name):
     ("name", "swallower"),
     [("SIGINT", "what C calls back"), ("SIGTERM", "del"), ("SIGHUP", "except"), ("SIGINT", "except")],
 )
-def test_it_is_raised_again_where_it_was_swallowed(root, name, swallower):
+def test_it_is_raised_again_where_it_was_swallowed(name, swallower):
     come = f"come = lambda: os.kill(os.getpid(), signal.{name})"
-    assert run_script(root, f"{come}\n{SWALLOWERS[swallower]}\ntime.sleep(10)") == ended_by(name)
+    assert run_script(f"{come}\n{SWALLOWERS[swallower]}\ntime.sleep(10)") == ended_by(name)
 
 
-@SIGNALS
-def test_nothing_cuts_short_what_is_tidied_up(root, name):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_nothing_cuts_short_what_is_tidied_up(name):
     """Neither the same signal once more nor a second one."""
     come = f"os.kill(os.getpid(), signal.{name})"
     tidy = "for _ in range(5):\n        time.sleep(0.1)\n    os.kill(os.getpid(), signal.SIGTERM)\n    print('tidy')"
     status, _, said = ended_by(name)
-    assert run_script(root, f"try:\n    {come}\n    time.sleep(10)\nfinally:\n    {tidy}") == (status, "tidy\n", said)
+    assert run_script(f"try:\n    {come}\n    time.sleep(10)\nfinally:\n    {tidy}") == (status, "tidy\n", said)
 
 
-def test_an_import_cannot_swallow_it(root, tmp_path):
+def test_an_import_cannot_swallow_it(tmp_path):
     """Modules that Cython made begin like this."""
     module = "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
     (tmp_path / "swallows.py").write_text(module)
-    assert run_script(root, "import swallows\ntime.sleep(60)", path=tmp_path) == ended_by("SIGINT")
+    assert run_script("import swallows\ntime.sleep(60)", cwd=tmp_path) == ended_by("SIGINT")
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
-def test_where_it_is_ignored_it_stays_so(root, name):
+def test_where_it_is_ignored_it_stays_so(name):
     """As nohup does."""
     ignored = f"signal.signal(signal.{name}, signal.SIG_IGN)"
-    assert run_script(root, f"os.kill(os.getpid(), signal.{name})", before=ignored) == (0, "", "")
+    assert run_script(f"os.kill(os.getpid(), signal.{name})", before=ignored) == (0, "", "")
 
 
 @pytest.mark.parametrize("streams", ["2>/dev/full", "<&- >&- 2>&-", "2>&1 | true"])
