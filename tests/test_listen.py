@@ -2,8 +2,6 @@
 
 import base64
 import io
-import json
-import re
 import shlex
 import shutil
 from typing import NamedTuple
@@ -13,6 +11,7 @@ import pytest
 import soundfile
 
 import NMF
+from helpers import chorale, data_of, level
 from oracle import luminance
 from piano import listen, notes, pitch
 from piano.notes import Note
@@ -92,20 +91,15 @@ def written(example, tmp_path_factory):
     return write(tmp_path_factory.mktemp("page") / "listen.html", example)
 
 
-def data_of(path):
-    """What a page carries, read as a browser does: up to the next end of a script."""
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text()).group(1))
-
-
 def decoded(sound):
     """Samples of a sound of the page, integers divided by 2^15 as browsers do."""
     x, _ = soundfile.read(io.BytesIO(base64.b64decode(sound["data"])), dtype="int16")
     return x / 2**15 * sound["gain"]
 
 
-def level(error, reference):
-    """Level of an error in dB, relative to what it is an error of."""
-    return 10 * np.log10(np.sum(np.square(error, dtype=float)) / np.sum(np.square(reference, dtype=float)) + 1e-30)
+def frequency_of(sound):
+    """Hz of what is loudest in a sound."""
+    return np.argmax(np.abs(np.fft.rfft(sound * np.hanning(len(sound)), 2**20))) * SR / 2**20
 
 
 # --- Without a browser ------------------------------------------------------------------------------
@@ -572,22 +566,19 @@ def test_transcription_is_played_by_the_keys_of_the_recording(page, example):
     page.locator("#add").click()  # D4, which nobody played: the sound of a key nearby, transposed
     assert "another key of this piano" in page.locator("#message").text_content()
     part = heard(page, **only("transcription"), solo=[62], until=0.5)
-    peak = np.argmax(np.abs(np.fft.rfft(part * np.hanning(len(part)), 2**17))) * SR / 2**17
-    assert 1200 * np.log2(peak / (440 * 2 ** (-7 / 12))) == pytest.approx(0, abs=5)
+    assert 1200 * np.log2(frequency_of(part) / (440 * 2 ** (-7 / 12))) == pytest.approx(0, abs=5)
 
 
 def test_slower_keeps_the_pitch(opened, tmp_path):
     n, note = 3 * SR, a_note(69, 0.0, 3.0)
     y = (0.3 * np.sin(2 * np.pi * 440 * np.arange(n) / SR)).astype(np.float32)
-    page = opened(
-        write(tmp_path / "listen.html", Example(y, SR, [note], {69: y}, listen.Roll(np.ones((1, 130)), [69], 512 / SR)))
-    )
+    roll = listen.Roll(np.ones((1, 130)), [69], 512 / SR)
+    page = opened(write(tmp_path / "listen.html", Example(y, SR, [note], {69: y}, roll)))
     for speed in (0.5, 0.8):
         sound = heard(page, speed=speed)
         assert len(sound) == pytest.approx(n / speed, abs=1)
         middle = sound[SR // 2 : -SR // 2]
-        peak = np.argmax(np.abs(np.fft.rfft(middle * np.hanning(len(middle)), 2**20))) * SR / 2**20
-        assert 1200 * np.log2(peak / 440) == pytest.approx(0, abs=2)
+        assert 1200 * np.log2(frequency_of(middle) / 440) == pytest.approx(0, abs=2)
         assert np.sqrt(np.mean(middle**2)) == pytest.approx(0.3 / np.sqrt(2), rel=0.02)
 
 
@@ -866,35 +857,52 @@ def test_a_note_is_deleted_by_hand_and_comes_back(hand):
     assert selected(page) == ["E4", 0.9]
 
 
-def test_list_is_corrected_with_buttons(page):
-    hand = Hand(page, touch=False)
-    hand.click(*place_of(page, 1))
-    for name, midi in (("up", 65), ("octave-up", 77), ("octave-down", 65), ("down", 64)):
-        hand.press(name)
-        assert row(NOTES[1], midi=midi, confidence=1) in the_list(page)
-    for _ in range(4):
-        hand.press("undo")
-    assert the_list(page) == GIVEN
+CHANGES = [  # the button and the key of a change, and what it makes of G4, which is doubtful and lasts from 1 to 2.5 s
+    ("up", "ArrowUp", {"midi": 68}),
+    ("down", "ArrowDown", {"midi": 66}),
+    ("octave-up", "Shift+ArrowUp", {"midi": 79}),
+    ("octave-down", "Shift+ArrowDown", {"midi": 55}),
+    ("earlier10", ",", {"onset": 0.99, "offset": 2.49}),
+    ("later10", ".", {"onset": 1.01, "offset": 2.51}),
+    ("start-earlier", "q", {"onset": 0.99}),
+    ("start-later", "w", {"onset": 1.01}),
+    ("end-earlier", "e", {"offset": 2.49}),
+    ("end-later", "r", {"offset": 2.51}),
+    ("accept", "a", {}),
+]
 
-    hand.press("cut")  # in the middle: the playhead is at its beginning
-    assert [row(NOTES[1], offset=1.4, confidence=1), row(NOTES[1], onset=1.4, confidence=1)] == [
-        note for note in the_list(page) if note[0] == "E4"
-    ]
-    hand.press("join")
-    assert sorted(the_list(page)) == sorted([*without(1), row(NOTES[1], confidence=1)])
+
+def test_list_is_corrected_with_buttons_and_keys(page):
+    hand = Hand(page, touch=False)
+    for name, expected in (("f", ["C4", 0.2]), ("f", ["E4", 0.9]), ("b", ["C4", 0.2]), ("d", ["G4", 1.0])):
+        press(page, name)
+        assert selected(page) == expected
+    for button, name, changes in CHANGES:
+        for act, given in ((hand.press, button), (page.keyboard.press, name)):
+            act(given)
+            assert row(NOTES[2], confidence=1, **changes) in the_list(page), given
+            assert page.locator("#rows tr", has_text="doubtful").count() == 0
+            press(page, "Control+z")
+            assert the_list(page) == GIVEN
+    halves = [row(NOTES[2], offset=1.75, confidence=1), row(NOTES[2], onset=1.75, confidence=1)]
+    for act, cut, join in ((hand.press, "cut", "join"), (page.keyboard.press, "s", "j")):
+        act(cut)  # in the middle: the playhead is at its beginning
+        assert sorted(the_list(page)) == sorted([*without(2), *halves])
+        act(join)
+        assert sorted(the_list(page)) == sorted([*without(2), row(NOTES[2], confidence=1)])
+        press(page, "Control+z", "Control+z")
     hand.press("close")
     assert selected(page) is None
-
-    hand.click(*place_of(page, 2))
-    hand.press("accept")
-    assert row(NOTES[2], confidence=1) in the_list(page)
-    assert page.locator("#rows tr", has_text="doubtful").count() == 0
-    for name, changes in (
-        ("later10", {"onset": 1.01, "offset": 2.51}),
-        ("start-earlier", {"onset": 1.0, "offset": 2.51}),
-    ):
-        hand.press(name)
-        assert row(NOTES[2], confidence=1, **changes) in the_list(page)
+    press(page, "f", "Delete", "f", "Backspace", "Control+Shift+z")  # nothing is there to be done again
+    assert len(the_list(page)) == len(NOTES) - 2
+    press(page, "Control+z", "Control+z")
+    assert the_list(page) == GIVEN
+    press(page, "Control+y", "Control+Shift+z")
+    assert len(the_list(page)) == len(NOTES) - 2
+    press(page, "Escape", "Home", "ArrowRight", *4 * ["Shift+ArrowRight"])
+    key(page, 69).focus()
+    press(page, "n")
+    assert nearest(page, "A4") == pytest.approx((MISSED.onset, MISSED.offset), abs=2 * 512 / SR)
 
 
 def test_notes_are_moved_and_stretched_by_hand(hand):
@@ -955,45 +963,6 @@ def test_notes_are_added_by_hand(hand):
         assert nearest(page, "A4") == [onset, offset]
 
 
-def test_list_is_corrected_with_the_keyboard(page):
-    press(page, "f")
-    for name, expected in (("f", ["E4", 0.9]), ("b", ["C4", 0.2]), ("d", ["G4", 1.0])):
-        press(page, name)
-        assert selected(page) == expected
-    press(page, "a")
-    assert row(NOTES[2], confidence=1) in the_list(page)
-    press(page, "Control+z")
-    assert the_list(page) == GIVEN
-    for keys, changes in (
-        (["ArrowUp"], {"midi": 68}),
-        (["Shift+ArrowDown"], {"midi": 55}),
-        (["."], {"onset": 1.01, "offset": 2.51}),
-        ([",", ","], {"onset": 0.98, "offset": 2.48}),
-        (["q"], {"onset": 0.99}),
-        (["w"], {"onset": 1.01}),
-        (["e", "e"], {"offset": 2.48}),
-        (["r"], {"offset": 2.51}),
-    ):
-        press(page, *keys)
-        assert row(NOTES[2], confidence=1, **changes) in the_list(page)
-        press(page, *len(keys) * ["Control+z"])
-        assert the_list(page) == GIVEN
-    press(page, "s")
-    assert len(the_list(page)) == len(NOTES) + 1
-    press(page, "j")
-    assert len(the_list(page)) == len(NOTES)
-    press(page, "Delete", "f", "Backspace")
-    assert len(the_list(page)) == len(NOTES) - 2
-    press(page, "Control+Shift+z", *4 * ["Control+z"])  # nothing is there to be done again
-    assert the_list(page) == GIVEN
-    press(page, *4 * ["Control+y"])
-    assert len(the_list(page)) == len(NOTES) - 2
-    press(page, "Escape", "Home", "ArrowRight", *4 * ["Shift+ArrowRight"])
-    key(page, 69).focus()
-    press(page, "n")
-    assert nearest(page, "A4") == pytest.approx((MISSED.onset, MISSED.offset), abs=2 * 512 / SR)
-
-
 def test_an_edited_note_is_heard_out_of_its_stem(page, example, written):
     page.mouse.click(*place_of(page, 0))
     press(page, *10 * ["w"])  # it begins later
@@ -1011,15 +980,9 @@ def test_an_added_note_says_what_it_is_heard_from(page, example):
     page.mouse.dblclick(*at(page, 1.5, 69))
     wait_for(page, "listen.playing()?.heard.sounds")
     assert "the recording, at its partials only" in page.locator("#edit-source").text_content()
-    page.evaluate(
-        """async () => {
-            const { heard, rounds } = listen.playing(), { from, until } = rounds[0];
-            window.rowSound = await listen.render({ ...heard, from, until });
-        }"""
-    )
-    sound = np.array(page.evaluate("[...rowSound]"))
-    peak = np.argmax(np.abs(np.fft.rfft(sound, 2**17))) * SR / 2**17
-    assert peak == pytest.approx(440, abs=2)
+    render = "({ heard, rounds }) => listen.render({ ...heard, from: rounds[0].from, until: rounds[0].until })"
+    sound = np.array(page.evaluate(f"({render})(listen.playing()).then((sound) => [...sound])"))
+    assert frequency_of(sound) == pytest.approx(440, abs=2)
     missed = tone(MISSED, len(example.y))
     assert 0.3 < np.abs(sound).max() / np.abs(missed).max() < 3  # loud as it was, not as what lies beside it
 
@@ -1058,12 +1021,11 @@ def test_files_of_a_part_have_all_notes_in_the_time_of_the_recording(opened, exa
     assert (tmp_path / "a_song_corrected_notes.csv").exists()
 
 
-def test_a_corrected_list_comes_back_by_the_command_that_the_page_shows(opened, learnt, root, tmp_path, monkeypatch):
+def test_a_corrected_list_comes_back_by_the_command_that_the_page_shows(opened, learnt, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in (*learnt.glob("fixed_basis*.npy"), learnt / "fixed_basis.json"):
         shutil.copy(path, tmp_path)
-    y, sr = soundfile.read(root / "examples" / "chorale" / "matched" / "mixture.flac", frames=2 * SR)
-    soundfile.write("chorale.flac", y, sr)
+    soundfile.write("chorale.flac", chorale(2), SR)
     NMF.main(["chorale.flac", "3", "fixed_basis.npy", "--listen", "--quiet", "-o", "first"])
     listed = notes.read_score("first/notes.csv")
     page = opened(tmp_path / "first" / "listen.html")
@@ -1195,7 +1157,7 @@ def test_recording_without_notes(opened, example, tmp_path):
     assert [name for name, *_ in the_list(page)] == ["A4"]
     assert page.locator("#only-transcription").is_enabled()
     sound = heard(page, **only("transcription"))  # no key of this piano is known: a plain tone
-    assert np.argmax(np.abs(np.fft.rfft(sound))) * SR / len(sound) == pytest.approx(440, abs=1)
+    assert frequency_of(sound) == pytest.approx(440, abs=1)
 
 
 def test_silence(opened, tmp_path):
