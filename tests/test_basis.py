@@ -17,13 +17,6 @@ def description(**changes):
     return {"sr": 22050, "n_fft": 8, "hop": 2, "window": "hann", "columns": columns} | changes
 
 
-def test_a_description_is_found_beside_its_basis(tmp_path):
-    assert basis.load_description(tmp_path / "basis.npy", (5, 2)) is None
-    (tmp_path / "basis.json").write_text(json.dumps(description()))
-    assert basis.load_description(tmp_path / "basis.npy", (5, 2)) == description()
-    assert basis.load_description(str(tmp_path / "basis.npy"), (5, 2)) == description()
-
-
 NO_DESCRIPTIONS = [
     *("", "{", "[]", "null", "[" * 100000, '"\udcff"'),
     json.dumps({"columns": description()["columns"]}),

@@ -459,7 +459,6 @@ def with_scores(tmp_path_factory, learnt, chord):
     command = [str(folder / "chord.wav"), "3", str(folder / "fixed_basis.npy"), "--quiet"]
     NMF.main([*command, "-o", str(folder / "first")])
     np.save(folder / "spec.npy", recording.stft(chord))
-    notes.write_midi(folder / "empty.mid", [])
     (folder / "bass.csv").write_text("onset,note\n0,A0\n")
     rows = [f"{0.02 * i:.2f},{midi}" for i, midi in enumerate((37, 49, 58, 70, 80, 85, 92, 94))]
     (folder / "other.csv").write_text("onset,midi\n" + "\n".join(rows) + "\n")
@@ -511,7 +510,6 @@ def test_a_score_in_its_own_time_is_aligned_and_drawn(with_patterns, with_scores
     [
         ("chord.wav --score=", "argument --score: got '', expected the name of a file"),
         ("chord.wav --score none.mid", "none.mid: no such file, expected a list of notes"),
-        ("chord.wav --score empty.mid", "empty.mid: got a list without a note"),
         ("chord.wav --score bass.csv", "bass.csv: got no note that the basis has a key for"),
         ("chord.wav --score other.csv", "notes heard for sure where the score has them"),
         ("spec.npy --score other.csv", "--score: got no sound with patterns of notes"),
