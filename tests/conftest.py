@@ -95,6 +95,14 @@ def refused(capsys):
 
 
 @pytest.fixture
+def unrendered(monkeypatch):
+    """Pictures are drawn but not rendered, which takes longer than all else that a short run does."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: Path(path).write_bytes(b"\x89PNG"))
+
+
+@pytest.fixture
 def drawn(monkeypatch):
     """Figures by the name of the file that they were saved to."""
     from matplotlib.figure import Figure

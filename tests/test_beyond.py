@@ -7,7 +7,10 @@ import soundfile
 import NMF
 from piano import basis, events, notes, recording
 
-pytestmark = pytest.mark.same_everywhere("names of keys; the list is in test_events")
+pytestmark = [
+    pytest.mark.same_everywhere("names of keys; the list is in test_events"),
+    pytest.mark.usefixtures("unrendered"),
+]
 
 
 @pytest.fixture(scope="module")

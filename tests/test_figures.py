@@ -294,8 +294,7 @@ def test_a_users_matplotlibrc_changes_no_picture(tmp_path, root, learnt, rng):
     for name, own in runs.items():
         command = root / "NMF.py", tmp_path / "spec.npy", "3", learnt / "fixed_basis.npy", "--notes", "--quiet"
         assert python(*command, "-o", tmp_path / name, cwd=root, **own).returncode == 0
-    pictures, others = (
-        {name: content for name, content in contents(tmp_path / run).items() if name.endswith("png")} for run in runs
-    )
+    plain, users = (contents(tmp_path / run) for run in runs)
+    pictures = [name for name in plain if name.endswith("png")]
     assert len(pictures) == 3
-    assert pictures == others
+    assert [name for name in pictures if plain[name] != users[name]] == []

@@ -17,7 +17,7 @@ from helpers import environment, python, save_basis, tone
 from piano import files, recording
 from utils import InputError
 
-pytestmark = pytest.mark.same_everywhere("reads and refuses files; no numbers")
+pytestmark = [pytest.mark.same_everywhere("reads and refuses files; no numbers"), pytest.mark.usefixtures("unrendered")]
 
 SR = 22050
 FFMPEG = shutil.which("ffmpeg")

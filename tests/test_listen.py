@@ -391,13 +391,9 @@ def hand(request, opened, written):
 
 def the_list(page):
     """The notes of the page: name, onset, offset and confidence."""
-    return [
-        (name, round(onset, 3), round(offset, 3), confidence)
-        for name, onset, offset, confidence in page.evaluate(
-            """listen.list.notes.map(({ name, onset, offset, confidence }) =>
-                [name, onset + listen.page.offset, offset + listen.page.offset, confidence])"""
-        )
-    ]
+    fields = "({ name, onset, offset, confidence }) => [name, onset, offset, confidence]"
+    listed, first = page.evaluate(f"[listen.list.notes.map({fields}), listen.page.offset]")
+    return [(name, round(first + start, 3), round(first + stop, 3), sure) for name, start, stop, sure in listed]
 
 
 def row(note, **changed):
@@ -487,7 +483,7 @@ def assert_clip_is_heard(page, example, path, midi):
     return from_, until
 
 
-def test_click_on_a_note_plays_its_stem_and_nothing_else(page, example, written):
+def test_click_on_a_note_plays_its_stem_and_nothing_else_on_the_loudspeaker(page, example, written):
     page.mouse.click(*place_of(page, 0))
     note = NOTES[0]
     from_, until = assert_clip_is_heard(page, example, written, note.midi)
@@ -496,12 +492,9 @@ def test_click_on_a_note_plays_its_stem_and_nothing_else(page, example, written)
     wait_for(page, "!listen.playing()")  # it ends by itself
     assert page.evaluate("listen.view.mix.recording") == 1
 
-
-def test_note_that_is_played_comes_out_of_the_loudspeaker(page):
-    """The sound itself, as it leaves the page."""
     page.mouse.click(*place_of(page, 2))
     wait_for(page, "listen.playing()")
-    page.evaluate(
+    page.evaluate(  # the sound itself, as it leaves the page
         """() => {
             const { context, master } = listen.playing();
             window.ear = new AnalyserNode(context, { fftSize: 8192, smoothingTimeConstant: 0 });
@@ -771,14 +764,15 @@ def test_zoom_turns_about_pointer_or_playhead(page):
 
 @pytest.mark.parametrize("touch", [False, True])
 def test_tools_and_ruler_stay_in_view(touch, opened, written):
-    page = opened(written, touch=touch, width=390 if touch else 1280)
-    page.set_viewport_size({"width": 390 if touch else 1280, "height": 400})
+    width = 390 if touch else 1280
+    page = opened(written, touch=touch, width=width)
+    page.set_viewport_size({"width": width, "height": 400})
     drawn(page)
     assert page.evaluate("listen.shown.rowHeight") >= (22 if touch else 12)
     page.evaluate("scrollTo(0, document.getElementById('readout').offsetTop - 150)")
     drawn(page)
     tools, ruler = page.locator("#tools").bounding_box(), page.locator("#ruler").bounding_box()
-    page.set_viewport_size({"width": 390 if touch else 1280, "height": 900})
+    page.set_viewport_size({"width": width, "height": 900})
     assert tools["y"] == pytest.approx(0, abs=1)
     assert ruler["y"] == pytest.approx(tools["height"], abs=2)
 
@@ -1037,9 +1031,8 @@ def test_a_corrected_list_comes_back_by_the_command_that_the_page_shows(opened, 
     assert (python, script, words[-2:]) == ("python", "NMF.py", ["--score", table.name])
     NMF.main([*words, "--quiet"])
     came_back = notes.read_score("chorale_corrected/notes.csv")
-    assert [(note.note, note.offset) for note in came_back] == [
-        (note.note, note.offset) for note in notes.read_score(table)
-    ]
+    names_and_ends = [(note.note, note.offset) for note in notes.read_score(table)]
+    assert [(note.note, note.offset) for note in came_back] == names_and_ends
     kept = [note for note in came_back if note.midi != late.midi - 12 or abs(note.onset - late.onset) > 0.06]
     assert kept == [note for note in listed if note not in (wrong, late)]  # to every digit of the table
     assert wrong not in came_back
@@ -1060,28 +1053,28 @@ def test_page_shows_the_command_and_what_sound_is_inside(opened, example, tmp_pa
     assert page.evaluate("navigator.clipboard.readText()") == expected
 
 
-def test_a_reload_keeps_the_corrections(page):
-    press(page, "f", "Delete")
-    assert "1 change. Kept in this browser" in page.locator("#kept").text_content()
+def reload(page):
     page.reload()
     page.evaluate("listen.ready")
+
+
+def test_a_reload_keeps_the_corrections_and_offers_those_of_another_list(opened, example, tmp_path):
+    path = tmp_path / "listen.html"
+    page = opened(write(path, example))
+    press(page, "f", "Delete")
+    assert "1 change. Kept in this browser" in page.locator("#kept").text_content()
+    reload(page)
     assert the_list(page) == without(0)
     assert "your corrections of" in page.locator("#message").text_content()
     press(page, "Control+z")
     assert the_list(page) == GIVEN
-    page.reload()
-    page.evaluate("listen.ready")
+    reload(page)
     assert page.locator("#message").text_content() == ""
     assert page.evaluate("localStorage.length") == 0
 
-
-def test_corrections_of_another_list_are_offered(opened, example, tmp_path):
-    path = tmp_path / "listen.html"
-    page = opened(write(path, example))
     press(page, "f", "Delete")
     write(path, example._replace(notes=NOTES[:-1]))  # another run
-    page.reload()
-    page.evaluate("listen.ready")
+    reload(page)
     assert the_list(page) == GIVEN[:-1]
     assert "your corrections of another list" in page.locator("#earlier").text_content()
     page.locator("#take-earlier").click()
@@ -1220,14 +1213,8 @@ def test_page_is_accessible_and_fits(width, scheme, opened, written):
 def test_colours_of_the_picture_can_be_told_apart(scheme, opened, written):
     """3:1 for shapes, 4.5:1 for text, as WCAG asks; axe does not look into a canvas."""
     page = opened(written, scheme=scheme)
-    for name, ground, least in [
-        ("note", "halo", 4.5),
-        ("note", "paper", 4.5),
-        ("edited", "halo", 3),
-        ("edited", "paper", 3),
-        ("head", "paper", 3),
-        ("soft", "ground", 4.5),
-    ]:
+    notes = [("note", "halo", 4.5), ("note", "paper", 4.5), ("edited", "halo", 3), ("edited", "paper", 3)]
+    for name, ground, least in [*notes, ("head", "paper", 3), ("soft", "ground", 4.5)]:
         colours = page.evaluate(
             """(names) => names.map((name) => {
                 const paint = document.createElement("canvas").getContext("2d");

@@ -9,7 +9,7 @@ import soundfile
 
 from helpers import chorale
 
-pytestmark = pytest.mark.same_everywhere("compares words")
+pytestmark = [pytest.mark.same_everywhere("compares words"), pytest.mark.usefixtures("unrendered")]
 
 COMMON = "Options of all commands"
 SECTIONS = {

@@ -123,9 +123,8 @@ def test_frames_written_block_by_block_are_one_ordinary_file(tmp_path, rng, dtyp
 CURVE = np.array([8.0, 4.0, 3.0, 2.9, 2.9, 1.0])
 
 
-@pytest.mark.parametrize(
-    ("thr", "tol", "expected"),
-    [
+def test_a_run_ends_at_the_first_of_its_reasons():
+    for thr, tol, expected in (
         (None, None, (6, "number of iterations")),
         (0.3, None, (4, "threshold")),  # 3 / 10 is not below 0.3
         (0.9, None, (1, "threshold")),
@@ -138,17 +137,15 @@ CURVE = np.array([8.0, 4.0, 3.0, 2.9, 2.9, 1.0])
         (0.5, 0.3, (2, "threshold")),
         (0.295, 0.05, (4, "threshold")),  # at one iteration
         (0.0, 0.0, (6, "number of iterations")),
-    ],
-)
-def test_a_run_ends_at_the_first_of_its_reasons(thr, tol, expected):
-    assert utils.stopping_iteration(CURVE, CURVE / 10, thr, tol) == expected
+    ):
+        assert utils.stopping_iteration(CURVE, CURVE / 10, thr, tol) == expected, (thr, tol)
 
 
 @pytest.mark.parametrize(
     ("command", "tol"),
     [("NMF --loss=kullback-leibler", 0.002), ("CNMF --no-phase", 0.002), ("CNMF --phase-init=random", 0.02)],
 )
-def test_a_run_that_is_stopped_is_one_of_fewer_iterations(tmp_path, monkeypatch, rng, command, tol):
+def test_a_run_that_is_stopped_is_one_of_fewer_iterations(tmp_path, monkeypatch, unrendered, rng, command, tol):
     monkeypatch.chdir(tmp_path)
     np.save("spec.npy", rng.standard_normal((33, 12)) + 1j * rng.standard_normal((33, 12)))
     np.save("basis.npy", rng.random((33, 5)))
