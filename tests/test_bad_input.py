@@ -343,16 +343,12 @@ def test_a_name_that_is_no_utf_8_is_told_in_a_sentence(folder, root):
 # --- What is not wrong after all ---
 
 
+OF_SOUNDS = [("x.wav", True, ["--stems"]), ("x.wav", False, ["--stems", "--phase"])]
+OF_SPECTROGRAMS = [("spec.npy", described, options) for described in (True, False) for options in ([], ["--notes"])]
+
+
 @pytest.mark.parametrize(
-    ("name", "described", "options"),
-    [
-        ("x.wav", True, ["--stems"]),
-        ("x.wav", False, ["--stems", "--phase"]),
-        ("spec.npy", True, ["--stems"]),
-        ("spec.npy", True, ["--notes"]),
-        ("spec.npy", False, ["--notes"]),
-        ("spec.npy", False, []),
-    ],
+    ("name", "described", "options"), [*OF_SOUNDS, *OF_SPECTROGRAMS, ("spec.npy", True, ["--stems"])]
 )
 @pytest.mark.parametrize("script", BOTH)
 def test_what_a_run_will_write_is_known_before_it_works(folder, rng, monkeypatch, script, name, described, options):

@@ -9,6 +9,7 @@ import utils
 from helpers import save_basis
 from piano import basis, events
 
+pytestmark = pytest.mark.same_everywhere("reads files, and refuses others")
 PATTERNS = np.ones((2, *events.pattern_shape()), np.float16)
 
 

@@ -508,9 +508,10 @@ def test_a_score_in_its_own_time_is_aligned_and_drawn(with_patterns, with_scores
     assert tall[1] > plain[1]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_bad_scores_and_pages(with_scores, monkeypatch, refused):
+    monkeypatch.chdir(with_scores)
+    before = {path: path.stat().st_mtime_ns for path in with_scores.rglob("*")}
+    for arguments, message in (
         ("chord.wav --score=", "argument --score: got '', expected the name of a file"),
         ("chord.wav --score none.mid", "none.mid: no such file, expected a list of notes"),
         ("chord.wav --score bass.csv", "bass.csv: got no note that the basis has a key for"),
@@ -520,13 +521,9 @@ def test_a_score_in_its_own_time_is_aligned_and_drawn(with_patterns, with_scores
         ("chord.wav --listen --listen-range 2 1", "--listen-range: got 2 to 1 s, expected a part"),
         ("chord.wav --listen --listen-range 9 10", "expected a part of the recording's 0 to 1.5 s"),
         ("chord.wav --listen --listen-range 1 1.00001", "--listen-range: got 1 to 1.00001 s, expected"),
-    ],
-)
-def test_bad_scores_and_pages(with_scores, monkeypatch, refused, arguments, message):
-    monkeypatch.chdir(with_scores)
-    before = {path: path.stat().st_mtime_ns for path in with_scores.rglob("*")}
-    recording, *options = arguments.split()
-    assert message in refused(NMF, recording, "3", "fixed_basis.npy", "--quiet", *options)
+    ):
+        recording, *options = arguments.split()
+        assert message in refused(NMF, recording, "3", "fixed_basis.npy", "--quiet", *options)
     assert {path: path.stat().st_mtime_ns for path in with_scores.rglob("*")} == before
 
 
