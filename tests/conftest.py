@@ -65,12 +65,6 @@ def benchmark():
 
 
 @pytest.fixture(scope="session")
-def templates():
-    """Paths of the 60 templates in order of pitch."""
-    return sorted((ROOT / "basis_wav_piano").glob("*.wav"))
-
-
-@pytest.fixture(scope="session")
 def learnt(tmp_path_factory):
     """Folder that holds what ``make_init_H.py basis_wav_piano`` writes."""
     folder = tmp_path_factory.mktemp("learnt")

@@ -11,7 +11,7 @@ import soundfile
 import CNMF
 import make_init_H
 import NMF
-from helpers import contents, names, python, record, save_basis
+from helpers import TEMPLATES, contents, names, python, record, save_basis
 from piano import results
 from piano.recording import SAMPLES, load
 
@@ -220,13 +220,13 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory, templates):
+def good(tmp_path_factory):
     """A folder with good inputs and with results of an earlier run."""
     good, rng = tmp_path_factory.mktemp("good"), np.random.default_rng(1)
     np.save(good / "spec.npy", spectrogram(rng))
     save_basis(good / "basis.npy", rng.random((K, L)).astype(np.float32), ["C4", "D4"])
     (good / "notes").mkdir()
-    shutil.copyfile(templates[60 - 36], good / "notes" / "C4.wav")
+    shutil.copyfile(TEMPLATES[60], good / "notes" / "C4.wav")
     (good / "mine.txt").write_text("mine")
     for script, name in (("make_init_H.py", "fixed_basis.npy"), ("NMF.py", "cost.npy")):
         with results.reserved_folder(good) as (_, folder):

@@ -12,8 +12,8 @@ import CNMF
 import make_init_H
 import NMF
 import utils
+from helpers import TEMPLATES, names, python, record, save_basis
 from helpers import contents as contents_of
-from helpers import names, python, record, save_basis
 from piano import adapt, cli, results
 from piano.basis import load
 
@@ -275,11 +275,11 @@ def test_the_sparsity_option_is_the_weight_of_the_penalty(files):
 # --- make_init_H.py ---
 
 
-def test_the_basis_is_written_with_its_picture(tmp_path, monkeypatch, templates, drawn, capsys):
+def test_the_basis_is_written_with_its_picture(tmp_path, monkeypatch, drawn, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes").mkdir()
     for midi in (59, 60, 61):
-        (tmp_path / "notes" / templates[midi - 36].name).symlink_to(templates[midi - 36])
+        (tmp_path / "notes" / TEMPLATES[midi].name).symlink_to(TEMPLATES[midi])
     make_init_H.main(["notes"])
     assert names(tmp_path) == sorted([*BASIS_FILES, "notes"])
     assert "3 notes, B3 to C#4, 3 columns" in capsys.readouterr().err
@@ -308,9 +308,9 @@ def test_the_start_can_be_set(tmp_path, monkeypatch, rng):
 # --- As a stranger runs them ---
 
 
-def test_scripts_run_from_any_directory(files, root, templates):
+def test_scripts_run_from_any_directory(files, root):
     (files / "notes").mkdir()
-    (files / "notes" / "pf10.wav").symlink_to(templates[60 - 36])
+    (files / "notes" / "pf10.wav").symlink_to(TEMPLATES[60])
 
     def run(script, *words):
         done = python("-W", "error", root / script, *words, "-o", "out", cwd=files)

@@ -15,7 +15,7 @@ import soundfile
 import CNMF
 import make_init_H
 import NMF
-from helpers import environment, names, record
+from helpers import TEMPLATES, environment, names, record
 from piano import basis, blocks, cli, learn
 
 pytestmark = [
@@ -27,22 +27,22 @@ SR = 22050
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch, templates):
+def folder(tmp_path, monkeypatch):
     """A current directory with a short sound, and a home of its own."""
     monkeypatch.chdir(tmp_path)
     for name in ("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
-    y, sr = soundfile.read(templates[60 - 36], frames=SR)
+    y, sr = soundfile.read(TEMPLATES[60], frames=SR)
     soundfile.write("song.wav", y, sr)
     return tmp_path
 
 
 @pytest.fixture(scope="module")
-def two_templates(templates, tmp_path_factory):
+def two_templates(tmp_path_factory):
     """Folder of the first second of two templates, and in ``basis`` what is learnt from them with a short window."""
     few = tmp_path_factory.mktemp("few")
     for midi in (57, 60):
-        soundfile.write(few / templates[midi - 36].name, soundfile.read(templates[midi - 36], frames=SR)[0], SR)
+        soundfile.write(few / TEMPLATES[midi].name, soundfile.read(TEMPLATES[midi], frames=SR)[0], SR)
     make_init_H.main([str(few), "--n-fft", "512", "-o", str(few / "basis"), "--quiet"])
     return few
 

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 import utils
+from helpers import TEMPLATES
 from piano import pitch
 
 pytestmark = pytest.mark.same_everywhere("Fourier transforms, which take no BLAS")
@@ -229,10 +230,10 @@ def test_a_measured_note_comes_with_its_fundamental_and_a_named_one_with_that_of
     assert notes_of({"a": 65, "b": 70}, c3=utils.C3_HZ * 2 ** (5 / 12)) == [60, 65]
 
 
-def test_the_templates_are_known_without_their_names(templates):
-    paths = {Path(f"pf{i}.wav"): path for i, path in enumerate(templates)}
+def test_the_templates_are_known_without_their_names():
+    paths = {Path(f"pf{i}.wav"): path for i, path in enumerate(TEMPLATES.values())}
     notes = pitch.notes_of_folder(list(paths), lambda path: soundfile.read(paths[path])[0], SR)
-    assert [midi for midi, _ in notes] == [int(path.stem[:3]) for path in templates]
+    assert [midi for midi, _ in notes] == list(TEMPLATES)
 
 
 def test_the_peak_of_a_parabola_lies_where_algebra_has_it():

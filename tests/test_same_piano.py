@@ -7,7 +7,7 @@ from scipy.signal import butter, sosfilt
 
 import CNMF
 import make_init_H
-from helpers import names, record
+from helpers import TEMPLATES, names, record
 from piano import basis, recording
 
 pytestmark = pytest.mark.usefixtures("unrendered")
@@ -17,13 +17,13 @@ DULL = butter(1, 700, fs=SR, output="sos")  # what makes another piano of the te
 
 
 @pytest.fixture(scope="module")
-def pianos(templates, tmp_path_factory):
+def pianos(tmp_path_factory):
     """A folder with two recordings of a dull piano, which have no key in common, and the bases of two pianos."""
     folder = tmp_path_factory.mktemp("pianos")
     for name, filtered in (("bright", lambda y: y), ("dull", lambda y: sosfilt(DULL, y).astype(np.float32))):
         (folder / name).mkdir()
         sounds = {}
-        for path in templates:
+        for path in TEMPLATES.values():
             if int(path.name[:3]) in KEYS["low"] + KEYS["high"]:
                 sounds[int(path.name[:3])] = filtered(recording.load(path, SR))
                 soundfile.write(folder / name / path.name, sounds[int(path.name[:3])], SR, subtype="FLOAT")

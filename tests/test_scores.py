@@ -6,6 +6,7 @@ import soundfile
 
 import NMF
 import utils
+from helpers import TEMPLATES
 from piano import basis, events, notes, recording, scores
 
 far = pytest.mark.same_everywhere("far from what decides it")
@@ -103,9 +104,9 @@ def octave(piano):
     return basis.Basis(piano.H[:, kept], *piano.stft.values(), columns, rotation, piano.patterns[kept])
 
 
-def one_after_another(templates, midis):
+def one_after_another(midis):
     """One note after another, each for a second, at the rate of the list."""
-    y = [recording.load(templates[midi - 36], events.SR)[: events.SR] for midi in midis]
+    y = [recording.load(TEMPLATES[midi], events.SR)[: events.SR] for midi in midis]
     return np.concatenate([*y, np.zeros(events.SR, np.float32)])
 
 
@@ -117,9 +118,9 @@ def test_no_key_without_a_template_is_named_in_an_example(piano, root):
 
 @far
 @pytest.mark.usefixtures("unrendered")
-def test_keys_without_a_template_are_named_in_a_line_and_a_quiet_one_does_not(tmp_path, octave, templates, capsys):
+def test_keys_without_a_template_are_named_in_a_line_and_a_quiet_one_does_not(tmp_path, octave, capsys):
     basis.save(tmp_path / "fixed_basis.npy", octave)
-    soundfile.write(tmp_path / "song.wav", one_after_another(templates, [60, 57, 64, 75, 67, 57, 75, 72]), events.SR)
+    soundfile.write(tmp_path / "song.wav", one_after_another([60, 57, 64, 75, 67, 57, 75, 72]), events.SR)
     command = [str(tmp_path / "song.wav"), "3", str(tmp_path / "fixed_basis.npy"), "-o", str(tmp_path / "out")]
     line = "A3, C5, D#5: played, but no key of the basis (make_init_H.py --keys A0 C8 gives it all keys)"
     NMF.main(command)

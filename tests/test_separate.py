@@ -16,7 +16,7 @@ import CNMF
 import make_init_H
 import NMF
 import utils
-from helpers import chorale, contents, data_of, level, python
+from helpers import TEMPLATES, chorale, contents, data_of, level, python
 from piano import listen, notes, recording, results, separate
 from piano.basis import Basis
 
@@ -317,10 +317,10 @@ def test_a_key_is_fresh_where_it_is_not_listed_before():
 # --- The notes of the list ---
 
 
-def test_the_list_is_that_of_the_recording_whatever_takes_it_apart(folder, templates):
+def test_the_list_is_that_of_the_recording_whatever_takes_it_apart(folder):
     """Other scripts, losses and transforms; the notes are those of notes.csv."""
     (folder / "keys").mkdir()
-    for path in templates:
+    for path in TEMPLATES.values():
         if path.stem[-2:] in ("B4", "E3", "G4", "B3", "A4", "C4", "E4"):
             shutil.copy(path, folder / "keys")
     for options in (["-o", "one"], ["--n-fft", "4096", "--states", "2", "-o", "other"]):
