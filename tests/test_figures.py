@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -127,17 +128,10 @@ def test_the_smallest_spectrograms_and_silence_are_drawn(tmp_path, drawn, shape,
 
 KEYS = [pitch.note_name(midi) for midi in range(36, 97)]
 FRAME = 0.02  # s
+Listed = namedtuple(
+    "Listed", ["midi", "onset", "offset", "confidence"], defaults=[1.0]
+)  # what a figure needs of a note
 PIANO = Basis(np.ones((K, len(KEYS))), sr=8000, n_fft=256, hop=160, columns=[{"note": name} for name in KEYS])
-
-
-@dataclasses.dataclass
-class Listed:
-    """What a figure needs of a note that says how sure it is."""
-
-    midi: int
-    onset: float
-    offset: float
-    confidence: float = 1.0
 
 
 def outlines(axes):

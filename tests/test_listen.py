@@ -4,6 +4,7 @@ import base64
 import io
 import shlex
 import shutil
+from collections import namedtuple
 from typing import NamedTuple
 
 import numpy as np
@@ -41,14 +42,7 @@ def tone(note, n_samples):
     return (0.1 * 10 ** (note.level_db / 20) * np.where(inside, envelope * partials, 0)).astype(np.float32)
 
 
-class Example(NamedTuple):
-    """A recording with its notes and stems, ready for :func:`listen.write_page`."""
-
-    y: np.ndarray
-    sr: int
-    notes: list
-    stems: dict
-    roll: listen.Roll
+Example = namedtuple("Example", ["y", "sr", "notes", "stems", "roll"])  # what :func:`listen.write_page` makes a page of
 
 
 def write(path, example, title="a recording", **options):
