@@ -264,8 +264,8 @@ def test_segments_cover_a_recording_once():
 
 
 def test_segments_hear_what_the_whole_does(monkeypatch):
-    notes = [(0.4 + 0.4 * i, 0.7 + 0.4 * i, midi, 0.5) for i, midi in enumerate((60, 62, 64, 65, 67, 72, 55, 48) * 3)]
-    y = mix(notes, 10.5)
+    notes = [(0.4 + 0.4 * i, 0.7 + 0.4 * i, midi, 0.5) for i, midi in enumerate((60, 62, 64, 65, 67, 72, 55, 48) * 2)]
+    y = mix(notes, 7.3)
     assert_heard(listed(y), notes)
     monkeypatch.setattr(events, "SEGMENT_S", 2.5)
     assert_heard(listed(y), notes)
