@@ -345,7 +345,7 @@ def counted(struck, P, n_frames):
 
 
 def by_zone(P, c=None):
-    """Sums over the frames of each zone, (L, Z, K), of patterns P (L, T, K), times factors c (L, T) if they are told."""
+    """Sums over the frames of each zone, (L, Z, K), of patterns P (L, T, K), times c (L, T) where it is told."""
     c = np.ones(P.shape[:2], P.dtype) if c is None else c
     edges = np.flatnonzero(np.diff(ZONES[: P.shape[1]], prepend=-1, append=-1))
     return np.concatenate([c[:, None, start:stop] @ P[:, start:stop] for start, stop in pairwise(edges)], axis=1)

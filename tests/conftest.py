@@ -65,12 +65,6 @@ def benchmark():
 
 
 @pytest.fixture(scope="session")
-def templates():
-    """Paths of the 60 templates in order of pitch."""
-    return sorted((ROOT / "basis_wav_piano").glob("*.wav"))
-
-
-@pytest.fixture(scope="session")
 def learnt(tmp_path_factory):
     """Folder that holds what ``make_init_H.py basis_wav_piano`` writes."""
     folder = tmp_path_factory.mktemp("learnt")
@@ -92,6 +86,14 @@ def refused(capsys):
         return line
 
     return run
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Pictures are drawn but not rendered, which takes longer than all else that a short run does."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: Path(path).write_bytes(b"\x89PNG"))
 
 
 @pytest.fixture

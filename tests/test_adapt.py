@@ -54,26 +54,32 @@ def described(H):
     return Basis(H, SR, N_FFT, HOP, columns)
 
 
-@pytest.fixture
-def played(rng):
-    """Activations of ``KEYS`` and the notes that they are, three times each, in every order."""
-    U, notes = np.zeros((len(KEYS), 240)), []
-    for l, midi in enumerate(KEYS):
-        for start in 80 * np.arange(3) + rng.integers(0, 50, 3):
-            U[l, start : start + 25] = rng.uniform(0.3, 1) * 0.93 ** np.arange(25)
-            onset, offset = start * HOP / SR, (start + 25) * HOP / SR
-            notes.append(Note(pitch.note_name(midi), int(midi), 0.0, onset, offset, -6.0))
+def struck(places, n_frames):
+    """Activations of ``KEYS``, and the notes that they are; ``places`` are key, first frame, length and level."""
+    U, notes = np.zeros((len(KEYS), n_frames)), []
+    for l, start, length, level in places:
+        U[l, start : start + length] = level * 0.93 ** np.arange(length)
+        name, midi = pitch.note_name(KEYS[l]), int(KEYS[l])
+        notes.append(Note(name, midi, 0.0, start * HOP / SR, (start + length) * HOP / SR, -6.0))
     return U, notes
 
 
+@pytest.fixture
+def played(rng):
+    """All keys three times each, in every order."""
+    places = []
+    for l in range(len(KEYS)):
+        places += [(l, start, 25, rng.uniform(0.3, 1)) for start in 80 * np.arange(3) + rng.integers(0, 50, 3)]
+    return struck(places, 240)
+
+
 def partial_levels(H):
-    """Level in dB of each key's partials below 4 kHz that carry sound, and their frequencies: lists of arrays."""
+    """Level in dB of each key's partials below 4 kHz that carry sound: a list of arrays."""
     found = []
     for l, midi in enumerate(KEYS):
         f = pitch.partial(np.arange(1, 31), 440 * 2 ** ((midi - 69) / 12), 0.0)
         f = f[f < 4000]
-        power = np.array([H[np.abs(F - x) < 14, l].sum() for x in f])
-        found.append((20 * np.log10(power), f))
+        found.append(20 * np.log10([H[np.abs(F - x) < 14, l].sum() for x in f]))
     return found
 
 
@@ -111,12 +117,7 @@ def test_a_basis_is_adapted_by_sweeps_of_the_paper_whatever_its_columns_sum_to(p
 def strings_apart(monkeypatch):
     """``KEYS`` of which none has a partial where another has one, each played alone: activations and notes."""
     monkeypatch.setattr(sys.modules[__name__], "KEYS", np.array([46, 53, 57, 63, 70]))
-    U, notes = np.zeros((len(KEYS), 24 * len(KEYS))), []
-    for l, midi in enumerate(KEYS):
-        U[l, 24 * l : 24 * l + 20] = 0.93 ** np.arange(20)
-        onset, offset = 24 * l * HOP / SR, (24 * l + 20) * HOP / SR
-        notes.append(Note(pitch.note_name(midi), int(midi), 0.0, onset, offset, -6.0))
-    return U, notes
+    return struck([(l, 24 * l, 20, 1.0) for l in range(len(KEYS))], 24 * len(KEYS))
 
 
 def strings(H):
@@ -168,44 +169,32 @@ def test_a_piano_tuned_otherwise_is_found_with_its_rotations(played):
         assert abs(np.angle(adapted.rotation[k, l] / expected)) < 0.4
 
 
-def test_a_gain_common_to_all_notes_is_found_to_half_a_decibel(played):
+@pytest.mark.parametrize(
+    ("log_gain", "noise"),
+    [(lambda n, f: 0.8 * np.sin(np.log2(f / 100)), 0), (lambda n, f: 0.5 * np.sin(f / 500), 0.6)],
+    ids=["in silence", "in noise"],
+)
+def test_a_gain_common_to_all_notes_is_found_to_half_a_decibel(played, log_gain, noise):
+    """Without a column for noise, partials that are 20 dB below the loudest of their note are 25 dB off."""
     U, notes = played
-
-    def gain(n, f):
-        return 0.8 * np.sin(np.log2(f / 100))
-
-    true = spectra(log_gain=gain)
-    adapted, *_ = adapt.adapt_basis((true @ U).astype(np.float32), described(spectra()), "auto", notes)
-    for (found, _), (expected, _) in zip(partial_levels(adapted.H), partial_levels(true), strict=True):
-        sounds = expected > expected.max() - 20
-        assert found[sounds] == pytest.approx(expected[sounds], abs=0.5)
-
-
-def test_levels_are_found_in_noise_too(played):
-    """Without a column for it, partials that are 20 dB below the loudest of their note are 25 dB off."""
-    U, notes = played
-    true = spectra(log_gain=lambda n, f: 0.5 * np.sin(f / 500))
+    true = spectra(log_gain=log_gain)
     V = true @ U
-    adapted, *_ = adapt.adapt_basis((V + 0.6 * V.mean()).astype(np.float32), described(spectra()), "auto", notes)
-    for (found, _), (expected, _) in zip(partial_levels(adapted.H), partial_levels(true), strict=True):
+    adapted, *_ = adapt.adapt_basis((V + noise * V.mean()).astype(np.float32), described(spectra()), "auto", notes)
+    for found, expected in zip(partial_levels(adapted.H), partial_levels(true), strict=True):
         sounds = expected > expected.max() - 20
         assert found[sounds] == pytest.approx(expected[sounds], abs=0.5)
 
 
-@pytest.mark.parametrize("missed", [3, 5])
-def test_a_note_that_the_list_misses_is_kept_out_of_the_others(played, missed):
+@pytest.mark.parametrize(("missed", "least"), [(3, 0.9), (5, 0.86)])  # every partial of D#4 is one of D#3's too
+def test_a_note_that_the_list_misses_is_kept_out_of_the_others(played, missed, least):
     U, notes = played
     basis = described(spectra())
     V, own = (basis.H @ U).astype(np.float32), np.outer(basis.H[:, missed], U[missed])
-
-    def kept(notes):  # share of its energy that a Wiener filter leaves it
-        adapted, _, prior = adapt.adapt_basis(V, basis, "auto", notes)
-        A = adapted.H[:, None] * utils.nmf(V, adapted.H, 200, loss="kullback-leibler", prior=prior)[0].T
-        mask = A[:, :, missed] ** 2 / np.maximum(np.sum(A**2, axis=2), 1e-30)
-        return 1 - np.sum(((1 - mask) * own) ** 2) / np.sum(own**2)
-
-    least = 0.86 if KEYS[missed] == 63 else 0.9  # every partial of D#4 is one of D#3's too
-    assert kept([note for note in notes if note.midi != KEYS[missed]]) > least
+    listed = [note for note in notes if note.midi != KEYS[missed]]
+    adapted, _, prior = adapt.adapt_basis(V, basis, "auto", listed)
+    A = adapted.H[:, None] * utils.nmf(V, adapted.H, 200, loss="kullback-leibler", prior=prior)[0].T
+    mask = A[:, :, missed] ** 2 / np.maximum(np.sum(A**2, axis=2), 1e-30)  # of a Wiener filter
+    assert 1 - np.sum(((1 - mask) * own) ** 2) / np.sum(own**2) > least  # of its energy
 
 
 def test_no_more_frames_are_looked_at_than_asked_for_and_those_lie_evenly(problem, monkeypatch):
@@ -252,12 +241,9 @@ def test_a_sweep_leaves_out_what_does_not_sound_and_gives_what_the_columns_have(
     np.testing.assert_allclose(fit.U, expected / (1 + rate / (1 + expected * level / quiet)), rtol=1e-9)
     np.testing.assert_allclose(N, H * (R_after @ fit.U.T), rtol=1e-9)
     assert (N[:, 2] == 0).all()
-    before = fit.U.copy()
-    twice = adapt._Fit(V, before.copy(), rate, quiet, lambda: None)
+    twice, again = (adapt._Fit(V, fit.U.copy(), rate, quiet, lambda: None) for _ in range(2))
     twice.sweep(H)
-    last = twice.sweep(H)
-    again = adapt._Fit(V, before.copy(), rate, quiet, lambda: None)
-    np.testing.assert_allclose(again.sweep(H, 2), last, rtol=1e-12)
+    np.testing.assert_allclose(again.sweep(H, 2), twice.sweep(H), rtol=1e-12)
     np.testing.assert_allclose(again.U, twice.U, rtol=1e-12)
 
 
@@ -324,8 +310,7 @@ def test_steps_end_at_the_most_likely_values(rng):
         mean = D[told] * np.exp(x)
         return np.sum(mean - N[told] * x) + x @ inverse @ x / 2, mean - N[told] + inverse @ x
 
-    best = minimize(
-        cost, np.zeros(told.sum()), jac=True, method="L-BFGS-B", options={"maxiter": 5000, "ftol": 1e-15, "gtol": 1e-9}
-    ).x
+    options = {"maxiter": 5000, "ftol": 1e-15, "gtol": 1e-9}
+    best = minimize(cost, np.zeros(told.sum()), jac=True, method="L-BFGS-B", options=options).x
     np.testing.assert_allclose(x[told], best, atol=1e-5)
     np.testing.assert_allclose(x.ravel(), K[:, told.ravel()] @ inverse @ best, atol=1e-5)  # the others follow

@@ -1,10 +1,8 @@
 """What a user can get wrong: status 2, one line that names it, and nothing written."""
 
-import json
 import os
 import shutil
-import subprocess
-import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +11,11 @@ import soundfile
 import CNMF
 import make_init_H
 import NMF
+from helpers import TEMPLATES, contents, names, python, record, save_basis
 from piano import results
 from piano.recording import SAMPLES, load
 
-pytestmark = pytest.mark.same_everywhere("compares messages")
+pytestmark = [pytest.mark.same_everywhere("compares messages"), pytest.mark.usefixtures("unrendered")]
 
 K, L, M = 9, 2, 6
 SR = 22050
@@ -117,12 +116,12 @@ WORDS = [
     (BOTH, f"{SPEC} --sr 8000", "--sr: got 8000 Hz, expected the 22050 Hz"),
     (NMF, f"{SPEC} --loss l1", "--loss: invalid choice: 'l1'"),
     (NMF, f"{SPEC} --mask hard", "--mask: invalid choice: 'hard'"),
+    (CNMF, f"{SPEC} --phase-init zero", "--phase-init: invalid choice: 'zero'"),
     (NMF, f"{SPEC} --solver cd --loss itakura-saito", "got cd with --loss itakura-saito, expected mu"),
     (CNMF, f"{SPEC} --sparsity -1", "--sparsity: got '-1', expected"),
-    (CNMF, f"{SPEC} --phase-init zero", "--phase-init: invalid choice: 'zero'"),
     (CNMF, f"{SPEC} --phase-init sinusoidal", "basis_rotation.npy: no such file, expected the rotations"),
-    (BOTH, "none.wav 3 basis.npy", "none.wav: no such file"),
-    (BOTH, "spec.npy 3 none.npy", "none.npy: no such file"),
+    (BOTH, "none.wav 3 basis.npy", "none.wav: no such file, expected a spectrogram (.npy) or a sound"),
+    (BOTH, "spec.npy 3 none.npy", "none.npy: no such file, expected a basis, .npy"),
     (BOTH, "notes 3 /", "/: got a folder or a special file, expected a basis, .npy"),
     (BOTH, "spec.npy 3 basis.json", "basis.json: got text, expected a basis, .npy"),
     (BOTH, "spec.npy spec.npy 3 basis.npy", "SPEC: got two inputs called spec"),
@@ -169,7 +168,6 @@ ROTATIONS = [
 OTHER = '{"sr": 1, "n_fft": 16, "hop": 1, "columns": []}'
 X, OWN, STEMS = "x.wav 3 basis.npy", f"{SPEC} -o own", "own/stems/residual.flac 3 basis.npy -o own"
 NOT_FINITE = sound("x.wav", lambda rng: np.full(SR, np.nan), subtype="FLOAT")
-RESULTS = "basis_calc.npy", "activation_calc.npy", "cost.npy", "activation.png", "run.json"
 REST = [
     *((scripts, RUN, saved(name, make), f"{name}: {message}") for name, scripts, make, message in ARRAYS),
     *((CNMF, f"{SPEC} --phase-init sinusoidal", rotations(change), message) for change, message in ROTATIONS),
@@ -197,11 +195,9 @@ REST = [
     (BOTH, X, sound("x.wav", lambda rng: np.ones(1), 192000), "a sound that is shorter than one sample at 22050 Hz"),
     (BOTH, X, NOT_FINITE, "x.wav: got samples that are not fin"),
     (BOTH, "x.wav 3 bare.npy", together(sound("x.wav"), bare), "x.wav: got a sound, expected fixed_basis.json beside"),
-    # the output folder, and what is the user's in it
+    # the output folder, and what is the user's in it; more of it is in test_results
     (BOTH, OWN, emptied("own/cost.npy"), "own/cost.npy: got a folder, expected a file"),
-    *((BOTH, OWN, mine(f"own/{name}"), f"own/{name}: {NOT_OURS}") for name in RESULTS),
-    (CNMF, OWN, mine("own/phase_calc.npy"), f"own/phase_calc.npy: {NOT_OURS}"),
-    (BOTH, f"{X} -o own", together(sound("x.wav"), mine("own/notes.csv")), f"own/notes.csv: {NOT_OURS}"),
+    (BOTH, OWN, mine("own/cost.npy"), f"own/cost.npy: {NOT_OURS}"),
     (BASIS, "notes -o own", mine("own/fixed_basis.npy"), f"own/fixed_basis.npy: {NOT_OURS}"),
     (BOTH, f"{X} --stems -o own", together(earlier_stems, mine("own/stems/x.wav")), f"own/stems/x.wav: {NOT_OURS}"),
     (BOTH, f"{STEMS} --stems --overwrite", earlier_stems, f"own/stems/residual.flac: {HELD}"),
@@ -210,8 +206,9 @@ REST = [
     (CNMF, "own/reconst.npy 3 basis.npy --overwrite -o own", copied("spec.npy", "own/reconst.npy"), HELD),
     # templates
     (BASIS, "blank", emptied("blank"), "blank: got no audio files"),
-    (BASIS, "notes", sound("notes/pf10.wav"), "pf10.wav: got a sound without a pitch and a name without"),
+    (BASIS, "notes", sound("notes/pf10.wav"), "pf10.wav: got a sound without a pitch and a name without a note"),
     (BASIS, "notes", sound("notes/C3.wav", lambda rng: np.zeros(SR)), "C3.wav: got silence, expected one note"),
+    (BASIS, "notes", sound("notes/take.wav", lambda rng: np.zeros(SR)), "take.wav: got silence, expected one note"),
     (BASIS, "notes", file("notes/C3.wav", "la"), "C3.wav: got text, expected a sound file"),
     (BASIS, "notes", file("notes/C3.flac", b"fLaC\0\0\0\x22"), "C3.flac: cannot be read as audio"),
 ]
@@ -222,21 +219,14 @@ CASES = [
 ]
 
 
-def contents(folder):
-    """Every path below ``folder`` with its bytes, None for what is no file."""
-    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
-
-
 @pytest.fixture(scope="module")
-def good(tmp_path_factory, templates):
+def good(tmp_path_factory):
     """A folder with good inputs and with results of an earlier run."""
     good, rng = tmp_path_factory.mktemp("good"), np.random.default_rng(1)
     np.save(good / "spec.npy", spectrogram(rng))
-    np.save(good / "basis.npy", rng.random((K, L)).astype(np.float32))
-    columns = [{"file": f"{note}.wav", "note": note, "f0": 1.0} for note in ("C4", "D4")]
-    (good / "basis.json").write_text(json.dumps({"sr": SR, "n_fft": 16, "hop": 4, "columns": columns}))
+    save_basis(good / "basis.npy", rng.random((K, L)).astype(np.float32), ["C4", "D4"])
     (good / "notes").mkdir()
-    shutil.copyfile(templates[60 - 36], good / "notes" / "C4.wav")
+    shutil.copyfile(TEMPLATES[60], good / "notes" / "C4.wav")
     (good / "mine.txt").write_text("mine")
     for script, name in (("make_init_H.py", "fixed_basis.npy"), ("NMF.py", "cost.npy")):
         with results.reserved_folder(good) as (_, folder):
@@ -261,11 +251,11 @@ def folder(good, tmp_path, monkeypatch):
 def test_bad_input(folder, rng, refused, script, arguments, prepare, message):
     if prepare:
         prepare(folder, rng)
-    before = contents(folder)
+    before = sorted(folder.rglob("*")), contents(folder)
     line = refused(script, *arguments)
     assert "error: " in line
     assert message in line
-    assert contents(folder) == before
+    assert (sorted(folder.rglob("*")), contents(folder)) == before
 
 
 def test_the_inputs_that_the_table_spoils_are_good(folder, capsys):
@@ -273,7 +263,7 @@ def test_the_inputs_that_the_table_spoils_are_good(folder, capsys):
         script.main(RUN)
     make_init_H.main(["notes", "-o", "out"])
     assert len(capsys.readouterr().err.splitlines()) == 6  # two lines each
-    assert sorted(make_init_H.OUTPUTS) == sorted(path.name for path in (folder / "out").iterdir())
+    assert sorted(make_init_H.OUTPUTS) == names("out")
 
 
 RECORDINGS = {
@@ -306,12 +296,12 @@ FORBIDDEN = [  # what may not be read or written to, how it comes about, and wha
 ]
 
 
-def test_what_may_not_be_read_or_written_is_named(folder, root, rng):
+def test_what_may_not_be_read_or_written_is_named(folder, rng):
     for name in ("spec2.npy", "basis2.npy", "basis2.json", "basis3.npy", "basis3.json"):
         shutil.copy(name.replace("2", "").replace("3", ""), name)
     sound("x.wav")(folder, rng)
     (folder / "out").mkdir()
-    listing = sorted(path.name for path in folder.iterdir())
+    listing = names(folder)
     if os.geteuid() == 0:  # who may read all
         folder.chmod(0o777)
         for path in list(folder.parents)[:-2]:
@@ -332,21 +322,19 @@ def test_what_may_not_be_read_or_written_is_named(folder, root, rng):
             except SystemExit as end:
                 assert end.code == 2
     """
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    done = python("-c", code)
     assert done.returncode == 0, done.stderr
     for line, (spoil, _, message) in zip(done.stderr.splitlines(), FORBIDDEN, strict=True):
         assert message in line
         (folder / spoil).chmod(0o755)
     shutil.rmtree("first")
-    assert sorted(path.name for path in folder.iterdir()) == listing
-    assert not list((folder / "out").iterdir())
+    assert names(folder) == listing
+    assert names("out") == []
 
 
 def test_a_name_that_is_no_utf_8_is_told_in_a_sentence(folder, root):
     saved(b"\xff.npy", lambda rng: np.ones(3))(folder, None)
-    command = [sys.executable, root / "NMF.py", b"\xff.npy", "3", "basis.npy"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = python(root / "NMF.py", b"\xff.npy", "3", "basis.npy")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "\\udcff.npy: got an array of shape (3,)" in line
@@ -355,16 +343,12 @@ def test_a_name_that_is_no_utf_8_is_told_in_a_sentence(folder, root):
 # --- What is not wrong after all ---
 
 
+OF_SOUNDS = [("x.wav", True, ["--stems"]), ("x.wav", False, ["--stems", "--phase"])]
+OF_SPECTROGRAMS = [("spec.npy", described, options) for described in (True, False) for options in ([], ["--notes"])]
+
+
 @pytest.mark.parametrize(
-    ("name", "described", "options"),
-    [
-        ("x.wav", True, ["--stems"]),
-        ("x.wav", False, ["--stems", "--phase"]),
-        ("spec.npy", True, ["--stems"]),
-        ("spec.npy", True, ["--notes"]),
-        ("spec.npy", False, ["--notes"]),
-        ("spec.npy", False, []),
-    ],
+    ("name", "described", "options"), [*OF_SOUNDS, *OF_SPECTROGRAMS, ("spec.npy", True, ["--stems"])]
 )
 @pytest.mark.parametrize("script", BOTH)
 def test_what_a_run_will_write_is_known_before_it_works(folder, rng, monkeypatch, script, name, described, options):
@@ -381,9 +365,9 @@ def test_what_a_run_will_write_is_known_before_it_works(folder, rng, monkeypatch
     if script is NMF:
         options = [option for option in options if "phase" not in option]
     script.main([name, *RUN[1:], "--sr", str(SR), "-o", "out", "--quiet", *options])
-    written = {path.name for path in (folder / "out").iterdir()}
-    assert written <= set(told)
-    assert all(name.startswith("basis_calc") for name in set(told) - written)  # what does not lie beside this basis
+    assert set(names("out")) <= set(told)
+    left_out = set(told) - set(names("out"))
+    assert all(name.startswith("basis_calc") for name in left_out)  # what does not lie beside this basis
 
 
 def test_all_commands_share_a_folder_and_run_there_again_and_again(folder):
@@ -392,17 +376,17 @@ def test_all_commands_share_a_folder_and_run_there_again_and_again(folder):
         make_init_H.main(["notes", "-o", "out", "--quiet"])
         for script in BOTH:
             script.main(["x.wav", *RUN[1:], "-o", "out", "--quiet", *options])
-    record = json.loads((folder / "out" / "run.json").read_text())
-    listed = [name for run in (record, *record["earlier"]) for name in run["outputs"]]
-    assert sorted([*listed, "run.json"]) == sorted(path.name for path in (folder / "out").iterdir())
+    told = record("out")
+    listed = [name for run in (told, *told["earlier"]) for name in run["outputs"]]
+    assert sorted([*listed, "run.json"]) == names("out")
 
 
 def test_an_input_among_the_stems_of_another_never_goes(folder, rng, refused):
     together(mine("spec/stems/x.wav"), sound("spec/stems/take.wav"))(folder, rng)
     line = refused(NMF, "spec.npy", "spec/stems/take.wav", *RUN[1:], "--stems", "--overwrite", "--quiet")
     assert f"error: spec/stems/take.wav: {HELD}" in line
-    assert sorted(path.name for path in (folder / "spec" / "stems").iterdir()) == ["take.wav", "x.wav"]
-    assert (folder / "take" / "stems").is_dir()  # the other one is taken apart
+    assert names("spec/stems") == ["take.wav", "x.wav"]
+    assert Path("take/stems").is_dir()  # the other one is taken apart
 
 
 @pytest.mark.parametrize("script", [*BOTH, make_init_H])
@@ -412,7 +396,7 @@ def test_overwrite_is_for_those_who_mean_it(folder, rng, script):
     arguments = ["notes"] if script is make_init_H else RUN
     script.main([*arguments, "-o", "own", "--overwrite", "--quiet"])
     assert np.load(folder / "own" / name).size
-    assert "--overwrite" not in json.loads((folder / "own" / "run.json").read_text())["command"]
+    assert "--overwrite" not in record("own")["command"]
 
 
 def test_a_recording_without_a_way_back_is_read(folder):
@@ -433,16 +417,11 @@ def test_channels_that_cancel_give_the_louder_one(folder, rng, capsys, script, s
         assert (folder / "x" / name).read_bytes() == (folder / "right" / name).read_bytes()
 
 
-@pytest.mark.parametrize(
-    "channels",
-    [
-        lambda y: [y, -0.97 * y],  # 36 dB down
-        lambda y: [0 * y, 0 * y],
-        lambda y: [y, -y * (np.arange(len(y)) < len(y) / 2)],  # over the whole file, not in each block
-    ],
-)
-def test_the_mean_of_other_channels_is_taken(tmp_path, rng, capsys, channels):
-    y = np.column_stack(channels(0.1 * rng.standard_normal(2 * SAMPLES))).astype(np.float32)
-    soundfile.write(tmp_path / "x.wav", y, SR, subtype="FLOAT")
-    np.testing.assert_array_equal(load(tmp_path / "x.wav", SR), y.mean(axis=1))
-    assert capsys.readouterr().err == ""
+def test_the_mean_of_other_channels_is_taken(tmp_path, rng, capsys):
+    y = 0.1 * rng.standard_normal(2 * SAMPLES)
+    first = np.arange(len(y)) < len(y) / 2
+    for channels in ([y, -0.97 * y], [0 * y, 0 * y], [y, -y * first]):  # 36 dB down; all the file, not each block
+        mixed = np.column_stack(channels).astype(np.float32)
+        soundfile.write(tmp_path / "x.wav", mixed, SR, subtype="FLOAT")
+        np.testing.assert_array_equal(load(tmp_path / "x.wav", SR), mixed.mean(axis=1))
+        assert capsys.readouterr().err == ""

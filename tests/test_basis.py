@@ -6,19 +6,16 @@ import numpy as np
 import pytest
 
 import utils
+from helpers import save_basis
 from piano import basis, events
+
+pytestmark = pytest.mark.same_everywhere("reads files, and refuses others")
+PATTERNS = np.ones((2, *events.pattern_shape()), np.float16)
 
 
 def description(**changes):
     columns = [{"file": "a.wav", "note": "C4", "f0": 261.6}, {"file": "b.wav", "note": "C#4", "f0": 277.2}]
     return {"sr": 22050, "n_fft": 8, "hop": 2, "window": "hann", "columns": columns} | changes
-
-
-def test_a_description_is_found_beside_its_basis(tmp_path):
-    assert basis.load_description(tmp_path / "basis.npy", (5, 2)) is None
-    (tmp_path / "basis.json").write_text(json.dumps(description()))
-    assert basis.load_description(tmp_path / "basis.npy", (5, 2)) == description()
-    assert basis.load_description(str(tmp_path / "basis.npy"), (5, 2)) == description()
 
 
 NO_DESCRIPTIONS = [
@@ -51,12 +48,10 @@ def test_what_is_no_description_is_named(tmp_path, text):
         basis.load_description(tmp_path / "basis.npy", (5, 2))
 
 
-def described(folder, notes=("C4", "C4", "D4"), files=("a", "a", "b")):
+def described(folder):
     """A basis on disk, of two templates of which the first has two states, with a description and patterns."""
-    columns = [{"file": file, "note": note, "f0": 261.6} for file, note in zip(files, notes, strict=True)]
-    np.save(folder / "basis.npy", np.ones((5, len(columns)), np.float32))
-    (folder / "basis.json").write_text(json.dumps(description(columns=columns)))
-    np.save(folder / "basis_patterns.npy", np.ones((2, *events.pattern_shape()), np.float16))
+    save_basis(folder / "basis.npy", np.ones((5, 3), np.float32), ["C4", "C4", "D4"])
+    np.save(folder / "basis_patterns.npy", PATTERNS)
     return folder / "basis.npy"
 
 
@@ -79,22 +74,19 @@ def test_a_basis_is_read_with_all_that_lies_beside_it(tmp_path):
     assert basis.load(path).patterns is None
 
 
-@pytest.mark.parametrize(
-    ("patterns", "message"),
-    [
-        (np.ones((3, *events.pattern_shape()), np.float16), "got float16 values of shape"),
-        (np.ones((2, 3, 4), np.float16), "expected patterns of shape"),
-        (np.ones((2, *events.pattern_shape()), np.float32), "got float32 values"),
-        (np.full((2, *events.pattern_shape()), np.nan, np.float16), "finite and >= 0"),
-        (-np.ones((2, *events.pattern_shape()), np.float16), "finite and >= 0"),
-        (b"no array", "got no readable .npy file"),
-    ],
-)
-def test_what_are_no_patterns_of_the_basis_is_named(tmp_path, patterns, message):
+def test_what_are_no_patterns_of_the_basis_is_named(tmp_path):
     path = described(tmp_path)
-    if isinstance(patterns, bytes):
-        (tmp_path / "basis_patterns.npy").write_bytes(patterns)
-    else:
-        np.save(tmp_path / "basis_patterns.npy", patterns)
-    with pytest.raises(utils.InputError, match=f"basis_patterns.npy: .*{message}"):
-        basis.load(path)
+    for patterns, message in (
+        (np.concatenate([PATTERNS, PATTERNS]), "got float16 values of shape"),
+        (PATTERNS[:, :3, :4], "expected patterns of shape"),
+        (PATTERNS.astype(np.float32), "got float32 values"),
+        (PATTERNS * np.float16(np.nan), "finite and >= 0"),
+        (-PATTERNS, "finite and >= 0"),
+        (b"no array", "got no readable .npy file"),
+    ):
+        if isinstance(patterns, bytes):
+            (tmp_path / "basis_patterns.npy").write_bytes(patterns)
+        else:
+            np.save(tmp_path / "basis_patterns.npy", patterns)
+        with pytest.raises(utils.InputError, match=f"basis_patterns.npy: .*{message}"):
+            basis.load(path)

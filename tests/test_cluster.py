@@ -26,6 +26,7 @@ pytest.importorskip("distributed")
 import CNMF
 import NMF
 import utils
+from helpers import chorale, contents, names, python
 from piano import cluster
 
 pytestmark = pytest.mark.same_everywhere("starts schedulers and workers, for work that other files test")
@@ -52,10 +53,7 @@ def scheduler(folder):
     """``dask scheduler`` on a free port of this machine; yields its process and its address."""
     file = folder / "scheduler.json"
     arguments = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file)
-    with (
-        open(folder / "log", "w") as log,
-        process(DASK, "scheduler", *arguments, cwd=folder, stderr=log) as started,
-    ):
+    with open(folder / "log", "w") as log, process(DASK, "scheduler", *arguments, cwd=folder, stderr=log) as started:
         yield started, json.loads(wait_for(lambda: file.exists() and file.read_text()))["address"]
 
 
@@ -63,11 +61,9 @@ def scheduler(folder):
 def worker(address, folder, *options, **environment):
     """``dask worker`` with one thread in a folder of its own, which is not that of the suite; yields its process."""
     folder.mkdir()
-    arguments = ("--nthreads", "1", "--no-dashboard", "--local-directory", folder, *options)
-    with (
-        open(folder / "log", "w") as log,
-        process(DASK, "worker", address, *arguments, cwd=folder, env=os.environ | environment, stderr=log) as started,
-    ):
+    command = DASK, "worker", address, "--nthreads", "1", "--no-dashboard", "--local-directory", folder, *options
+    environment = os.environ | environment
+    with open(folder / "log", "w") as log, process(*command, cwd=folder, env=environment, stderr=log) as started:
         yield started
 
 
@@ -88,14 +84,13 @@ def wait_for_workers(address, n):
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory, root, learnt):
+def files(tmp_path_factory, learnt):
     """Folder with three bases, with a sound, and with spectrograms, one of them spoilt."""
     folder = tmp_path_factory.mktemp("files")
     for path in learnt.glob("fixed_basis*"):
         shutil.copy(path, folder)
-    y, sr = soundfile.read(root / "examples" / "chorale" / "matched" / "mixture.flac", frames=4 * SR)
-    silence = np.zeros(42 * SR)  # so that it has two segments
-    soundfile.write(folder / "sound.flac", np.concatenate([y[: 2 * SR], silence, y[2 * SR :]]), sr)
+    y, silence = chorale(4), np.zeros(42 * SR)  # so that it has two segments
+    soundfile.write(folder / "sound.flac", np.concatenate([y[: 2 * SR], silence, y[2 * SR :]]), SR)
     rng = np.random.default_rng(7)
     H = rng.random((K, L), dtype=np.float32)
     Y = (H @ rng.random((L, M), dtype=np.float32)) * np.exp(2j * np.pi * rng.random((K, M)))
@@ -126,21 +121,11 @@ def dask(tmp_path_factory):
         yield address
 
 
-def run(root, folder, *arguments, **environment):
-    """Run a script to its end; returns it with its status and what it said."""
-    command = [sys.executable, root / arguments[0], *arguments[1:]]
-    return subprocess.run(
-        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=300, check=False
-    )
-
-
 def results(folder):
     """What a run wrote: the bytes of each file, of run.json without the command, which names the cluster."""
-    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    for name in found:
-        if Path(name).name == "run.json":
-            found[name] = json.loads(found[name]) | {"command": None}
-    return found
+    found = contents(folder)
+    told = {name: json.loads(found[name]) | {"command": None} for name in found if Path(name).name == "run.json"}
+    return found | told
 
 
 def told(said):
@@ -148,18 +133,13 @@ def told(said):
     return [line for line in said.splitlines() if not line.startswith(("compiling", "results are in"))]
 
 
+FEW = "short.npy 3 few.npy --stems --sr 22050"
 RUNS = {
     "a divergence": ("NMF.py", "/proc/self/cwd/spec.npy 10 basis.npy --loss itakura-saito --seed 5"),
-    "random phases, stems": (
-        "CNMF.py",
-        "short.npy 3 few.npy --stems --sr 22050 --phase-init random --adapt none --phase",
-    ),
-    "sinusoidal phases of an adapted basis": ("CNMF.py", "short.npy 3 few.npy --stems --sr 22050"),
+    "random phases, stems": ("CNMF.py", f"{FEW} --phase-init random --adapt none --phase"),
+    "sinusoidal phases of an adapted basis": ("CNMF.py", FEW),
     "a sound and its notes, on this machine": ("NMF.py", "sound.flac 3 fixed_basis.npy --stems --quiet --dask local"),
-    "recordings, of which one is spoilt": (
-        "CNMF.py",
-        "spec.npy spoilt.npy short.npy 20 basis.npy -thr 0.01 --no-phase --quiet",
-    ),
+    "one of three spoilt": ("CNMF.py", "spec.npy spoilt.npy short.npy 20 basis.npy -thr 0.01 --no-phase --quiet"),
 }  # /proc/self/cwd is a place that the workers do not see
 
 
@@ -172,7 +152,7 @@ def test_the_same_bytes_as_without(root, files, dask, tmp_path, monkeypatch, cap
         main([*plain.split(), "-o", str(tmp_path / "alone")])
     except SystemExit as end:
         status = end.code
-    spread = run(root, files, script, *plain.split(), "-o", tmp_path / "spread", "--dask", own or dask)
+    spread = python(root / script, *plain.split(), "-o", tmp_path / "spread", "--dask", own or dask)
     assert (spread.returncode, told(spread.stderr)) == (status, told(capsys.readouterr().err))
     expected, got = results(tmp_path / "alone"), results(tmp_path / "spread")
     assert len(expected) >= 5
@@ -181,7 +161,7 @@ def test_the_same_bytes_as_without(root, files, dask, tmp_path, monkeypatch, cap
         assert status == 2
         (line,) = spread.stderr.splitlines()
         assert line.startswith("CNMF.py: error: spoilt.npy: got (nan")
-        assert {path.name for path in (tmp_path / "spread").iterdir()} == {"spec", "short"}
+        assert names(tmp_path / "spread") == ["short", "spec"]
     else:
         assert status == 0
 
@@ -235,12 +215,12 @@ def test_a_worker_with_other_packages_is_named(files, dask, tmp_path, monkeypatc
 
 def test_without_dask_it_is_said_what_to_install(root, files, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['dask'] = sys.modules['distributed'] = None\n")
-    arguments = ("CNMF.py", "spec.npy", "5", "basis.npy", "--no-phase", "-o", tmp_path / "out")
-    done = run(root, files, *arguments, "--dask", "local", PYTHONPATH=str(tmp_path))
+    command = root / "CNMF.py", "spec.npy", "5", "basis.npy", "--no-phase", "-o", tmp_path / "out"
+    done = python(*command, "--dask", "local", cwd=files, PYTHONPATH=tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "pip install -r requirements/dask.txt" in done.stderr
     assert not (tmp_path / "out").exists()
-    assert run(root, files, *arguments, PYTHONPATH=str(tmp_path)).returncode == 0
+    assert python(*command, cwd=files, PYTHONPATH=tmp_path).returncode == 0
 
 
 def test_few_blocks_are_under_way_at_once(dask):

@@ -1,4 +1,4 @@
-"""What a file is by its content, sounds that need ffmpeg, and damaged ones."""
+"""What a file is by its content, how sounds are read, those that need ffmpeg, and damaged ones."""
 
 import contextlib
 import os
@@ -13,30 +13,24 @@ import pytest
 import soundfile
 
 import NMF
+from helpers import environment, python, save_basis, tone
 from piano import files, recording
+from piano.basis import Basis
 from utils import InputError
 
-pytestmark = pytest.mark.same_everywhere("reads and refuses files; no numbers")
+pytestmark = [pytest.mark.same_everywhere("reads and refuses files; no numbers"), pytest.mark.usefixtures("unrendered")]
 
 SR = 22050
 FFMPEG = shutil.which("ffmpeg")
 needs_ffmpeg = pytest.mark.skipif(FFMPEG is None, reason="there is no ffmpeg here")
 
 
-def tone(seconds=2.0, sr=SR):
-    return 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * sr)) / sr)
-
-
 @pytest.fixture
 def folder(tmp_path, monkeypatch, rng):
     """A current directory with a sound and a basis that fits sounds at 22.05 kHz."""
     monkeypatch.chdir(tmp_path)
-    soundfile.write("tone.wav", tone(), SR, subtype="FLOAT")
-    np.save("basis.npy", rng.random((9, 2)))
-    (tmp_path / "basis.json").write_text(
-        '{"sr": 22050, "n_fft": 16, "hop": 4, "columns": [{"file": "a", "note": "C4", "f0": 1.0},'
-        ' {"file": "b", "note": "D4", "f0": 1.0}]}'
-    )
+    soundfile.write("tone.wav", tone(2), SR, subtype="FLOAT")
+    save_basis("basis.npy", rng.random((9, 2)), ["C4", "D4"])
     return tmp_path
 
 
@@ -86,8 +80,64 @@ def test_a_file_is_what_it_holds_whatever_its_name(folder, rng):
 
 def test_what_soundfile_writes_is_a_sound(tmp_path):
     for form in ("aiff", "au", "caf", "flac", "mp3", "ogg", "rf64", "w64", "wav", "nist"):
-        soundfile.write(tmp_path / "x", tone(), SR, format=form)
+        soundfile.write(tmp_path / "x", tone(2), SR, format=form)
         assert files.kind(tmp_path / "x") == files.SOUND, form
+
+
+# --- Sounds ---
+
+
+def test_audio_files_are_found_in_order_and_other_files_passed_over(tmp_path):
+    for name in ("b.wav", "a.FLAC", "d.ogg", "c.aif", ".hidden.wav", "notes.txt", "basis.npy", "wav"):
+        (tmp_path / name).touch()
+    assert [path.name for path in recording.audio_files(tmp_path)] == ["a.FLAC", "b.wav", "c.aif", "d.ogg"]
+
+
+FORMATS = {"PCM_16": ("wav", 2**-15), "PCM_U8": ("wav", 2**-7), "PCM_24": ("flac", 2**-23), "VORBIS": ("ogg", 0.05)}
+
+
+@pytest.mark.parametrize("subtype", FORMATS)
+def test_any_format_is_read_as_the_same_sound(tmp_path, subtype):
+    ending, tolerance = FORMATS[subtype]
+    soundfile.write(tmp_path / f"a.{ending}", tone(), SR, subtype=subtype)
+    y = recording.load(tmp_path / f"a.{ending}", SR)
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y, tone(), atol=tolerance)
+
+
+@pytest.mark.parametrize("file_sr", [8000, 44100, 96000])
+def test_other_rates_are_resampled(tmp_path, file_sr):
+    soundfile.write(tmp_path / "a.wav", tone(sr=file_sr), file_sr, subtype="DOUBLE")
+    y = recording.load(tmp_path / "a.wav", SR)
+    assert len(y) == SR
+    middle = slice(SR // 10, -SR // 10)  # the filter rings at the ends
+    np.testing.assert_allclose(y[middle], tone()[middle], atol=1e-3)
+
+
+def test_transposing_an_octave_doubles_the_frequency_and_halves_the_length():
+    up = recording.transpose(tone().astype(np.float32), SR, 12)
+    assert len(up) == SR // 2
+    assert np.argmax(np.abs(np.fft.rfft(up))) * SR / len(up) == pytest.approx(880, abs=2)
+
+
+def test_a_lower_rate_is_resampled_from_what_is_there(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(seconds=20), SR, subtype="FLOAT")
+    basis = Basis(np.ones((129, 1)), SR, 256, 64, files=("basis.npy",))
+    opened = recording.open_recording(tmp_path / "a.wav", basis, tmp_path)
+    (tmp_path / "a.wav").unlink()  # it is not read again
+    y = recording.sound_at(opened, 16000)
+    assert len(y) == 20 * 16000
+    middle = slice(1600, -1600)
+    np.testing.assert_allclose(y[middle], tone(sr=16000, seconds=20)[middle], atol=1e-3)
+    assert recording.sound_at(opened, SR) is opened.y
+
+
+def test_what_is_too_soft_to_be_a_sound_is_not_joined(tmp_path):
+    for name, gain in (("a.wav", 0.1), ("b.wav", 1e-39)):
+        soundfile.write(tmp_path / name, gain * tone(), SR, subtype="FLOAT")
+    y, _ = soundfile.read(recording.joined([tmp_path / "a.wav", tmp_path / "b.wav"], SR, tmp_path))
+    assert len(y) == 2 * SR  # and a second of silence
+    assert np.sqrt(np.mean(y[:SR] ** 2)) == pytest.approx(0.1, rel=1e-3)
 
 
 # --- ffmpeg ---
@@ -98,9 +148,9 @@ def test_what_soundfile_writes_is_a_sound(tmp_path):
 def test_ffmpeg_reads_what_soundfile_cannot(folder, capfd, name):
     form = [] if name.partition(".")[2] not in ("", "wav") else ["-c:a", "aac", "-f", "adts"]
     y = recording.load(converted(name, *form), SR)
-    lag = np.argmax(np.correlate(y[: SR // 2], tone()[: SR // 4])[:3000])
+    lag = np.argmax(np.correlate(y[: SR // 2], tone(2)[: SR // 4])[:3000])
     middle = slice(SR // 2, SR)
-    np.testing.assert_allclose(y[lag:][middle], tone()[middle], atol=0.05)  # of a lossy codec
+    np.testing.assert_allclose(y[lag:][middle], tone(2)[middle], atol=0.05)  # of a lossy codec
     assert capfd.readouterr() == ("", "")
 
 
@@ -116,7 +166,7 @@ def test_nothing_is_lost_on_the_way_from_ffmpeg(folder, rng):
 
 @needs_ffmpeg
 def test_an_m4a_is_taken_apart_at_its_own_rate(folder):
-    soundfile.write("tone.wav", tone(sr=48000), 48000)
+    soundfile.write("tone.wav", tone(2, sr=48000), 48000)
     options = ["--stems", "--native-sr", "--format", "wav", "-o", "out", "--quiet"]
     NMF.main([converted("x.m4a"), "3", "basis.npy", *options])
     assert soundfile.info("out/stems/residual.wav").samplerate == 48000
@@ -124,30 +174,21 @@ def test_an_m4a_is_taken_apart_at_its_own_rate(folder):
 
 
 @needs_ffmpeg
-def test_a_broken_m4a_is_told_in_one_line(folder, capfd):
+def test_a_broken_m4a_is_told_in_one_line(folder, root):
     content = (folder / converted("x.m4a")).read_bytes()
     (folder / "x.m4a").write_bytes(content[: len(content) // 2])  # what tells where things are stands at the end
-    with pytest.raises(SystemExit) as end:
-        NMF.main(["x.m4a", "3", "basis.npy", "-o", "out"])
-    assert end.value.code == 2
-    (line,) = capfd.readouterr().err.splitlines()
+    done = python(root / "NMF.py", "x.m4a", "3", "basis.npy", "-o", "out")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
     assert line.startswith("NMF.py: error: x.m4a: cannot be read as audio (ffmpeg: ")
     assert not (folder / "out").exists()
 
 
 @needs_ffmpeg
-def test_without_ffmpeg_the_line_names_the_command_that_converts(folder, root):
+def test_without_ffmpeg_the_line_names_the_command_that_converts(folder, monkeypatch, refused):
     (folder / converted("x.m4a")).rename("my song.m4a")
-    (folder / "empty").mkdir()
-    done = subprocess.run(
-        [sys.executable, root / "NMF.py", "my song.m4a", "3", "basis.npy", "-o", "out"],
-        env=os.environ | {"PATH": str(folder / "empty")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
+    monkeypatch.setenv("PATH", str(folder / "empty"))
+    line = refused(NMF, "my song.m4a", "3", "basis.npy", "-o", "out")
     assert "my song.m4a: got a sound that only ffmpeg reads" in line
     assert "(ffmpeg -i 'my song.m4a' 'my song.wav')" in line
 
@@ -196,7 +237,7 @@ def test_a_damaged_mp3_gives_one_remark_and_a_whole_one_none(folder, rng, capfd)
     assert capfd.readouterr() == ("", "")
 
 
-def test_stderr_comes_back_after_an_error_and_may_be_closed(folder, root, rng, capfd):
+def test_stderr_comes_back_after_an_error_and_may_be_closed(folder, rng, capfd):
     with contextlib.suppress(ZeroDivisionError), files.without_chatter() as said:
         os.write(2, b"chatter")
         raise ZeroDivisionError
@@ -206,5 +247,5 @@ def test_stderr_comes_back_after_an_error_and_may_be_closed(folder, root, rng, c
     damaged_mp3(folder / "x.mp3", rng)
     code = "from piano import recording; print(len(recording.load('x.mp3', 22050)))"
     command = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, code]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(root)}, stdout=-1, check=True)
+    done = subprocess.run(command, env=environment(), stdout=-1, check=True)
     assert int(done.stdout) == 8 * SR

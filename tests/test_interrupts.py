@@ -1,6 +1,6 @@
-"""Ctrl-C and its like, wherever they come: status 130, one line, and nothing left behind."""
+"""Ctrl-C and its like, full disks and two runs at once: one line, and earlier results stay or nothing is left."""
 
-import os
+import resource
 import signal
 import subprocess
 import sys
@@ -8,6 +8,10 @@ import time
 
 import numpy as np
 import pytest
+
+import CNMF
+import NMF
+from helpers import contents, names, python
 
 pytestmark = pytest.mark.same_everywhere("kills processes")
 
@@ -49,7 +53,7 @@ def test_every_loop_heeds_it(files, root, tmp_path, command):
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[1] == MESSAGE
     assert process.returncode == 130
-    assert not list(tmp_path.iterdir())
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize(("script", "delay"), [("NMF.py", 0), ("CNMF.py", 0.1), ("make_init_H.py", 0), ("NMF.py", 0.1)])
@@ -62,7 +66,7 @@ def test_imports_end_without_a_traceback(files, root, tmp_path, script, delay):
     process.send_signal(signal.SIGINT)
     message = process.communicate(timeout=60)[1]
     assert (process.returncode, message) in ((-signal.SIGINT, ""), (130, MESSAGE))
-    assert not list(tmp_path.iterdir())
+    assert names(tmp_path) == []
 
 
 def _has_numpy(pid):
@@ -74,7 +78,6 @@ def _has_numpy(pid):
         pytest.skip("needs /proc")
 
 
-SIGNALS = pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 SWALLOWERS = {
     "what C calls back": "ctypes.CFUNCTYPE(None)(come)()",  # as LLVM does when a kernel is loaded
     "del": "type('Swallower', (), {'__del__': lambda self: come()})()",
@@ -82,13 +85,11 @@ SWALLOWERS = {
 }
 
 
-def run_script(root, main, before="", path=""):
+def run_script(main, before="", cwd=None):
     """Run the lines of a ``main`` as the scripts run theirs; returns its status, and what it said."""
     lines = "".join(f"    {line}\n" for line in main.splitlines())
     start = f"import ctypes, os, signal, sys, time\n{before}\nfrom piano import cli\n"
-    code = f"{start}def main():\n{lines}sys.exit(cli.run(main))"
-    command, environment = [sys.executable, "-c", code], os.environ | {"PYTHONPATH": f"{root}:{path}"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=50, check=False)
+    done = python("-c", f"{start}def main():\n{lines}sys.exit(cli.run(main))", cwd=cwd)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -100,32 +101,32 @@ def ended_by(name):
     ("name", "swallower"),
     [("SIGINT", "what C calls back"), ("SIGTERM", "del"), ("SIGHUP", "except"), ("SIGINT", "except")],
 )
-def test_it_is_raised_again_where_it_was_swallowed(root, name, swallower):
+def test_it_is_raised_again_where_it_was_swallowed(name, swallower):
     come = f"come = lambda: os.kill(os.getpid(), signal.{name})"
-    assert run_script(root, f"{come}\n{SWALLOWERS[swallower]}\ntime.sleep(10)") == ended_by(name)
+    assert run_script(f"{come}\n{SWALLOWERS[swallower]}\ntime.sleep(10)") == ended_by(name)
 
 
-@SIGNALS
-def test_nothing_cuts_short_what_is_tidied_up(root, name):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_nothing_cuts_short_what_is_tidied_up(name):
     """Neither the same signal once more nor a second one."""
     come = f"os.kill(os.getpid(), signal.{name})"
     tidy = "for _ in range(5):\n        time.sleep(0.1)\n    os.kill(os.getpid(), signal.SIGTERM)\n    print('tidy')"
     status, _, said = ended_by(name)
-    assert run_script(root, f"try:\n    {come}\n    time.sleep(10)\nfinally:\n    {tidy}") == (status, "tidy\n", said)
+    assert run_script(f"try:\n    {come}\n    time.sleep(10)\nfinally:\n    {tidy}") == (status, "tidy\n", said)
 
 
-def test_an_import_cannot_swallow_it(root, tmp_path):
+def test_an_import_cannot_swallow_it(tmp_path):
     """Modules that Cython made begin like this."""
     module = "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
     (tmp_path / "swallows.py").write_text(module)
-    assert run_script(root, "import swallows\ntime.sleep(60)", path=tmp_path) == ended_by("SIGINT")
+    assert run_script("import swallows\ntime.sleep(60)", cwd=tmp_path) == ended_by("SIGINT")
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
-def test_where_it_is_ignored_it_stays_so(root, name):
+def test_where_it_is_ignored_it_stays_so(name):
     """As nohup does."""
     ignored = f"signal.signal(signal.{name}, signal.SIG_IGN)"
-    assert run_script(root, f"os.kill(os.getpid(), signal.{name})", before=ignored) == (0, "", "")
+    assert run_script(f"os.kill(os.getpid(), signal.{name})", before=ignored) == (0, "", "")
 
 
 @pytest.mark.parametrize("streams", ["2>/dev/full", "<&- >&- 2>&-", "2>&1 | true"])
@@ -134,3 +135,60 @@ def test_nobody_who_listens_is_no_reason_to_fail(files, root, tmp_path, streams)
     subprocess.run(["bash", "-c", f"{run} {streams}; exit ${{PIPESTATUS[0]}}"], cwd=files, check=True, timeout=100)
     assert np.load(tmp_path / "cost.npy").shape == (3,)
     assert (tmp_path / "run.json").exists()
+
+
+# --- Full disks, and two runs at once ---
+
+
+@pytest.fixture
+def earlier(tmp_path, monkeypatch, rng):
+    """A current directory with spec.npy, complex128, basis.npy without a description, and earlier results in out/."""
+    monkeypatch.chdir(tmp_path)
+    np.save("basis.npy", rng.random((129, 3)))
+    np.save("spec.npy", rng.standard_normal((129, 60)) + 1j * rng.standard_normal((129, 60)))
+    CNMF.main(["spec.npy", "2", "basis.npy", "--sr", "8000", "-o", "out", "--stems", "--phase"])
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "largest"),
+    [
+        ("CNMF.py", [], "out/phase_calc.npy"),
+        ("CNMF.py", ["--no-phase"], "out/reconst.npy"),
+        ("NMF.py", ["--stems", "--format", "wav"], None),
+        ("NMF.py", [], "out/learning_curve_CNMF.png"),
+    ],
+)
+def test_a_disk_that_fills_up_is_one_line_and_status_1(earlier, root, script, arguments, largest):
+    if largest is None:  # a stem; its header is on the disk, its samples are not
+        np.save("spec.npy", np.load("spec.npy")[:, :20].repeat(20, axis=1).astype(np.complex64))
+        n_bytes = 4 * 64 * 400
+    else:
+        n_bytes = (earlier / largest).stat().st_size
+    before = contents(earlier)
+    done = python(
+        *(root / script, "spec.npy", "3", "basis.npy", "--sr", "8000", "-o", "out", *arguments),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes // 2, n_bytes // 2)),
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{script}: error: ")
+    assert any(words in line for words in ("File too large", "is the disk full?"))
+    assert contents(earlier) == before
+    assert not list(earlier.glob("out/.*"))
+
+
+def test_two_runs_into_one_folder_do_not_mix(earlier, root, refused):
+    before = contents(earlier)
+    long_run = ["spec.npy", "1000000", "basis.npy", "--phase-init", "random", "-o", "out"]
+    with subprocess.Popen([sys.executable, root / "CNMF.py", *long_run], stderr=subprocess.PIPE) as first:
+        while first.poll() is None and not list(earlier.glob("out/.part-*/results")):
+            time.sleep(0.02)
+        line = refused(NMF, "spec.npy", "3", "basis.npy", "-o", "out")
+        assert line == "NMF.py: error: out: got a folder that another run is writing to, expected one of its own"
+        assert first.poll() is None
+        assert list(earlier.glob("out/.part-*/results"))
+        assert {name: found for name, found in contents(earlier).items() if "/." not in name} == before
+        first.kill()
+    NMF.main(["spec.npy", "3", "basis.npy", "-o", "out"])
+    assert not list(earlier.glob("out/.*"))

@@ -10,13 +10,17 @@ import soxr
 
 import make_init_H
 import utils
+from helpers import TEMPLATES
 from piano import basis, cli, learn, recording
 
 pytestmark = pytest.mark.same_everywhere("commands; what they compute is in test_utils_basis")
 
 SR, N_FFT = 22050, 2048
-NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-NOTES = [f"{name}{octave}" for octave in range(2, 7) for name in NAMES]  # C2 to B6
+NOTES = [
+    f"{name}{octave}"
+    for octave in range(2, 7)
+    for name in ["C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"]
+]  # C2 to B6
 MIDI = range(36, 96)
 PIANO = range(21, 109)
 
@@ -38,7 +42,7 @@ def load(folder):
     return np.load(folder / "fixed_basis.npy"), json.loads((folder / "fixed_basis.json").read_text("utf-8"))
 
 
-def test_every_column_of_the_piano_basis_has_its_strongest_partials_at_its_pitch(learnt, templates):
+def test_every_column_of_the_piano_basis_has_its_strongest_partials_at_its_pitch(learnt):
     H, info = load(learnt)
     assert H.shape == (1025, 60)
     assert H.dtype == np.float32
@@ -47,7 +51,7 @@ def test_every_column_of_the_piano_basis_has_its_strongest_partials_at_its_pitch
     assert [strongest_series(h) for h in H.T] == list(MIDI)
     assert (info["sr"], info["n_fft"], info["hop"], info["window"]) == (22050, 2048, 512, "hann")
     assert [column["note"] for column in info["columns"]] == NOTES
-    assert [column["file"] for column in info["columns"]] == [path.name for path in templates]
+    assert [column["file"] for column in info["columns"]] == [path.name for path in TEMPLATES.values()]
     f0 = [130.81 * 2 ** ((midi - 48) / 12) for midi in MIDI]
     np.testing.assert_allclose([column["f0"] for column in info["columns"]], f0, atol=6e-4)
 
@@ -60,8 +64,8 @@ def learn_one(folder, y, sr, name="C4.wav", *options, **subtype):
     return np.load(folder / "fixed_basis.npy")
 
 
-def test_stereo_flac_and_other_rates_give_the_same_note(templates, tmp_path, learnt):
-    y, sr = soundfile.read(templates[60 - 36])
+def test_stereo_flac_and_other_rates_give_the_same_note(tmp_path, learnt):
+    y, sr = soundfile.read(TEMPLATES[60])
     expected = np.load(learnt / "fixed_basis.npy")[:, [60 - 36]]
     one_side = np.column_stack([y, np.zeros_like(y)])  # mixed down it is y / 2, and a column forgets the gain
     np.testing.assert_array_equal(learn_one(tmp_path / "flac", y, sr, "C4.flac"), expected)
@@ -72,8 +76,8 @@ def test_stereo_flac_and_other_rates_give_the_same_note(templates, tmp_path, lea
     assert np.abs(fast - expected).sum() < 0.02  # of a spectrum that sums to 1
 
 
-def test_basis_at_another_rate_and_window_length(templates, tmp_path):
-    y, sr = soundfile.read(templates[60 - 36])
+def test_basis_at_another_rate_and_window_length(tmp_path):
+    y, sr = soundfile.read(TEMPLATES[60])
     options = ("--sr", "16000", "--n-fft", "4096", "--hop-length", "256", "--n-peaks", "20")
     H = learn_one(tmp_path / "other", y, sr, "C4.wav", *options)
     _, info = load(tmp_path / "other")
@@ -82,30 +86,30 @@ def test_basis_at_another_rate_and_window_length(templates, tmp_path):
     assert (info["sr"], info["n_fft"], info["hop"]) == (16000, 4096, 256)
 
 
-@pytest.mark.parametrize(("n_fft", "hop"), [(8192, 2048), (1022, 255), (200, 50), (2, 1)])
-def test_frames_are_a_quarter_of_the_window_apart(n_fft, hop):
-    assert make_init_H.parse_args(cli.parser("", "x.py"), ["notes", "--n-fft", str(n_fft)]).hop_length == hop
+def test_frames_are_a_quarter_of_the_window_apart():
+    for n_fft, hop in ((8192, 2048), (1022, 255), (200, 50), (2, 1)):
+        assert make_init_H.parse_args(cli.parser("", "x.py"), ["notes", "--n-fft", str(n_fft)]).hop_length == hop
 
 
-def test_three_states_of_a_note_stand_side_by_side_from_attack_to_decay(templates, tmp_path):
+def test_three_states_of_a_note_stand_side_by_side_from_attack_to_decay(tmp_path):
     for midi, name in ((60, "take1.wav"), (48, "take2.wav")):  # by ear, and in order of pitch
-        shutil.copyfile(templates[midi - 36], tmp_path / name)
+        shutil.copyfile(TEMPLATES[midi], tmp_path / name)
     make_init_H.main([str(tmp_path), "-o", str(tmp_path), "--states", "3"])
     H, info = load(tmp_path)
     assert H.shape == (1025, 6)
     np.testing.assert_allclose(H.sum(axis=0, dtype=np.float64), 1, atol=1e-6)
     assert [column["note"] for column in info["columns"]] == ["C3"] * 3 + ["C4"] * 3
     for columns, midi in ((slice(0, 3), 48), (slice(3, 6), 60)):
-        Y = np.abs(recording.stft(recording.load(templates[midi - 36], SR)))
+        Y = np.abs(recording.stft(recording.load(TEMPLATES[midi], SR)))
         U, _ = utils.nmf(Y, H[:, columns], 500)
         centres = (U * np.arange(U.shape[1])).sum(axis=1) / U.sum(axis=1)
         assert (np.diff(centres) > 0).all()
         assert strongest_series(H[:, columns].sum(axis=1)) == midi
 
 
-def test_keys_without_a_template_get_the_nearest_ones(templates, tmp_path, capsys):
+def test_keys_without_a_template_get_the_nearest_ones(tmp_path, capsys):
     for midi in (57, 60, 72):
-        shutil.copyfile(templates[midi - 36], tmp_path / templates[midi - 36].name)
+        shutil.copyfile(TEMPLATES[midi], tmp_path / TEMPLATES[midi].name)
     make_init_H.main([str(tmp_path), "-o", str(tmp_path), "--keys", "G#3", "61"])
     assert "6 notes, G#3 to C#4, 6 columns, 4 of them transposed from the nearest" in capsys.readouterr().err
     H, info = load(tmp_path)
@@ -120,8 +124,8 @@ def test_keys_without_a_template_get_the_nearest_ones(templates, tmp_path, capsy
     np.testing.assert_allclose([column["f0"] for column in info["columns"]], f0, atol=1e-3)
 
 
-def test_several_templates_of_a_key_are_one_note_of_several_columns(templates, tmp_path):
-    y, sr = soundfile.read(templates[60 - 36])
+def test_several_templates_of_a_key_are_one_note_of_several_columns(tmp_path):
+    y, sr = soundfile.read(TEMPLATES[60])
     for name in ("C4v1", "C4v2", "D4v1"):
         soundfile.write(tmp_path / f"{name}.wav", y, sr)
     make_init_H.main([str(tmp_path), "-o", str(tmp_path)])
@@ -134,8 +138,8 @@ def test_what_is_no_single_note_is_refused_with_what_is_heard(root, tmp_path, re
     assert not (tmp_path / "out").exists()
 
 
-def test_one_note_that_follows_another_is_heard(templates, tmp_path):
-    (first, sr), (second, _) = (soundfile.read(templates[midi - 36]) for midi in (60, 67))
+def test_one_note_that_follows_another_is_heard(tmp_path):
+    (first, sr), (second, _) = (soundfile.read(TEMPLATES[midi]) for midi in (60, 67))
     gap = 3 * sr // 2  # the first has died away by half
     y = np.zeros(gap + len(second))
     y[: min(gap, len(first))] += first[:gap]
@@ -146,6 +150,6 @@ def test_one_note_that_follows_another_is_heard(templates, tmp_path):
 
 
 @pytest.mark.parametrize(("sr", "step"), [(8000, 4), (SR, 1), (44100, 4)])
-def test_single_notes_are_single_notes(templates, sr, step):
-    for path in templates[::step]:
+def test_single_notes_are_single_notes(sr, step):
+    for path in list(TEMPLATES.values())[::step]:
         learn.check_one_note(path, sr)

@@ -1,6 +1,5 @@
 """A sound and nothing else: the suite's own basis, learnt once; folders as inputs; where each input's results go."""
 
-import json
 import logging
 import os
 import shutil
@@ -16,30 +15,34 @@ import soundfile
 import CNMF
 import make_init_H
 import NMF
+from helpers import TEMPLATES, environment, names, record
 from piano import basis, blocks, cli, learn
 
-pytestmark = pytest.mark.same_everywhere("the command line, and a folder of caches")
+pytestmark = [
+    pytest.mark.same_everywhere("the command line, and a folder of caches"),
+    pytest.mark.usefixtures("unrendered"),
+]
 
 SR = 22050
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch, templates):
+def folder(tmp_path, monkeypatch):
     """A current directory with a short sound, and a home of its own."""
     monkeypatch.chdir(tmp_path)
     for name in ("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
-    y, sr = soundfile.read(templates[60 - 36], frames=SR)
+    y, sr = soundfile.read(TEMPLATES[60], frames=SR)
     soundfile.write("song.wav", y, sr)
     return tmp_path
 
 
 @pytest.fixture(scope="module")
-def two_templates(templates, tmp_path_factory):
+def two_templates(tmp_path_factory):
     """Folder of the first second of two templates, and in ``basis`` what is learnt from them with a short window."""
     few = tmp_path_factory.mktemp("few")
     for midi in (57, 60):
-        soundfile.write(few / templates[midi - 36].name, soundfile.read(templates[midi - 36], frames=SR)[0], SR)
+        soundfile.write(few / TEMPLATES[midi].name, soundfile.read(TEMPLATES[midi], frames=SR)[0], SR)
     make_init_H.main([str(few), "--n-fft", "512", "-o", str(few / "basis"), "--quiet"])
     return few
 
@@ -64,26 +67,23 @@ def kept(folder):
 # --- Positionals ---
 
 
-@pytest.mark.parametrize(
-    ("words", "inputs", "n_iter", "named"),
-    [
-        ("spec.npy 20 fixed_basis.npy", ["spec.npy"], 20, "fixed_basis.npy"),
-        ("a.npy b.wav 20 H.npy", ["a.npy", "b.wav"], 20, "H.npy"),
-        ("a.wav 20 H.dat", ["a.wav"], 20, "H.dat"),
-        ("a.wav --stems 20 H.npy", ["a.wav"], 20, "H.npy"),
-        ("--stems a.wav --listen 20 -thr 1e-4 H.npy", ["a.wav"], 20, "H.npy"),
-        ("a.wav", ["a.wav"], 200, None),
-        ("a.wav b.wav c.wav", ["a.wav", "b.wav", "c.wav"], 200, None),
-        ("a.wav b.wav 20", ["a.wav", "b.wav"], 20, None),
-        ("a.wav --listen 20", ["a.wav"], 20, None),
-        ("20", ["20"], 200, None),
-    ],
-)
-def test_words_are_told_apart(words, inputs, n_iter, named):
+def test_words_are_told_apart():
     parser = cli.parser("", "NMF.py")
     cli.add_decomposition(parser)
-    args = cli.parse_decomposition(parser, words.split())
-    assert (args.inputs, args.n_iter, args.basis) == (inputs, n_iter, named)
+    for words, expected in (
+        ("spec.npy 20 fixed_basis.npy", (["spec.npy"], 20, "fixed_basis.npy")),
+        ("a.npy b.wav 20 H.npy", (["a.npy", "b.wav"], 20, "H.npy")),
+        ("a.wav 20 H.dat", (["a.wav"], 20, "H.dat")),
+        ("a.wav --stems 20 H.npy", (["a.wav"], 20, "H.npy")),
+        ("--stems a.wav --listen 20 -thr 1e-4 H.npy", (["a.wav"], 20, "H.npy")),
+        ("a.wav", (["a.wav"], 200, None)),
+        ("a.wav b.wav c.wav", (["a.wav", "b.wav", "c.wav"], 200, None)),
+        ("a.wav b.wav 20", (["a.wav", "b.wav"], 20, None)),
+        ("a.wav --listen 20", (["a.wav"], 20, None)),
+        ("20", (["20"], 200, None)),
+    ):
+        args = cli.parse_decomposition(parser, words.split())
+        assert (args.inputs, args.n_iter, args.basis) == expected, words
 
 
 # --- The suite's own basis ---
@@ -118,9 +118,8 @@ def test_a_sound_is_all_that_is_needed(folder, few_templates, capsys, script):
     for name in ("basis_calc.npy", "activation_calc.npy", "stems/060_C4.wav", "stems/060_C4.flac"):
         if (folder / "named" / name).exists():
             assert (folder / "out" / name).read_bytes() == (folder / "named" / name).read_bytes()
-    records = [json.loads((folder / name / "run.json").read_text()) for name in ("out", "named")]
-    assert records[0]["inputs"] == records[1]["inputs"]  # the basis with its SHA-256
-    assert records[0]["command"] == [f"{script.__name__}.py", "song.wav", "--stems"]
+    assert record("out")["inputs"] == record("named")["inputs"]  # the basis with its SHA-256
+    assert record("out")["command"] == [f"{script.__name__}.py", "song.wav", "--stems"]
 
 
 def test_what_the_first_run_compiles_is_compiled_while_it_learns(folder, few_templates, monkeypatch):
@@ -150,17 +149,16 @@ def test_it_is_learnt_anew_where_templates_or_options_differ_and_made_again_wher
     assert [basis.load(path).H.shape[1] for path in paths] == [4, 4, 8, 8]
 
 
-def started(code, root, two_templates, *arguments, **environment):
+def started(code, two_templates, *arguments, **changes):
     """Python on some code, in which the suite has two templates."""
     few = f"learn.TEMPLATES, learn.KEYS, learn.OPTIONS = Path({str(two_templates)!r}), (57, 60), {{'n_fft': 2048}}"
     command = [sys.executable, "-c", f"from pathlib import Path; from piano import learn; {few}; {code}", *arguments]
-    own = os.environ | {"PYTHONPATH": str(root)} | environment
-    return subprocess.Popen(command, env=own, stdout=-1, stderr=-1, text=True)
+    return subprocess.Popen(command, env=environment(**changes), stdout=-1, stderr=-1, text=True)
 
 
-def test_two_first_runs_at_once_both_end_well(folder, root, two_templates):
+def test_two_first_runs_at_once_both_end_well(folder, two_templates):
     """Real processes; each asks for the same basis while the other learns it."""
-    runs = [started("print(learn.suite_basis())", root, two_templates) for _ in range(2)]
+    runs = [started("print(learn.suite_basis())", two_templates) for _ in range(2)]
     paths = {run.communicate()[0].strip() for run in runs}
     assert [run.returncode for run in runs] == [0, 0]
     (home,) = kept(folder / "home")
@@ -169,18 +167,18 @@ def test_two_first_runs_at_once_both_end_well(folder, root, two_templates):
     assert basis.load(home / "fixed_basis.npy", with_rotation=True).patterns is not None
 
 
-def test_where_nothing_can_be_kept_the_run_goes_on(folder, root, two_templates):
+def test_where_nothing_can_be_kept_the_run_goes_on(folder, two_templates):
     (folder / "home").write_text("a file, where a folder of caches should be")
     (folder / "tmp").mkdir()
     arguments = ("song.wav", "3", "-o", "out", "--quiet")
-    own = {"TMPDIR": str(folder / "tmp"), "MPLCONFIGDIR": matplotlib.get_cachedir()}  # where its list of fonts is
-    run = started("import NMF; NMF.main()", root, two_templates, *arguments, **own)
+    own = {"TMPDIR": "tmp", "MPLCONFIGDIR": matplotlib.get_cachedir()}  # where its list of fonts is
+    run = started("import NMF; NMF.main()", two_templates, *arguments, **own)
     said = run.communicate()[1]
     assert run.returncode == 0
     assert "cannot be written to" in said
     assert "so the next run learns the notes again" in said
     assert (folder / "out" / "activation_calc.npy").exists()
-    assert not list((folder / "tmp").iterdir())
+    assert names("tmp") == []
 
 
 def test_a_checkout_without_templates_is_told(folder, monkeypatch, refused):
@@ -221,8 +219,8 @@ def test_a_folder_stands_for_what_is_in_it(songs, folder, refused):
     assert results(folder / "rest") == ["first", "second"]
 
 
-def test_its_results_may_lie_in_it_and_so_may_the_basis(songs, folder):
-    for name in ("fixed_basis.npy", "fixed_basis.json", "fixed_basis_rotation.npy", "fixed_basis_patterns.npy"):
+def test_the_results_of_a_folder_may_lie_in_it_and_so_may_the_basis(songs, folder):
+    for name in basis.names("fixed_basis.npy"):
         (folder / "basis" / name).rename(songs / name)
     for _ in range(2):
         NMF.main(["songs", "3", "songs/fixed_basis.npy", "-o", "songs", "--quiet"])
@@ -231,13 +229,12 @@ def test_its_results_may_lie_in_it_and_so_may_the_basis(songs, folder):
 
 def test_results_stay_inside_dir_whatever_the_name(folder, two_templates, rng):
     (folder / "in").mkdir()
-    names = [f"in/{name}" for name in ("....", " song .wav", ".part-00.wav", "other.npy")]
-    for name in names:
+    inputs = [f"in/{name}" for name in ("....", " song .wav", ".part-00.wav", "other.npy")]
+    for name in inputs:
         with open(name, "wb") as file:
             np.save(file, rng.random((257, 9)))
-    before = set(folder.iterdir())
-    NMF.main([*names, "3", str(two_templates / "basis/fixed_basis.npy"), "-o", "deep/out", "--quiet"])
-    assert set(folder.iterdir()) - before == {folder / "deep"}
+    before = names(folder)
+    NMF.main([*inputs, "3", str(two_templates / "basis/fixed_basis.npy"), "-o", "deep/out", "--quiet"])
+    assert names(folder) == sorted([*before, "deep"])
     assert results(folder) == [f"deep/out/{name}" for name in ("other", "part-00", "recording", "song")]
-    assert [path.name for path in (folder / "deep").iterdir()] == ["out"]
-    assert len(list((folder / "deep" / "out").iterdir())) == 4
+    assert (names("deep"), len(names("deep/out"))) == (["out"], 4)

@@ -11,18 +11,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from helpers import chorale
+
 pytestmark = pytest.mark.same_everywhere("what a terminal shows")
 
 SHOWN_AT_ONCE = (
     "from piano import cli; import {0}; cli.BAR_AFTER_S = cli.TICK_S = 0.001; raise SystemExit(cli.run({0}.main))"
 )
-
-
-@pytest.fixture
-def short(root, tmp_path):
-    y, sr = soundfile.read(root / "examples" / "chorale" / "matched" / "mixture.flac", frames=22050)
-    soundfile.write(tmp_path / "short.wav", y, sr)
-    return tmp_path / "short.wav"
 
 
 def on_terminal(root, script, arguments):
@@ -47,22 +42,16 @@ def _read(terminal):
         return b""
 
 
+FIRST, LAST = ["Reading the recording", "Finding the notes"], ["Taking it apart", "Writing the results"]
+OF_CNMF = ["Adapting to the piano", "Following the notes"]
+
+
 @pytest.mark.parametrize(
-    ("script", "options", "names"),
-    [
-        ("NMF", [], ["Reading the recording", "Finding the notes", "Taking it apart", "Writing the results"]),
-        (
-            "CNMF",
-            ["--listen"],
-            [
-                *("Reading the recording", "Finding the notes", "Adapting to the piano"),
-                *("Following the notes", "Taking it apart", "Writing the results"),
-            ],
-        ),
-    ],
+    ("script", "options", "names"), [("NMF", [], FIRST + LAST), ("CNMF", ["--listen"], FIRST + OF_CNMF + LAST)]
 )
-def test_one_bar_with_named_stages_is_gone_at_the_end(root, learnt, short, tmp_path, script, options, names):
-    arguments = [short, "20", learnt / "fixed_basis.npy", *options, "-o", tmp_path / "out"]
+def test_one_bar_with_named_stages_is_gone_at_the_end(root, learnt, tmp_path, script, options, names):
+    soundfile.write(tmp_path / "short.wav", chorale(1), 22050)
+    arguments = [tmp_path / "short.wav", "20", learnt / "fixed_basis.npy", *options, "-o", tmp_path / "out"]
     told = on_terminal(root, script, arguments)
     shown = re.findall(r"\[(\d)/(\d)\] ([A-Z][a-z ]+[a-z]) +(\d+)%", told)
     stages = list(dict.fromkeys((int(i), int(n), name) for i, n, name, _ in shown))

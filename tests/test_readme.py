@@ -58,17 +58,10 @@ def test_its_six_rows_are_those_of_the_benchmark(readme, benchmark):
     assert f"all {len(medians)} settings" in " ".join(readme.split())
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "CONTRIBUTING.md",
-        "docs/reference.md",
-        "docs/mathematics.md",
-        "docs/cluster.md",
-        "benchmarks/README.md",
-    ],
-)
+PAGES = "README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("reference", "mathematics", "cluster"))
+
+
+@pytest.mark.parametrize("page", [*PAGES, "benchmarks/README.md"])
 def test_links_lead_somewhere(root, page):
     text = (root / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):

@@ -7,7 +7,9 @@ import re
 import pytest
 import soundfile
 
-pytestmark = pytest.mark.same_everywhere("compares words")
+from helpers import chorale
+
+pytestmark = [pytest.mark.same_everywhere("compares words"), pytest.mark.usefixtures("unrendered")]
 
 COMMON = "Options of all commands"
 SECTIONS = {
@@ -73,9 +75,8 @@ def test_every_file_of_the_basis_is_told(tables, learnt):
 
 
 @pytest.mark.parametrize("script", ["NMF", "CNMF"])
-def test_every_file_of_a_run_is_told(script, tables, root, learnt, tmp_path):
-    y, sr = soundfile.read(root / "examples" / "chorale" / "matched" / "mixture.flac", frames=22050)
-    soundfile.write(tmp_path / "short.wav", y, sr)
+def test_every_file_of_a_run_is_told(script, tables, learnt, tmp_path):
+    soundfile.write(tmp_path / "short.wav", chorale(1), 22050)
     command = [str(tmp_path / "short.wav"), "3", str(learnt / "fixed_basis.npy"), "--stems", "--listen", "--quiet"]
     also = ["--phase"] if script == "CNMF" else []
     importlib.import_module(script).main([*command, *also, "-o", str(tmp_path / "out")])

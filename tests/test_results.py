@@ -1,18 +1,16 @@
 """Results come all together or not at all, one run at a time, and say what made them."""
 
 import hashlib
-import json
 import os
 import signal
 import stat
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import utils
+from helpers import python, record
 from piano import results
 
 pytestmark = pytest.mark.same_everywhere("compares names and bytes of files")
@@ -35,10 +33,6 @@ def texts(folder):
 
 def hidden(folder):
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]
-
-
-def record(folder):
-    return json.loads((folder / "run.json").read_text())
 
 
 def test_outputs_appear_together_and_replace_what_was_there(tmp_path):
@@ -73,18 +67,15 @@ def test_a_run_that_fails_leaves_nothing(tmp_path, error, existed):
     assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize(
-    ("free", "message"),
-    [
+def test_results_that_the_disk_has_no_room_for_are_refused(tmp_path, monkeypatch):
+    for free, message in (
         (5e9, r"5\.0 GB of free space, expected 7\.5 GB, of which 7\.0 GB are for a"),
         (2e6, r"2\.0 MB of free space, expected 3\.0 MB, of which 2\.8 MB are for a"),
-    ],
-)
-def test_results_that_the_disk_has_no_room_for_are_refused(tmp_path, monkeypatch, free, message):
-    monkeypatch.setattr(results.shutil, "disk_usage", lambda path: SimpleNamespace(free=int(free)))
-    results.check_space(tmp_path / "new" / "folder", {"a": free})
-    with pytest.raises(utils.InputError, match=message):
-        results.check_space(tmp_path / "new" / "folder", {"a": 1.4 * free, "b": 0.1 * free})
+    ):
+        monkeypatch.setattr(results.shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=int(free)))
+        results.check_space(tmp_path / "new" / "folder", {"a": free})
+        with pytest.raises(utils.InputError, match=message):
+            results.check_space(tmp_path / "new" / "folder", {"a": 1.4 * free, "b": 0.1 * free})
 
 
 # --- One run at a time ---
@@ -111,9 +102,7 @@ def test_what_a_killed_run_left_is_deleted_and_what_looks_like_it_is_not(tmp_pat
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     (tmp_path / ".part-of my own").mkdir()
-    root = Path(results.__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=root, check=False)
-    assert done.returncode == -signal.SIGKILL
+    assert python("-c", code, tmp_path).returncode == -signal.SIGKILL
     assert len(hidden(tmp_path)) == 2
     write(tmp_path, {"b": "whole"})
     assert hidden(tmp_path) == [".part-of my own"]
@@ -126,7 +115,6 @@ OLD = {"a": "old", "b": "old", "phase_calc.npy": "old", "stems/x": "old", "stems
 NEW = {"a": "new", "c": "new", "stems/x": "new"}
 KILLED_AT_STEP = """
 import itertools, os, signal, sys
-sys.path.insert(0, {tests!r})
 import test_results
 for step in itertools.count():
     folder = test_results.Path(sys.argv[1], str(step))
@@ -157,10 +145,7 @@ def test_a_kill_at_any_step_leaves_one_runs_results_or_says_so(tmp_path):
             write(tmp_path / name, content)
         whole[name] = texts(tmp_path / name)
     assert set(whole["new"]) == {"a", "c", "stems/x", "run.json"}
-    code, root = KILLED_AT_STEP.format(tests=str(Path(__file__).parent)), Path(results.__file__).parents[1]
-    command = [sys.executable, "-c", code, tmp_path]
-    done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True)
-    *killed, last = map(int, done.stdout.split())
+    *killed, last = map(int, python("-c", KILLED_AT_STEP, tmp_path, cwd=Path(__file__).parent).stdout.split())
     assert (set(killed), last) == ({-signal.SIGKILL}, 0)
     seen = []
     for step in range(len(killed) + 1):
@@ -217,21 +202,14 @@ def replaced_by_mine(name):
 
 
 def linked(name, target):
+    """A preparation that moves ``name`` to another place where it is there, and leaves a link."""
+
     def link(folder):
-        (folder / name).unlink(missing_ok=True)
+        if (folder / name).exists():
+            (folder / name).rename(folder / target)
         (folder / name).symlink_to(target)
 
     return link
-
-
-def elsewhere(name):
-    """A preparation that moves ``name`` to another place and leaves a link to it."""
-
-    def move(folder):
-        (folder / name).rename(folder / "elsewhere")
-        (folder / name).symlink_to(folder / "elsewhere")
-
-    return move
 
 
 MINES = {
@@ -242,8 +220,8 @@ MINES = {
     "a record of something else": replaced_by_mine("run.json"),
     "a link": linked("c", "other"),
     "a dangling link": linked("c", "nowhere"),
-    "a result that is kept elsewhere": elsewhere("a"),
-    "a folder that is kept elsewhere": elsewhere("stems"),
+    "a result that is kept elsewhere": linked("a", "elsewhere"),
+    "a folder that is kept elsewhere": linked("stems", "elsewhere"),
     "no record": lambda folder: (folder / "run.json").unlink(),
 }
 

@@ -1,7 +1,5 @@
 """Several recordings of one piano: what one of them tells of a key serves the others."""
 
-import json
-
 import numpy as np
 import pytest
 import soundfile
@@ -9,21 +7,23 @@ from scipy.signal import butter, sosfilt
 
 import CNMF
 import make_init_H
+from helpers import TEMPLATES, names, record
 from piano import basis, recording
 
+pytestmark = pytest.mark.usefixtures("unrendered")
 SR, KEYS = 22050, {"low": (48, 52, 55, 60), "high": (64, 67, 71, 74)}
 refusals = pytest.mark.same_everywhere("names what it refuses")
 DULL = butter(1, 700, fs=SR, output="sos")  # what makes another piano of the templates
 
 
 @pytest.fixture(scope="module")
-def pianos(templates, tmp_path_factory):
+def pianos(tmp_path_factory):
     """A folder with two recordings of a dull piano, which have no key in common, and the bases of two pianos."""
     folder = tmp_path_factory.mktemp("pianos")
     for name, filtered in (("bright", lambda y: y), ("dull", lambda y: sosfilt(DULL, y).astype(np.float32))):
         (folder / name).mkdir()
         sounds = {}
-        for path in templates:
+        for path in TEMPLATES.values():
             if int(path.name[:3]) in KEYS["low"] + KEYS["high"]:
                 sounds[int(path.name[:3])] = filtered(recording.load(path, SR))
                 soundfile.write(folder / name / path.name, sounds[int(path.name[:3])], SR, subtype="FLOAT")
@@ -34,11 +34,10 @@ def pianos(templates, tmp_path_factory):
     return folder
 
 
-def run(pianos, out, *options, inputs=("low.wav", "high.wav")):
-    """Bases that the recordings end with, by name."""
-    paths = [str(pianos / name) for name in inputs]
-    options = "--adapt", "auto", "--no-phase", "--quiet", *options, "-o", str(out)
-    CNMF.main([*paths, "2", str(pianos / "bright_basis" / "fixed_basis.npy"), *options])
+def command(pianos, out, *options, inputs=("low.wav", "high.wav")):
+    """Arguments of a run that adapts the basis of the bright piano."""
+    paths = [str(pianos / name) for name in (*inputs, "bright_basis/fixed_basis.npy")]
+    return [*paths[:-1], "2", paths[-1], "--adapt", "auto", "--no-phase", "--quiet", *options, "-o", str(out)]
 
 
 def apart(path, true, name):
@@ -52,39 +51,31 @@ def apart(path, true, name):
 
 def test_what_one_recording_tells_of_a_key_serves_the_others(pianos, tmp_path):
     true = basis.load(pianos / "dull_basis" / "fixed_basis.npy")
-    run(pianos, tmp_path / "alone")
-    run(pianos, tmp_path / "together", "--same-piano")
+    CNMF.main(command(pianos, tmp_path / "alone"))
+    CNMF.main(command(pianos, tmp_path / "together", "--same-piano"))
     for name, other in (("low", "high"), ("high", "low")):
         for keys, most in ((name, 1.1), (other, 0.6)):  # the others are never struck in this recording
             spectra, patterns = apart(tmp_path / "together" / name / "basis_calc.npy", true, keys)
             assert spectra < most * next(apart(tmp_path / "alone" / name / "basis_calc.npy", true, keys))
             assert patterns < 0.6 * list(apart(pianos / "bright_basis" / "fixed_basis.npy", true, keys))[1]
-    record = json.loads((tmp_path / "together" / "high" / "run.json").read_text())
-    assert [file["file"] for file in record["inputs"][:2]] == ["high.wav", "low.wav"]
+    inputs = record(tmp_path / "together" / "high")["inputs"]
+    assert [file["file"] for file in inputs[:2]] == ["high.wav", "low.wav"]
 
 
 @refusals
-def test_what_cannot_be_read_is_told_of_and_keeps_nothing_from_the_others(pianos, tmp_path, capsys):
+def test_what_cannot_be_read_is_told_of_and_keeps_nothing_from_the_others(pianos, tmp_path, refused):
     (pianos / "broken.wav").write_bytes((pianos / "low.wav").read_bytes()[:5000])
-    with pytest.raises(SystemExit) as ended:
-        run(pianos, tmp_path, "--same-piano", inputs=("broken.wav", "low.wav"))
-    assert ended.value.code == 2
-    assert "broken.wav: got 5000 bytes" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["low"]
+    line = refused(CNMF, *command(pianos, tmp_path, "--same-piano", inputs=("broken.wav", "low.wav")))
+    assert "broken.wav: got 5000 bytes" in line
+    assert names(tmp_path) == ["low"]
 
 
 @refusals
-@pytest.mark.parametrize(
-    ("inputs", "options", "message"),
-    [
-        (("low.wav",), (), "--same-piano: got a single SPEC, expected several sounds"),
-        (("low.wav", "high.wav"), ("--adapt", "none"), "--same-piano: got --adapt none, expected several sounds"),
-        (("low.wav", "dull_basis/fixed_basis.npy"), (), "fixed_basis.npy, a spectrogram, expected sounds alone"),
-    ],
-)
-def test_what_no_piano_can_be_learnt_from_together(pianos, tmp_path, capsys, inputs, options, message):
-    with pytest.raises(SystemExit) as ended:
-        run(pianos, tmp_path, *options, "--same-piano", inputs=inputs)
-    assert ended.value.code == 2
-    assert message in capsys.readouterr().err.splitlines()[-1]
-    assert not any(tmp_path.iterdir())
+def test_what_no_piano_can_be_learnt_from_together(pianos, tmp_path, refused):
+    for inputs, options, message in (
+        (["low.wav"], (), "--same-piano: got a single SPEC, expected several sounds"),
+        (["low.wav", "high.wav"], ("--adapt", "none"), "--same-piano: got --adapt none, expected several sounds"),
+        (["low.wav", "dull_basis/fixed_basis.npy"], (), "fixed_basis.npy, a spectrogram, expected sounds alone"),
+    ):
+        assert message in refused(CNMF, *command(pianos, tmp_path, *options, "--same-piano", inputs=inputs))
+        assert names(tmp_path) == []

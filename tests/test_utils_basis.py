@@ -49,15 +49,12 @@ def test_every_bin_of_the_mixture_holds_the_integral_of_its_peaks(f0, options):
     np.testing.assert_allclose(utils.harmonic_gmm(f0, **options), expected, rtol=1e-9, atol=1e-15)
 
 
-def test_peaks_above_nyquist_are_dropped():
+def test_peaks_above_nyquist_are_dropped_and_a_fundamental_there_is_refused():
     just_above = (SR / 2 + 2) / 2  # the second peak lies inside the last bin, but above Nyquist
     assert utils.harmonic_gmm(just_above)[-1] == pytest.approx(1e-8, rel=2e-5)
-
-
-@pytest.mark.parametrize("f0", [0.0, -1.0, 11025.0, np.nan, np.inf])
-def test_a_fundamental_outside_the_spectrum_is_refused(f0):
-    with pytest.raises(utils.InputError, match=r"fundamental frequency: got .* expected between 0 and Nyquist, 11025"):
-        utils.harmonic_gmm(f0)
+    for f0 in (0.0, -1.0, 11025.0, np.nan, np.inf):
+        with pytest.raises(utils.InputError, match=r"fundamental frequency: got .* between 0 and Nyquist, 11025"):
+            utils.harmonic_gmm(f0)
 
 
 def test_a_state_starts_active_in_its_share_of_the_sound_and_a_tenth_as_active_elsewhere(rng):

@@ -143,14 +143,6 @@ def test_bins_next_to_the_smallest_numbers_have_phases_too(small):
     assert (np.diff(cost) <= 1e-6 * cost[0]).all()
 
 
-def test_the_model_is_made_of_the_phases_where_it_vanishes():
-    """One component, alone in a bin where Y is zero: there Q falls through all numbers as its phase comes to rest."""
-    Y = np.array([[1 - 1j], [0]], np.complex64)
-    for h in np.mgrid[1:10, 1:14].reshape(2, -1, 1).swapaxes(0, 1).astype(np.float32):
-        U, P, F, _ = utils.complex_nmf(Y, h, 12, phase_init=utils.random_phases())
-        np.testing.assert_allclose(F, oracle.model(h, U, P), rtol=0, atol=1e-6 * np.abs(F).max())
-
-
 @pytest.mark.parametrize("phase_init", STARTS.values(), ids=STARTS)
 def test_activations_out_of_reach_of_the_precision_are_refused(small, phase_init):
     Y, H = (array.astype(dtype) for array, dtype in zip(small, (np.complex64, np.float32), strict=True))

@@ -75,13 +75,10 @@ def test_a_file_that_is_no_array_of_numbers_is_named(tmp_path, monkeypatch, cont
 
 
 def test_what_is_no_file_is_named(tmp_path):
-    with pytest.raises(utils.InputError, match=r"none.npy: no such file, expected a .npy file"):
-        utils.load_basis(tmp_path / "none.npy")
-    with pytest.raises(utils.InputError, match="got a folder or a special file"):
-        utils.load_basis(tmp_path)
     os.mkfifo(tmp_path / "pipe.npy")
-    with pytest.raises(utils.InputError, match="got a folder or a special file"):  # and does not wait for ever
-        utils.load_spectrogram(tmp_path / "pipe.npy")
+    for name, message in (("none.npy", "no such file"), (".", "got a folder or a"), ("pipe.npy", "got a folder or a")):
+        with pytest.raises(utils.InputError, match=f"{message}.*, expected a .npy file"):  # and is not waited for
+            utils.load_basis(tmp_path / name)
 
 
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8", "<c8", ">c8", "<c16"])
@@ -126,9 +123,8 @@ def test_frames_written_block_by_block_are_one_ordinary_file(tmp_path, rng, dtyp
 CURVE = np.array([8.0, 4.0, 3.0, 2.9, 2.9, 1.0])
 
 
-@pytest.mark.parametrize(
-    ("thr", "tol", "expected"),
-    [
+def test_a_run_ends_at_the_first_of_its_reasons():
+    for thr, tol, expected in (
         (None, None, (6, "number of iterations")),
         (0.3, None, (4, "threshold")),  # 3 / 10 is not below 0.3
         (0.9, None, (1, "threshold")),
@@ -141,58 +137,48 @@ CURVE = np.array([8.0, 4.0, 3.0, 2.9, 2.9, 1.0])
         (0.5, 0.3, (2, "threshold")),
         (0.295, 0.05, (4, "threshold")),  # at one iteration
         (0.0, 0.0, (6, "number of iterations")),
-    ],
-)
-def test_a_run_ends_at_the_first_of_its_reasons(thr, tol, expected):
-    assert utils.stopping_iteration(CURVE, CURVE / 10, thr, tol) == expected
+    ):
+        assert utils.stopping_iteration(CURVE, CURVE / 10, thr, tol) == expected, (thr, tol)
 
 
 @pytest.mark.parametrize(
     ("command", "tol"),
     [("NMF --loss=kullback-leibler", 0.002), ("CNMF --no-phase", 0.002), ("CNMF --phase-init=random", 0.02)],
 )
-def test_a_run_that_is_stopped_is_one_of_fewer_iterations(tmp_path, monkeypatch, rng, command, tol):
+def test_a_run_that_is_stopped_is_one_of_fewer_iterations(tmp_path, monkeypatch, unrendered, rng, command, tol):
     monkeypatch.chdir(tmp_path)
     np.save("spec.npy", rng.standard_normal((33, 12)) + 1j * rng.standard_normal((33, 12)))
     np.save("basis.npy", rng.random((33, 5)))
     script, option = command.split()
+    main = importlib.import_module(script).main
 
-    def run(*arguments):
-        importlib.import_module(script).main(
-            ["spec.npy", *arguments[:1], "basis.npy", *arguments[1:], option, "-o", "out"]
-        )
+    def run(n_iter, *options):
+        main(["spec.npy", str(n_iter), "basis.npy", option, "-o", "out", "--quiet", *options])
         return [np.load(tmp_path / "out" / f"{name}.npy") for name in ("activation_calc", "cost")]
 
-    U, cost = run("200", "--tol", str(tol))
+    U, cost = run(200, "--tol", str(tol))
     falls = (cost[:-1] - cost[1:]) / cost[:-1]
     assert len(falls) > 1
     assert falls[-1] < tol <= falls[:-1].min()
-    for found, expected in zip(run(str(len(cost)), "--overwrite"), (U, cost), strict=True):
+    for found, expected in zip(run(len(cost)), (U, cost), strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize(
-    ("cost", "scale"),
-    [([0.9, 0.3, 0.1], "log"), ([0.7], "log"), ([0.0, 0.0], "linear"), ([0.4, 0.0], "linear")],
-)
-def test_the_learning_curve_is_drawn_with_its_stop(tmp_path, drawn, cost, scale):
+COSTS = [0.9, 0.3, 0.1], [0.7], 1 / np.arange(1.0, 41), 1 / np.arange(1.0, 42), [0.0, 0.0], [0.4, 0.0]
+
+
+@pytest.mark.parametrize("cost", COSTS, ids=map(len, COSTS))
+def test_the_learning_curve_is_drawn_with_its_stop(tmp_path, drawn, cost):
     utils.plot_learning_curve(tmp_path / "curve.png", np.array(cost), "threshold")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     (axes,) = drawn["curve.png"].axes
     curve, stop = axes.lines
     np.testing.assert_array_equal(curve.get_xydata(), np.column_stack([np.arange(1, len(cost) + 1), cost]))
     np.testing.assert_array_equal(stop.get_xydata(), [[len(cost), cost[-1]]])
-    assert curve.get_marker() == "o"
+    assert curve.get_marker() == ("o" if len(cost) <= 40 else "None")
+    assert stop.get_marker() not in (curve.get_marker(), "None")
     assert all(tick == round(tick) for tick in axes.get_xticks())
     assert f"stopped at {len(cost)} by the threshold" in axes.get_legend().get_texts()[0].get_text()
-    assert axes.get_yscale() == scale
+    assert axes.get_yscale() == ("log" if np.all(cost) else "linear")
     assert axes.get_xlabel()
     assert axes.get_ylabel()
-
-
-def test_each_iteration_of_a_short_run_is_marked(tmp_path, drawn):
-    for n, marker in ((40, "o"), (41, "None")):
-        utils.plot_learning_curve(tmp_path / f"{n}.png", 1 / np.arange(1.0, n + 1), "tolerance")
-        curve, stop = drawn[f"{n}.png"].axes[0].lines
-        assert curve.get_marker() == marker
-        assert stop.get_marker() not in (marker, "None")
