@@ -835,6 +835,10 @@ def without_energies(H, U, energy, expected):
     return H, U
 
 
+def every_frame(fit, T, n=1, *, alone=False, original=adapt._Fit.sweep):
+    return original(fit, T, n)
+
+
 def noise_of_one_bin(H):
     return np.column_stack([H, np.eye(len(H), dtype=H.dtype)[-1]])
 
@@ -849,6 +853,7 @@ def left_out():
         "the list, in the last decomposition": (whole, {(phase, "start"): without_prior}),
         "energies of smoothed notes": (whole, {(phase, "with_energies"): without_energies}),
         "noise": (whole, {(adapt, "with_noise"): noise_of_one_bin}),
+        "learning partials where they sound alone": (whole, {(adapt._Fit, "sweep"): every_frame}),
         "silence before a strike": (whole, {(stems_of, "quiet_before"): as_masked}),
         "places of partials": (whole, {(adapt, "cents_covariance"): nowhere_else}),
         "inharmonicity": (whole, {(adapt, "STIFFNESS"): (0, 0, 0)}),

@@ -12,10 +12,13 @@ and D = H * (1 U^T) what is expected,
 
     c <- Newton's step for sum_kl N_kl log T_kl - c^T C^(-1) c / 2
     g <- Newton's step for sum_ln (N_ln g_ln - D_ln e^(g_ln)) - g^T K^(-1) g / 2
-    H <- normalise(N + S s T),   s = sum V / (10 L)
+    H <- normalise(H * (N' + S s T) / (D' + S s H)),   s = sum V / (40 L)
     U <- U * (H^T (V / HU)) / (1 + gamma / (1 + U / quiet))
 
-These are pseudo-counts: a note heard often is itself soon, and one that is never played keeps its moved template. C and
+N' and D' are N and D where what a frame says of a bin counts by the column's share of the notes in it. So a partial is
+learnt where it sounds alone: where notes share a bin, magnitudes do not tell which of them is louder, and what a model
+shares out confirms that model. By the pseudo-counts S s T a note that is heard often is itself soon, and one that is
+never played keeps its moved template. C and
 K are covariances of Gaussian processes. c is the tuning and, in proportion to what it does to a partial, the logarithm
 of the inharmonicity B of strings: either common to all keys, smooth over them [1]_, and of each key alone; and what
 each partial has of its own. g is a gain common to all notes, smooth over frequency, that is, microphone and room; one
@@ -51,6 +54,7 @@ ADAPTED_FRAMES = 512  # at most, spread over the recording: a piano is known aft
 SAME_COLUMNS, CORE_FRAMES = 32, 128  # frames with one set of columns that sound, and frames of one core
 FIRMEST = 1e12  # the largest strength: the templates then stay as they are, to rounding
 UNLISTED = 0.75  # gamma where a note is not listed; on 18 pieces, .7 is .07 dB better than 1
+UNTOLD = 1e-10  # of the loudest, 200 dB below it: what is softer says nothing of a column's share
 QUIET = 0.02  # of the mean frame that is heard: what is as loud as that is held back half as much
 N_PARTIALS = 40  # of a note; what lies above is taken for the last
 # Standard deviations of the parts of g in nepers, and of c, common to all keys, smooth over them, and of each alone, in
@@ -136,15 +140,16 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
     T = H.astype(np.float64) / level
     fit = _started(Y, T, frames, rate, quiet, seed)
     fit.count = functools.partial(progress, len(frames), n_sweeps * len(frames)) if progress else lambda: None
-    N = fit.sweep(T)
+    N, D = fit.sweep(T)
     if described:
-        T, N, basis = _as_piano(fit, T, N, basis)
+        T, N, basis = _as_piano(fit, T, N, D, basis)
     if strength == "auto":
         strength = 1 / max(divergence(N, T), 1 / FIRMEST)
-    pseudo_counts = strength * N.sum() / (10 * H.shape[1]) * T
-    adapted = T
+    pseudo_counts, adapted, tiny = strength * N.sum() / (40 * H.shape[1]), T, np.finfo(T.dtype).tiny
     for _ in range(N_FREE):
-        adapted = summing_to_one(fit.sweep(adapted) + pseudo_counts)
+        N, D = fit.sweep(adapted, alone=True)
+        heard_alone = (N + pseudo_counts * T) / np.maximum(D + pseudo_counts * adapted, tiny)
+        adapted = summing_to_one(adapted * heard_alone)
     return replace(basis, H=(adapted * level).astype(H.dtype)), strength, prior
 
 
@@ -161,34 +166,41 @@ class _Fit:
     quiet: float
     count: Callable = None
 
-    def sweep(self, T, n=1):
-        """Update the activations ``n`` times; N [shape=(K, L)] is what the recording then says of the columns.
+    def sweep(self, T, n=1, *, alone=False):
+        """Update the activations ``n`` times; N and D are what the recording then says of the columns, and is expected.
 
-        In each block of frames only the columns that sound there take part.
+        Both are (K, L). Where a column is to be heard ``alone``, its share weighs them, see the top. In each block of
+        frames only the columns that sound there take part.
         """
         rows = utils.zero_below(np.ascontiguousarray(with_noise(T).T, self.U.dtype))  # (L + 1, K)
         floor = utils.floor_of(rows.dtype)
 
-        def block(frames, N):
+        def block(frames, N, D):
             l = np.flatnonzero(self.U[:, frames].any(axis=1))
             V, u, t = np.ascontiguousarray(self.V[:, frames]), self.U[l, frames], rows[l]
             prior = None if self.rate is None else (self.rate[l, frames], self.quiet)
             updates = utils.kullback_leibler(V, t.T, u, floor, prior)
             S = next(itertools.islice(updates, n - 1, None))
             self.U[l, frames] = u
-            N[l] += u @ np.divide(V, S, out=S).T
+            if alone:
+                of_unit = 1 / np.maximum(S - np.outer(rows[-1], self.U[-1, frames]), UNTOLD)  # of t u: the share of it
+                D[l] += t * (u**2 @ of_unit.T)
+                N[l] += t * (u**2 @ (of_unit * V / np.maximum(S, UNTOLD)).T)
+            else:
+                N[l] += u @ np.divide(V, S, out=S).T
+                D[l] += u.sum(axis=1, keepdims=True)
 
         def part(frames):
-            N = np.zeros_like(rows)
+            counts = np.zeros((2, *rows.shape), rows.dtype)
             for first in range(frames.start, frames.stop, SAME_COLUMNS):
-                block(slice(first, min(first + SAME_COLUMNS, frames.stop)), N)
-            return N
+                block(slice(first, min(first + SAME_COLUMNS, frames.stop)), *counts)
+            return counts
 
         parts = blocks.in_threads(part, blocks.frame_slices(self.V.shape[1], CORE_FRAMES))
-        N = sum(parts, np.zeros(rows.shape)) * rows
+        N, D = sum(parts, np.zeros((2, *rows.shape))) * rows
         for _ in range(n):
             self.count()
-        return N[:-1].T
+        return N[:-1].T, D[:-1].T
 
 
 def _started(Y, T, frames, rate, quiet, seed):
@@ -219,7 +231,7 @@ def summing_to_one(H):
 # --- The piano: where its partials are, and how loud they are -----------------------------------------
 
 
-def _as_piano(fit, T0, N, basis):
+def _as_piano(fit, T0, N, D, basis):
     """Templates as the piano has them, N after sweeps with those, and the basis with its rotations moved along."""
     cell, T0, column = cells(basis), np.maximum(T0, np.finfo(np.float32).tiny), np.arange(len(T0))[:, None]
     heard = by_partial(N, cell).sum(axis=1)
@@ -231,7 +243,6 @@ def _as_piano(fit, T0, N, basis):
     of_cents = of_strings + of_partials
     g, cents, T = np.zeros(told.shape), np.zeros(told.shape), T0
     for r in range(N_ROUNDS):
-        D = T * fit.U[:-1].sum(axis=1, dtype=np.float64)
         slope = np.gradient(np.log(T), axis=0) * (-np.log(2) / 1200 * column)  # of log T, for each cent
         n, d, n1, d1, n2 = (by_partial(each, cell) for each in (N, D, N * slope, D * slope, N * slope**2))
         unit = 300 * heard.sum() / n.sum()  # counts that the average note is worth
@@ -243,7 +254,7 @@ def _as_piano(fit, T0, N, basis):
         wide = 20 * max(0, 1 - 2 * (r + 1) / N_ROUNDS)  # cents: at first templates meet partials that lie so far away
         T = averaged(T0, place, wide) * np.exp(g.ravel()[cell])
         T = summing_to_one(np.maximum(T, np.finfo(np.float32).tiny))
-        N = fit.sweep(T, N_BETWEEN)
+        N, D = fit.sweep(T, N_BETWEEN)
     strings = newton(*moving, of_strings, told)  # a partial's own place is not known well enough to turn it
     return T, N, replace(basis, rotation=turned(basis, places(strings, basis)))
 

@@ -100,7 +100,7 @@ def test_a_basis_is_adapted_by_sweeps_of_the_paper_whatever_its_columns_sum_to(p
     N = H * ((V_heard / (whole @ start)) @ start[:-1].T)
     of_itself = 1 / np.average(entropy(N, H), weights=N.sum(axis=0))  # entropy is sum_k p log(p / q) of each column
     for asked, strength in ((0.3, 0.3), ("auto", of_itself), (1e308, adapt.FIRMEST)):
-        expected, U, prior = H, start, strength * N.sum() / (10 * H.shape[1]) * H
+        expected, U, prior = H, start, strength * N.sum() / (40 * H.shape[1]) * H
         for _ in range(adapt.N_FREE):
             whole, U = oracle.adaptation_sweep(V_heard, adapt.with_noise(expected), U, np.pad(prior, ((0, 0), (0, 1))))
             expected = whole[:, :-1]
@@ -235,11 +235,12 @@ def test_a_sweep_leaves_out_what_does_not_sound_and_gives_what_the_columns_have(
     monkeypatch.setattr(adapt, "SAME_COLUMNS", 5)
     monkeypatch.setattr(adapt, "CORE_FRAMES", part)
     fit = adapt._Fit(V, U.copy(), rate, quiet, lambda: None)
-    N = fit.sweep(H)
+    N, D = fit.sweep(H)
     level, (R, R_after) = H.sum(axis=0)[:, None], (V / np.maximum(H @ u, utils.floor_of(V.dtype)) for u in (U, fit.U))
     expected = U * (H.T @ R) / level
     np.testing.assert_allclose(fit.U, expected / (1 + rate / (1 + expected * level / quiet)), rtol=1e-9)
     np.testing.assert_allclose(N, H * (R_after @ fit.U.T), rtol=1e-9)
+    np.testing.assert_allclose(D, H * fit.U.sum(axis=1), rtol=1e-9)
     assert (N[:, 2] == 0).all()
     twice, again = (adapt._Fit(V, fit.U.copy(), rate, quiet, lambda: None) for _ in range(2))
     twice.sweep(H)

@@ -58,9 +58,9 @@ def test_adaptation(spectrogram, monkeypatch):
     assert n_subnormal(adapted.H) == 0
     kept, sweep = [], adapt._Fit.sweep
 
-    def watched(fit, T, *n):
-        kept.append((fit.U.copy(), sweep(fit, T, *n)))
-        return kept[-1][1]
+    def watched(fit, *options, **named):
+        kept.append((fit.U.copy(), *sweep(fit, *options, **named)))
+        return kept[-1][1:]
 
     monkeypatch.setattr(adapt._Fit, "sweep", watched)
     adapt.adapt_basis(spectrogram, Basis(basis()), 1e-3)
