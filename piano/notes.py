@@ -66,9 +66,11 @@ def listed(y, basis, score=None, *, learn=True, progress=None, map=None):
     :func:`events.learn_piano`.
 
     Returns a list of :class:`Note` in order of onset, then of pitch, rounded as in ``notes.csv``, which is empty for
-    silence and noise; and the basis with the patterns of this piano. Raises :class:`InputError` if little of the score
-    is heard.
+    silence and noise; and the basis with the patterns of this piano. Raises :class:`InputError` if the basis has no
+    patterns, or little of the score is heard.
     """
+    if basis.patterns is None:
+        raise InputError("basis: got no patterns of struck notes, expected the ..._patterns.npy beside it")
     f0 = {note: basis.columns[l]["f0"] for note, (l, *_) in basis.notes.items()}
     midi, options = np.array(basis.templates), {"map": map, "progress": progress}
     given = given_by(score or [])
