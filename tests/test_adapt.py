@@ -110,6 +110,15 @@ def test_a_basis_is_adapted_by_sweeps_of_the_paper_whatever_its_columns_sum_to(p
     np.testing.assert_allclose(adapted, H * level, rtol=1e-9)  # the firmest keep the templates
 
 
+def test_where_a_template_is_zero_it_stays_so(problem):
+    H, other, U = problem
+    H, other = H.copy(), other.copy()
+    H[3:5], other[3] = 0, 0  # the recording sounds in one of them
+    adapted, _ = adapted_to(other @ U, H, 1.0)
+    assert (adapted[3:5] == 0).all()
+    assert np.isfinite(adapted).all()
+
+
 # --- Another piano than the templates' ------------------------------------------------------------------
 
 
