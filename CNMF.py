@@ -27,25 +27,18 @@ from piano import adapt, basis, blocks, cli, notes, output, phase, scores, separ
 
 def parse_args(parser, argv):
     write, compute = cli.add_decomposition(parser)
-    compute.add_argument(
-        "--phase-init",
-        choices=("mixture", "random", "sinusoidal"),
-        help="start of the phases: the mixture's, where they stay; uniformly random; or those of notes that are "
-        "smoothed through time, which are held (default: mixture; with --stems or --listen: sinusoidal)",
+    text = (
+        "start of the phases: the mixture's, where they stay; uniformly random; or those of notes that are smoothed "
+        "through time, which are held (default: mixture; with --stems or --listen: sinusoidal)"
     )
-    compute.add_argument(
-        "--sparsity",
-        type=cli.number(float, least=0),
-        default=1e-5,
-        metavar="S",
-        help="weight of the sparsity penalty, free of gain and length (default: %(default)s)",
+    compute.add_argument("--phase-init", choices=("mixture", "random", "sinusoidal"), help=text)
+    text = "weight of the sparsity penalty, free of gain and length (default: %(default)s)"
+    compute.add_argument("--sparsity", type=cli.number(float, least=0), default=1e-5, metavar="S", help=text)
+    text = (
+        "write phase_calc.npy, L x K x M numbers, or leave it out (default: write it; with --stems or --listen: leave "
+        "it out)"
     )
-    write.add_argument(
-        "--phase",
-        action=argparse.BooleanOptionalAction,
-        help="write phase_calc.npy, L x K x M numbers, or leave it out (default: write it; with --stems or --listen: "
-        "leave it out)",
-    )
+    write.add_argument("--phase", action=argparse.BooleanOptionalAction, help=text)
     return cli.parse_decomposition(parser, argv)
 
 

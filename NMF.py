@@ -21,24 +21,16 @@ from piano import adapt, blocks, cli, notes, output, scores, separate
 
 def parse_args(parser, argv):
     _, compute = cli.add_decomposition(parser)
-    compute.add_argument(
-        "--loss",
-        choices=("frobenius", "kullback-leibler", "itakura-saito"),
-        default="frobenius",
-        help="divergence that is minimised (default: %(default)s)",
+    losses = "frobenius", "kullback-leibler", "itakura-saito"
+    text = "divergence that is minimised (default: %(default)s)"
+    compute.add_argument("--loss", choices=losses, default="frobenius", help=text)
+    text = (
+        "multiplicative updates, or coordinate descent, which needs far fewer iterations and is not for itakura-saito "
+        "(default: mu; with --stems or --listen: cd where it can be)"
     )
-    compute.add_argument(
-        "--solver",
-        choices=("mu", "cd"),
-        help="multiplicative updates, or coordinate descent, which needs far fewer iterations and is not for "
-        "itakura-saito (default: mu; with --stems or --listen: cd where it can be)",
-    )
-    compute.add_argument(
-        "--mask",
-        choices=("wiener", "ratio"),
-        default="wiener",
-        help="a stem's share of the sound: of squared magnitudes or of magnitudes (default: %(default)s)",
-    )
+    compute.add_argument("--solver", choices=("mu", "cd"), help=text)
+    text = "a stem's share of the sound: of squared magnitudes or of magnitudes (default: %(default)s)"
+    compute.add_argument("--mask", choices=("wiener", "ratio"), default="wiener", help=text)
     args = cli.parse_decomposition(parser, argv)
     if args.solver == "cd" and args.loss == "itakura-saito":
         parser.error("--solver: got cd with --loss itakura-saito, expected mu")

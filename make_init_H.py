@@ -44,14 +44,11 @@ def parse_args(parser, argv):
     ):
         text = text if default is None else f"{text} (default: %(default)s)"
         parser.add_argument(name, type=kind, default=default, metavar="X", help=text)
-    parser.add_argument(
-        "--keys",
-        nargs=2,
-        type=key,
-        metavar=("LOW", "HIGH"),
-        help="have a column for every key of this range, such as A0 C8: one without a template gets the nearest one's, "
-        "transposed (default: the keys that have one)",
+    text = (
+        "have a column for every key of this range, such as A0 C8: one without a template gets the nearest one's, "
+        "transposed (default: the keys that have one)"
     )
+    parser.add_argument("--keys", nargs=2, type=key, metavar=("LOW", "HIGH"), help=text)
     parser.add_argument("templates", type=Path, metavar="DIR", help="folder of single-note audio files")
     cli.add_output(parser)
     args = cli.parse(parser, argv)

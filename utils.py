@@ -63,8 +63,8 @@ class InputError(ValueError):
 def floor_of(dtype):
     """What is below it is zero wherever the loudest is about one: the root of the smallest normal number.
 
-    No product of two numbers that are not below it is subnormal; subnormal ones cost some processors a hundred
-    times the normal, and multiplicative updates would decay into them. It is -380 dB in single precision.
+    No product of two numbers that are not below it is subnormal; subnormal ones cost some processors a hundred times
+    the normal, and multiplicative updates would decay into them. It is -380 dB in single precision.
     """
     return np.sqrt(np.finfo(dtype).tiny)
 
@@ -130,8 +130,8 @@ def harmonic_gmm(f0, *, sr=22050, n_fft=2048, n_peaks=50, damping=0.9, variance=
 def learn_spectra(Y, H, n_iter):
     """Learn the spectra of one note from its template, by Euclidean NMF with H and U both free [1]_.
 
-    ``U <- U * (H^T Y) / (H^T H U)``, then ``H <- H * (Y U^T) / (H U U^T)``. The states of a note start in
-    time order, each active where its share of the sound is (attack first), and come back in that order.
+    ``U <- U * (H^T Y) / (H^T H U)``, then ``H <- H * (Y U^T) / (H U U^T)``. The states of a note start in time order,
+    each active where its share of the sound is (attack first), and come back in that order.
 
     Parameters
     ----------
@@ -330,26 +330,14 @@ def _euclidean_descent(V, H, U, n_iter, stop, *, G, **_):
 def kullback_leibler(V, H, U, floor, prior=None):
     """Update U in place each time it is asked to, and yield ``S = H U + floor``.
 
-    ``U <- U * (H^T (V / S)) / (H^T 1)`` lowers the Kullback-Leibler divergence ``sum V log(V/S) - V + S`` [1]_. With
-    ``prior`` U is divided by ``1 + gamma / (1 + a / quiet)`` besides, see :func:`nmf`.
+    ``U <- U * (H^T (V / S)) / (H^T 1)`` lowers the Kullback-Leibler divergence ``sum V log(V/S) - V + S`` [1]_. With a
+    prior, ``gamma`` [shape=(L, M)] and ``quiet``, U is divided by ``1 + gamma / (1 + a / quiet)`` besides, see
+    :func:`nmf`.
 
-    Parameters
-    ----------
-    V : np.ndarray [shape=(K, M), float, >= 0]
-        Magnitudes, the largest of them about one.
-    H : np.ndarray [shape=(K, L), float, >= 0]
-        Basis; no column may be zero.
-    U : np.ndarray [shape=(L, M), float, >= 0]
-        Activations, where they start; what is zero stays so.
-    floor : float
-        Of S, > 0, so that nothing is divided by zero.
-    prior : tuple, optional
-        ``gamma`` [shape=(L, M)] and ``quiet``.
-
-    Yields
-    ------
-    np.ndarray [shape=(K, M), float, > 0]
-        S of the updated U; the next one takes its place.
+    V [shape=(K, M), float, >= 0] are magnitudes, the largest of them about one. H [shape=(K, L), float, >= 0] is the
+    basis; no column may be zero. U [shape=(L, M), float, >= 0] is where activations start; what is zero stays so.
+    ``floor`` is that of S, > 0, so that nothing is divided by zero. Yields S of the updated U
+    [shape=(K, M), float, > 0]; the next one takes its place.
     """
     column_sums = H.sum(axis=0)
     H_normalised = zero_below(np.ascontiguousarray((H / column_sums).T))  # (L, K)
@@ -530,9 +518,9 @@ def complex_nmf(Y, H, n_iter, **options):
 def complex_nmf_blocks(Y, H, n_iter, *, phase_init=None, p=1.2, sparsity=1e-5, with_phase=True, each=blocks.each):
     """Kameoka's complex NMF [2]_ with ``H`` held fixed, one block of frames after another.
 
-    Minimises ``sum |Y - F|^2 + 2 lambda sum U^p`` with ``lambda = sparsity_weight(...)``, computed once for
-    the whole file. Memory does not grow with the number of frames. Activations start flat, at
-    ``sum_k |Y_km| / sum_kl H_kl``, unless the start has others.
+    Minimises ``sum |Y - F|^2 + 2 lambda sum U^p`` with ``lambda = sparsity_weight(...)``, computed once for the whole
+    file. Memory does not grow with the number of frames. Activations start flat, at ``sum_k |Y_km| / sum_kl H_kl``,
+    unless the start has others.
 
     Parameters
     ----------

@@ -18,11 +18,11 @@ and D = H * (1 U^T) what is expected,
 N' and D' are N and D where what a frame says of a bin counts by the column's share of the notes in it. So a partial is
 learnt where it sounds alone: where notes share a bin, magnitudes do not tell which of them is louder, and what a model
 shares out confirms that model. By the pseudo-counts S s T a note that is heard often is itself soon, and one that is
-never played keeps its moved template. C and
-K are covariances of Gaussian processes. c is the tuning and, in proportion to what it does to a partial, the logarithm
-of the inharmonicity B of strings: either common to all keys, smooth over them [1]_, and of each key alone; and what
-each partial has of its own. g is a gain common to all notes, smooth over frequency, that is, microphone and room; one
-for each number of partial, common to all keys and smooth over them, that is, hammers and voicing; and each one's own.
+never played keeps its moved template. C and K are covariances of Gaussian processes. c is the tuning and, in proportion
+to what it does to a partial, the logarithm of the inharmonicity B of strings: either common to all keys, smooth over
+them [1]_, and of each key alone; and what each partial has of its own. g is a gain common to all notes, smooth over
+frequency, that is, microphone and room; one for each number of partial, common to all keys and smooth over them, that
+is, hammers and voicing; and each one's own.
 
 The last line has the list of notes in it: log p(U) = -gamma quiet log(1 + U / quiet), where gamma is ``UNLISTED``
 (1 - p) and p the confidence of the list that a note sounds, zero where it is not listed. There a note must explain more
@@ -66,13 +66,8 @@ TUNING, STIFFNESS, OWN_CENTS = (15.0, 5.0, 3.0), (0.3, 0.3, 0.2), 3.0
 def listed_rate(notes, basis, n_frames):
     """Rate gamma of the prior of the activations [shape=(L, M), float32], from a list of notes.
 
-    Parameters
-    ----------
-    notes : list
-        With ``midi``, ``onset`` and ``offset`` in s, and ``confidence``.
-    basis : Basis
-        With a known sampling rate.
-    n_frames : int
+    The notes have ``midi``, ``onset`` and ``offset`` in s, and ``confidence``. The basis has a known sampling rate. M
+    is ``n_frames``.
     """
     rate = np.full((basis.H.shape[1], n_frames), UNLISTED, np.float32)
     t = np.arange(n_frames) * basis.hop / basis.sr
@@ -86,10 +81,9 @@ def listed_rate(notes, basis, n_frames):
 def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None):
     """Fit a basis to a recording, or to ``ADAPTED_FRAMES`` frames that are spread over it.
 
-    ``auto`` lets the recording choose: S = 1 / D, where D is the Kullback-Leibler divergence of ``N / sum_k N`` from
-    T, averaged over the columns by how much they sound. Dirichlet's prior
-    of strength s has columns at an average distance in proportion to 1 / s, so the templates are trusted as far as
-    the recording bears them out.
+    ``auto`` lets the recording choose: S = 1 / D, where D is the Kullback-Leibler divergence of ``N / sum_k N`` from T,
+    averaged over the columns by how much they sound. Dirichlet's prior of strength s has columns at an average distance
+    in proportion to 1 / s, so the templates are trusted as far as the recording bears them out.
 
     Parameters
     ----------
@@ -155,16 +149,13 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
 
 @dataclass
 class _Fit:
-    """Magnitudes of a recording (K, M), and activations (L + 1, M), which sweeps update; their prior; what to call.
+    """A recording under fit: its magnitudes, activations that :meth:`sweep` updates, and their prior."""
 
-    The last row is noise, see :func:`with_noise`.
-    """
-
-    V: np.ndarray
-    U: np.ndarray
-    rate: np.ndarray | None
-    quiet: float
-    count: Callable = None
+    V: np.ndarray  # (K, M) float
+    U: np.ndarray  # (L + 1, M) float; the last row is noise, see with_noise
+    rate: np.ndarray | None  # (L + 1, M), gamma of the prior; None where there is none
+    quiet: float  # of the prior
+    count: Callable = None  # called after each sweep
 
     def sweep(self, T, n=1, *, alone=False):
         """Update the activations ``n`` times; N and D are what the recording then says of the columns, and is expected.
@@ -262,18 +253,10 @@ def _as_piano(fit, T0, N, D, basis):
 def newton(x, slope, weight, C, told):
     """One step of Newton's method from x towards the most likely value of a Gaussian process, of mean zero.
 
-    See Rasmussen and Williams, "Gaussian Processes for Machine Learning", algorithm 3.1.
-
-    Parameters
-    ----------
-    x : np.ndarray [shape=(notes, N_PARTIALS)]
-        Where the step starts.
-    slope, weight : np.ndarray [shape=(notes, N_PARTIALS)]
-        First derivative of the log-likelihood at x, and its second, negated.
-    C : np.ndarray [shape=(notes * N_PARTIALS, n)]
-        Covariance of all x with those that are told.
-    told : np.ndarray [shape=(notes, N_PARTIALS), bool]
-        Of which the likelihood tells, n altogether; the others only follow.
+    The step starts at ``x``. ``slope`` and ``weight`` are the first derivative of the log-likelihood there, and its
+    second, negated. All three have shape (notes, N_PARTIALS), as has ``told``, bool: the n of which the likelihood
+    tells; the others only follow. ``C`` [shape=(notes * N_PARTIALS, n)] is the covariance of all x with those that are
+    told. See Rasmussen and Williams, "Gaussian Processes for Machine Learning", algorithm 3.1.
     """
     W, b, K = weight[told], (weight * x + slope)[told], C[told.ravel()]
     telling = W * K.diagonal() > 0.1  # the others would hardly be known better than before
@@ -368,19 +351,10 @@ def turned(basis, place):
 
 
 def divergence(N, template):
-    """Kullback-Leibler divergence of the columns of N, as shares, from a template, averaged by their sums.
+    """Kullback-Leibler divergence, in nats, of the columns of N, as shares, from a template, averaged by their sums.
 
-    Parameters
-    ----------
-    N : np.ndarray [shape=(K, L), float, >= 0]
-        Not all zero; where it is above zero the template must be too.
-    template : np.ndarray [shape=(K, L), float, >= 0]
-        Columns sum to 1.
-
-    Returns
-    -------
-    float
-        In nats.
+    N [shape=(K, L), float, >= 0] is not all zero. The template [shape=(K, L), float, >= 0] has columns that sum to 1,
+    and is above zero where N is.
     """
     share = N / np.maximum(N.sum(axis=0), np.finfo(np.float64).tiny)
     ratio = np.divide(share, template, out=np.ones_like(share), where=share > 0)

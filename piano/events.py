@@ -132,17 +132,8 @@ def shape():
 def features(y, every=1):
     """Features of a sound: STFT magnitudes to the power ``POWER``, summed over groups of bins, of two windows.
 
-    Parameters
-    ----------
-    y : np.ndarray [shape=(n,), float]
-        Mono, ``SR``.
-    every : int
-        Only one frame of so many.
-
-    Returns
-    -------
-    np.ndarray [shape=(M, K), float32, >= 0]
-        Frame m is centred on sample ``m * HOP``; there are ``1 + n // HOP`` frames.
+    ``y`` [shape=(n,), float] is mono at ``SR``. Returns [shape=(M, K), float32, >= 0]. Frame m is centred on sample
+    ``m * HOP``; there are ``1 + n // HOP`` frames. Only one frame of ``every`` is worked out.
     """
     n_frames = 1 + len(y) // HOP
     V = np.empty((-(-n_frames // every), pattern_shape()[1]), np.float32)
@@ -174,20 +165,9 @@ def learn_pattern(y):
     What sounds before the onset is silenced, and its mean features are subtracted. A frame whose window reaches past
     the end of the template is replaced by the last one that does not.
 
-    Parameters
-    ----------
-    y : np.ndarray [shape=(n,), float]
-        One note, mono, ``SR``.
-
-    Returns
-    -------
-    np.ndarray [shape=(LENGTH, K), float16, >= 0]
-        Frame ``LEAD`` is centred on the onset; the loudest frame sums to one thousand, which half precision holds well.
-
-    Raises
-    ------
-    InputError
-        If ``y`` is silent.
+    ``y`` [shape=(n,), float] is one note, mono at ``SR``. Returns [shape=(LENGTH, K), float16, >= 0]. Frame ``LEAD`` is
+    centred on the onset; the loudest frame sums to one thousand, which half precision holds well. Raises
+    :class:`InputError` if ``y`` is silent.
     """
     peak = float(np.abs(y).max(initial=0))
     if not peak > 0:
@@ -992,18 +972,9 @@ def events(heard, confidence, midi):
 def find_given(y, patterns, midi, given, *, map=None, progress=None):
     """Listen to notes that are known to be played: the same model, in which they are candidates that are never dropped.
 
-    Parameters
-    ----------
-    y, patterns, midi, map, progress
-        As for :func:`find_events`.
-    given : Given
-        Of :func:`given_notes`.
-
-    Returns
-    -------
-    list of Event
-        One for each note, in their order. Its onset is moved only where it is heard elsewhere within its bounds, and by
-        more than ``KEPT_S``. Its confidence is below ``LISTED`` where it is not heard.
+    ``given`` is of :func:`given_notes`; all else is as for :func:`find_events`. Returns a list of :class:`Event`, one
+    for each note, in their order. Its onset is moved only where it is heard elsewhere within its bounds, and by more
+    than ``KEPT_S``. Its confidence is below ``LISTED`` where it is not heard.
     """
     midi = np.asarray(midi)
     heard = fit(y, patterns, midi, given, map, progress)

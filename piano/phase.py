@@ -44,17 +44,8 @@ def measure_rotation(Y):
     """How a note's spectrum turns from one frame to the next, measured on its template.
 
     ``r_k = sum_m Y_m conj(Y_(m-1)) / sqrt(sum_m |Y_m|^2 sum_m |Y_(m-1)|^2)``, from the loudest frame on, down to
-    -40 dB: the phase advance per hop omega and how reliable it is, rho, in one complex number.
-
-    Parameters
-    ----------
-    Y : np.ndarray [shape=(K, M), complex]
-        Spectrogram of one note.
-
-    Returns
-    -------
-    np.ndarray [shape=(K,), complex64]
-        ``rho e^(j omega)``, 0 <= rho <= 1.
+    -40 dB: the phase advance per hop omega and how reliable it is, rho, in one complex number. Y, (K, M) and complex,
+    is the spectrogram of one note. Returns ``rho e^(j omega)`` [shape=(K,), complex64], where 0 <= rho <= 1.
     """
     loudness = np.sum(np.abs(Y) ** 2, axis=0)
     first = int(np.argmax(loudness))
@@ -91,18 +82,9 @@ def adapted_rotation(told, rotation, strength):
     so that the templates are trusted where they fit, and nothing where the recording's phases do not go on: q is the
     part of r' that is no chance, see :func:`coherent_part`.
 
-    Parameters
-    ----------
-    told : np.ndarray [shape=(5, N, K), complex]
-        Of :func:`_correlations`, for the notes as Wiener masks have them.
-    rotation : np.ndarray [shape=(K, N), complex]
-        Of the templates' notes.
-    strength : float
-        With which the basis keeps to its templates, see :func:`adapt.adapt_basis`.
-
-    Returns
-    -------
-    np.ndarray [shape=(K, N), complex64]
+    ``told`` [shape=(5, N, K), complex] are the :func:`_correlations` of the notes as Wiener masks have them.
+    ``rotation`` [shape=(K, N), complex] is that of the templates' notes. ``strength`` is that with which the basis
+    keeps to its templates, see :func:`adapt.adapt_basis`. Returns [shape=(K, N), complex64].
     """
     trust = (min(strength, 1e6) / TRUSTED) ** 2  # of more, the recording's count for nothing
     adapted = np.empty(rotation.shape, np.complex64)
@@ -127,12 +109,8 @@ def coherent_part(found, most, chance):
 
     With c = sum_m x_m conj(x_(m-1)) in each bin, phases without order have E|c|^2 = P2 = sum_m |x_m x_(m-1)|^2, and
     those that go on |c|^2 = P1 = (sum_m |x_m x_(m-1)|)^2. So (sum_k |c|^2 - P2) / sum_k (P1 - P2) is how coherent the
-    notes are, and sum_k |c|^2 / sum_k P1 is what they look like.
-
-    Parameters
-    ----------
-    found, most, chance : np.ndarray [shape=(K,), float, >= 0]
-        |c|^2, P1 and P2.
+    notes are, and sum_k |c|^2 / sum_k P1 is what they look like. ``found``, ``most`` and ``chance`` are |c|^2, P1 and
+    P2, each [shape=(K,), float, >= 0].
     """
     octave = np.frexp(np.arange(len(found)))[1]
     found, most, chance = (np.bincount(octave, values) for values in (found, most, chance))
@@ -163,7 +141,7 @@ def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=Non
     prior : tuple, optional
         Of the activations in the first step, see :func:`utils.nmf`.
     progress, map : callable
-        As for :func:`utils.nmf`.
+        As for :func:`blocks.each`.
 
     Returns
     -------
@@ -232,11 +210,8 @@ def with_energies(H, U, energy, expected):
     ``H <- H (sum_m U E|x|^2 / A / sum_m U A)^(1/2)``, which rests where E|x|^2 is A^2 throughout: the partials of two
     notes that share a bin come apart by their rotations, and magnitudes alone do not know how loud each one is.
 
-    Parameters
-    ----------
-    H, U : np.ndarray [shape=(K, L)], [shape=(L, M)]
-    energy, expected : np.ndarray [shape=(K, L), float, >= 0]
-        The two sums; a factor is between 0.1 and 10, and 1 where nothing is expected.
+    H is (K, L) and U (L, M). ``energy`` and ``expected`` [shape=(K, L), float, >= 0] are the two sums. A factor is
+    between 0.1 and 10, and 1 where nothing is expected.
     """
     known = expected > expected.max() * np.finfo(H.dtype).eps
     factor = np.sqrt(np.divide(energy, expected, out=np.ones_like(energy), where=known))
@@ -264,14 +239,10 @@ def _smoothed_block(job, *, H, rotation, note_of):
 def _told_block(job, *, H, rotation, note_of):
     """What the smoothed notes X of one block tell, as sums over its frames.
 
-    Returns
-    -------
-    np.ndarray [shape=(5, N, K), complex]
-        Their :func:`_correlations`, where they do not grow louder.
-    np.ndarray [shape=(2, K, L), float]
-        ``sum_m U E|x|^2 / A`` and ``sum_m U A``, where A = H U over the note's columns is what |x| was taken for.
-        E|x|^2 is |X|^2 and the variance that is left: of a mask A^2 (1 - A^2 / sum A^2), and of a note with a rotation
-        1 - rho^2 of that, as much as rho leaves open.
+    Returns their :func:`_correlations` where they do not grow louder [shape=(5, N, K), complex], and
+    ``sum_m U E|x|^2 / A`` and ``sum_m U A`` [shape=(2, K, L), float]. A = H U over the note's columns is what |x| was
+    taken for. E|x|^2 is |X|^2 and the variance that is left: of a mask A^2 (1 - A^2 / sum A^2), and of a note with a
+    rotation 1 - rho^2 of that, as much as rho leaves open.
     """
     frames, U, limits = job
     notes, X = smoothed_notes(frames.read(), H, U, rotation, note_of, limits)

@@ -37,13 +37,8 @@ def doubt_unheard(notes, writer):
     """The listed notes, with no confidence in those of whose stem nothing is heard where they are listed.
 
     That is where its peak there lies ``UNHEARD_DB`` below what the list says, both relative to the loudest note. A note
-    without a stem stays as it is.
-
-    Parameters
-    ----------
-    notes : list of Note
-    writer : StemWriter
-        Whose stems are written.
+    without a stem stays as it is. ``notes`` is a list of :class:`Note`, and ``writer`` the :class:`StemWriter` whose
+    stems are written.
     """
     peaks, rate = {}, writer.recording.y_sr / PEAK_SAMPLES
     for i, note in enumerate(notes):
@@ -77,25 +72,13 @@ def sounding_notes(U, basis, top_db):
 def masked_notes(Y, basis, U, wanted, *, mask="wiener"):
     """Yield each note's share of the mixture, block by block.
 
-    ``ratio``: ``X_n = (sum_{l in n} H_kl U_lm / S_km) Y_km``; ``wiener``: the shares of squared magnitudes,
-    ``X_n = A_n^2 / (sum_n A_n^2) Y_km`` with ``A_n = sum_{l in n} H_kl U_lm``. All notes add up to Y where the model is
-    not zero; there, none has a share.
+    With the mask ``ratio`` that is ``X_n = (sum_{l in n} H_kl U_lm / S_km) Y_km``. With ``wiener`` it is the share of
+    squared magnitudes, ``X_n = A_n^2 / (sum_n A_n^2) Y_km`` with ``A_n = sum_{l in n} H_kl U_lm``. All notes add up to
+    Y where the model is not zero; where it is, none has a share.
 
-    Parameters
-    ----------
-    Y : np.ndarray [shape=(K, M), complex] or utils.Spectrogram
-        Mixture; may be a memory map.
-    basis : Basis
-    U : np.ndarray [shape=(L, M)]
-        Activations.
-    wanted : collection
-        Notes to yield, keys of ``basis.notes``.
-    mask : {"wiener", "ratio"}
-
-    Yields
-    ------
-    list of np.ndarray [shape=(K, frames), complex]
-        The wanted notes of one block of frames, in the order of ``basis.notes``.
+    Y [shape=(K, M), complex] is the mixture, and may be a memory map or a :class:`utils.Spectrogram`. U [shape=(L, M)]
+    are the activations. ``wanted`` are the notes to yield, keys of ``basis.notes``. Yields a list of them
+    [shape=(K, frames), complex] for each block of frames, in the order of ``basis.notes``.
     """
     U = U / (U.max() or 1) / basis.H.max()  # squares of very soft or loud models stay finite
     for frames, block in blocks.frame_blocks(utils.spectrogram(Y).Y, FRAMES):
@@ -128,22 +111,10 @@ def _shares(Y, basis, U, wanted, power):
 def component_notes(Y, basis, part, wanted):
     """Notes of a complex NMF, ``sum_{l in n} X_l`` with ``X = H U P + beta (Y - F)``, of one block of frames.
 
-    beta is H U / (S + noise), so that X = H U (P + (Y - F) / (S + noise)).
-
-    Parameters
-    ----------
-    Y : np.ndarray [shape=(K, frames), complex]
-        Mixture.
-    basis : Basis
-    part : utils.Part
-        From :func:`utils.complex_nmf_blocks`, with phases.
-    wanted : collection
-        Notes to give, of the keys of ``basis.notes``.
-
-    Returns
-    -------
-    list of np.ndarray [shape=(K, frames), complex]
-        In the order of ``basis.notes``; where any note sounds, all notes add up to Y but for the share of noise.
+    beta is H U / (S + noise), so that X = H U (P + (Y - F) / (S + noise)). Y [shape=(K, frames), complex] is the
+    mixture, ``part`` the :class:`utils.Part` of :func:`utils.complex_nmf_blocks`, with phases. ``wanted`` are the notes
+    to give, keys of ``basis.notes``. Returns a list of them [shape=(K, frames), complex], in the order of
+    ``basis.notes``. Where any note sounds, all notes add up to Y but for the share of noise.
     """
     Y, F, U, H = Y.T, part.F.T, part.U.T, basis.H.T  # frame first, as transforms want it
     with blocks.one_blas_thread():
@@ -169,12 +140,9 @@ def quiet_before(stems, i, onset, n_fft, sr):
     struck. The strike is where the energy of the second difference, in which hammers stand out, grows most. What is
     taken from the stem is shared out to the others, by how much they are like it there.
 
-    Parameters
-    ----------
-    stems : np.ndarray [shape=(notes, n), float]
-        Or what of them lies within ``n_fft`` and .1 s of the onset.
-    i, onset, n_fft, sr : int
-        Row; sample of the listed onset; length of the transform; sampling rate in Hz.
+    ``stems`` [shape=(notes, n), float] are whole, or what of them lies within ``n_fft`` and .1 s of the onset; i is a
+    row of them. ``onset`` is the sample of the listed onset, ``n_fft`` the length of the transform, and ``sr`` the
+    sampling rate in Hz.
     """
     y = stems[i]
     attack, reach = round(HAMMER_S * sr), n_fft // 2
@@ -218,12 +186,7 @@ def fresh_onsets(listed, sr):
 class Strikes:
     """Passes stems on block by block, :func:`quiet_before` each strike.
 
-    Parameters
-    ----------
-    onsets : list of list of int
-        Of each stem, in samples.
-    n_fft, sr : int
-        See :func:`quiet_before`.
+    ``onsets`` has a list for each stem, of int, in samples. For ``n_fft`` and ``sr`` see :func:`quiet_before`.
     """
 
     def __init__(self, onsets, n_fft, sr):
@@ -247,31 +210,14 @@ class StemWriter:
 
     Use it as a context: call :meth:`write` inside, and :meth:`finish` afterwards.
 
-    Parameters
-    ----------
-    folder : Path
-        Made for the stems.
-    basis : Basis
-    notes : list
-        Keys of ``basis.notes`` that get a stem.
-    recording : Recording
-        Stems and residual add up to its sound, and have its sampling rate ``y_sr``.
-    kind : {"flac", "wav"}
-        24 bit, or floating point.
-    listed : sequence of Note
-        Before each of them its key is :func:`quiet_before`.
+    ``folder`` is made for the stems. ``notes`` is a list of the keys of ``basis.notes`` that get one. Stems and
+    residual add up to the sound of the recording, and have its sampling rate ``y_sr``. ``kind`` is "flac", 24 bit, or
+    "wav", floating point. Before each :class:`Note` of ``listed`` its key is :func:`quiet_before`.
 
-    Attributes
-    ----------
-    names : dict
-        File name of each note.
-    peaks : dict
-        Largest magnitude of each ``PEAK_SAMPLES`` of each stem, once all is written.
-    residual : str
-        File name of what is left. Where FLAC cannot hold that, as samples exceed one or are far too soft for its steps,
-        it becomes ``residual.wav``.
-    clipped : dict
-        Number of clipped samples of each file that has any; floating point has none.
+    ``names`` is a dict with the file name of each note. ``peaks`` is one with the largest magnitude of each
+    ``PEAK_SAMPLES`` of each stem, once all is written. ``residual`` is the file name of what is left. Where FLAC cannot
+    hold that, as samples exceed one or are far too soft for its steps, it becomes ``residual.wav``. ``clipped`` is a
+    dict with the number of clipped samples of each file that has any; floating point has none.
     """
 
     def __init__(self, folder, basis, notes, recording, kind="flac", listed=()):
@@ -361,17 +307,10 @@ class StemWriter:
         log.info(f"{len(self.names)} stems and a residual. {added_up}")
 
     def add_residual(self, kept):
-        """Delete all stems but those in ``kept``, and write the residual.
+        """Delete all stems but those of the notes in ``kept``, and write the residual.
 
-        Parameters
-        ----------
-        kept : collection
-            Notes. All other stems become part of the residual, which is the recording less the stems as written.
-
-        Returns
-        -------
-        float or None
-            Energy of ``y - residual - sum of stems``, in dB relative to that of y; None where y is silent or empty.
+        That is the recording less the stems as written, so all other stems become part of it. Returns the energy of
+        ``y - residual - sum of stems``, in dB relative to that of y; None where y is silent or empty.
         """
         dropped = [self.folder / self.names.pop(note) for note in set(self.names) - set(kept)]
         with _disk_errors():
