@@ -158,7 +158,7 @@ class _Fit:
     count: Callable = None  # called after each sweep
 
     def sweep(self, T, n=1, *, alone=False):
-        """Update the activations ``n`` times; N and D are what the recording then says of the columns, and is expected.
+        """Update the activations ``n`` times; N is what the recording then says of the columns, D what is expected.
 
         Both are (K, L). Where a column is to be heard ``alone``, its share weighs them, see the top. In each block of
         frames only the columns that sound there take part.
@@ -173,12 +173,13 @@ class _Fit:
             updates = utils.kullback_leibler(V, t.T, u, floor, prior)
             S = next(itertools.islice(updates, n - 1, None))
             self.U[l, frames] = u
-            if alone:
-                of_unit = 1 / np.maximum(S - np.outer(rows[-1], self.U[-1, frames]), UNTOLD)  # of t u: the share of it
-                D[l] += t * (u**2 @ of_unit.T)
-                N[l] += t * (u**2 @ (of_unit * V / np.maximum(S, UNTOLD)).T)
+            R = V / S
+            if alone:  # t u of what notes have in a bin is the column's share
+                share = 1 / np.maximum(S - np.outer(rows[-1], self.U[-1, frames]), UNTOLD)
+                N[l] += t * (u**2 @ (share * R).T)
+                D[l] += t * (u**2 @ share.T)
             else:
-                N[l] += u @ np.divide(V, S, out=S).T
+                N[l] += u @ R.T
                 D[l] += u.sum(axis=1, keepdims=True)
 
         def part(frames):
