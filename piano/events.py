@@ -47,8 +47,8 @@ TINY = 1e-7  # of the mean feature: the background is never less, so that no mod
 
 # The list. The first four are what this prints, of the ten pieces and examples/, on both bases:
 # python tools/fit_list.py MAPS examples --basis MAPS_NOTES basis_wav_piano
-WEIGHTS = 3.09, -0.13, -0.23, 5.66  # of :func:`evidence`
-FIRST_WEIGHTS = 3.20, 0.26, -0.80, 5.46  # the same while the patterns are still the templates'
+WEIGHTS = 2.87, 0.07, -0.19, 5.56  # of :func:`evidence`
+FIRST_WEIGHTS = 3.26, 0.31, -0.71, 5.41  # the same while the patterns are still the templates'
 DELAY_S = 0.008  # s from the strike of a key until :func:`find_onset` sees it, in the first folder
 LEAST_GAIN = 0.1  # nats for a unit of mass: a recording whose median listed note gains less is noise
 DOUBT = 0.4  # of a confidence, what is left where an event gains too little; below LISTED, so nothing is listed
@@ -58,6 +58,9 @@ ROUNDS = 0.12, 0.08, 0.08  # CANDIDATE_LEVEL while a piano is learnt; each begin
 MISTUNED_CENTS = np.arange(-40, 41, 10)  # by which a recording may be out of tune with the patterns
 FALL = 8  # frames in which a note that ends loses two fifths of its loudness
 SAME_S = 0.048  # s, three frames; two segments' onsets of one note differ by less
+SOONEST = 6  # frames, a tenth of a second: no key is struck again sooner
+FAINT = 0.03  # of :func:`tenth`, where keys that are struck again are looked for: what is softer is dropped
+ON_TRIAL = -2  # what such events have in place of the number of a given note
 
 # Notes of a score.
 MOVED_S = 0.05  # s, by which a given note may be moved: what mir_eval still counts as the same onset
@@ -207,10 +210,15 @@ def onset_strengths(V, P):
     """
     pairs = np.arange(0, len(sizes()[0]), 2)
     U, _ = activations(*(np.add.reduceat(long_window(X), pairs, axis=1) for X in (V, spectra(P))), 30)
-    total = np.pad(np.cumsum(np.pad(U, ((3, 6), (0, 0))), axis=0, dtype=np.float64), ((1, 0), (0, 0)))
-    m = np.arange(len(V)) + 3
-    rise = (total[m + 7] - total[m + 1]) / 6 - (total[m] - total[m - 3]) / 3
-    return np.maximum(rise, 0).T.astype(np.float32)
+    return rises(U.T, 6).astype(np.float32)
+
+
+def rises(A, after):
+    """How much each row of A rises at each frame m: its mean over m + 1 to m + after minus that over m - 3 to m - 1."""
+    total = np.pad(np.cumsum(np.pad(A, ((0, 0), (3, after))), axis=1, dtype=np.float64), ((0, 0), (1, 0)))
+    m = np.arange(A.shape[1]) + 3
+    rise = (total[:, m + after + 1] - total[:, m + 1]) / after - (total[:, m] - total[:, m - 3]) / 3
+    return np.maximum(rise, 0)
 
 
 def spectra(P):
@@ -233,10 +241,15 @@ def activations(V, W, n_iter):
 
 
 def candidates(d, level):
-    """Patterns and frames of the local maxima of onset strengths d over +-2 frames that lie above ``level``."""
+    """Patterns and frames of the local maxima of onset strengths d over +-2 frames that lie above ``level``.
+
+    There are none in the last half window: where a sound is cut off, there is a click.
+    """
     from scipy.ndimage import maximum_filter1d
 
-    return np.nonzero((d == maximum_filter1d(d, 5, axis=1, mode="constant")) & (d > level))
+    found = (d == maximum_filter1d(d, 5, axis=1, mode="constant")) & (d > level)
+    found[:, -LEAD:] = False
+    return np.nonzero(found)
 
 
 def robust_maximum(d):
@@ -393,7 +406,8 @@ def move(V, B, patterns, struck, bounds, reach=3):
     best, e = np.argmax(gain, axis=1), np.arange(len(gain))
     i = np.clip(best, 1, 2 * reach - 1)
     fraction = np.where(best == i, pitch.parabola_peak(gain[e, i - 1], gain[e, i], gain[e, i + 1]), 0.0)
-    first = np.clip(struck.first + best - reach, *(np.clip(bounds[struck.given], 0, len(V) - 1).T - LEAD))
+    first, last = np.clip(bounds[np.maximum(struck.given, -1)], 0, len(V) - 1).T - LEAD
+    first = np.clip(struck.first + best - reach, first, last)
     struck = struck._replace(first=first, length=np.minimum(struck.length, len(V) - first))
     order = np.lexsort((struck.note, struck.first))
     return select(struck, order), fraction[order]
@@ -769,10 +783,9 @@ def fit_segment(part, patterns, midi, given):
     patterns = under_fit(patterns.astype(np.float32))
     B, struck = first_fit(V, patterns, midi, given, start, CANDIDATE_LEVEL, ((3, 0.005), (3, 0.01), (5, 0.02)))
     bounds = bounds_of(given, cut_at)
-    for _ in range(2):
-        B, struck = steps(V, B, patterns, struck, 3)
-        struck, fraction = move(V, B, patterns, struck, bounds)
-    B, struck = steps(V, B, patterns, struck, 3)
+    if not len(given.midi):  # nothing is added to a list that is given
+        B, struck = with_struck_again(V, B, patterns, struck, midi, bounds)
+    B, struck, fraction = settled(V, B, patterns, struck, bounds, 3)
     heard = describe(V, B, patterns, struck, fraction)
     onset, offset, n_frames = heard.onset + start / SR, heard.offset + start / SR, (last - first) // HOP
     heard = heard._replace(onset=onset, offset=offset, level=heard.level * mean, n_frames=n_frames)
@@ -781,6 +794,60 @@ def fit_segment(part, patterns, midi, given):
     earliest = first / SR - margin if first else -math.inf
     latest = last / SR + margin if stop > last else math.inf
     return pick(heard, (place >= earliest) & (place < latest))
+
+
+def settled(V, B, patterns, struck, bounds, n):
+    """Background, events and what the second of two moves tells; ``n`` EM steps before, between and after them."""
+    for _ in range(2):
+        B, struck = steps(V, B, patterns, struck, n)
+        struck, fraction = move(V, B, patterns, struck, bounds)
+    return *steps(V, B, patterns, struck, n), fraction
+
+
+def with_struck_again(V, B, patterns, struck, midi, bounds):
+    """Background and events, with those of keys that are struck again while they sound.
+
+    The onset strengths of the long window hardly see those. Where a key grows louder in the short window, see
+    :func:`free_loudness`, a strike is tried, all at once. What is then more likely than not a note is added to the
+    events as they were: what is none has taken nothing from them.
+    """
+    rise = rises(free_loudness(V, B, patterns, struck), 3)
+    for note, first in zip(struck.note, struck.first, strict=True):
+        rise[note, max(0, first + LEAD - SOONEST) : first + LEAD + SOONEST + 1] = 0
+    note, frame = candidates(rise, FAINT * tenth(level(struck, patterns), len(V)))
+    c0 = rise[note, frame] / patterns.mass.max(axis=1)[note]
+    tried = strike(note, frame, c0, len(V), ON_TRIAL)
+    B_tried, tried = joined(V, B, patterns, struck, tried, 3)
+    B_tried, tried, _ = settled(V, B_tried, patterns, tried, bounds, 2)
+    sure = confidences(describe(V, B_tried, patterns, tried, 0.0), midi) >= LISTED
+    keys, new = midi[tried.note], tried.given == ON_TRIAL
+    near = (keys[:, None] == keys) & (np.abs(tried.first[:, None] - tried.first) <= SOONEST)
+    found = select(tried, new & sure & ~near[:, ~new].any(axis=1))
+    return joined(V, B, patterns, struck, found._replace(given=np.full(len(found.note), -1)), 6)
+
+
+def free_loudness(V, B, patterns, struck):
+    """Loudness of each pattern at each frame, (L, M): that of ``c sum_k R P / sum_k P``, k in the short window.
+
+    With R = V / S this is what the next c would be if it could grow.
+    """
+    n_long = len(sizes()[0])
+    R, P = (V / model(V, B, patterns, struck))[:, n_long:], patterns.P[:, :, n_long:]
+    mass, loud = np.maximum(P.sum(axis=2), np.float32(FLOOR)), patterns.mass.max(axis=1)
+    A = np.zeros((len(P), len(V)))
+    for note, first, length, c in zip(*struck[:4], strict=True):
+        m = np.arange(max(0, first), min(len(V), first + length))
+        t = np.minimum(m - first, P.shape[1] - 1)
+        A[note, m] += loud[note] * c[m - first] * np.einsum("mk,mk->m", R[m], P[note, t]) / mass[note, t]
+    return A
+
+
+def joined(V, B, patterns, struck, more, n):
+    """Background and events with some more of them, after ``n`` EM steps; what is then faint is dropped."""
+    both = Struck(*(np.concatenate(pair) for pair in zip(struck, more, strict=True)))
+    B, struck = steps(V, B, patterns, select(both, np.lexsort((both.note, both.first))), n)
+    A = level(struck, patterns)
+    return B, cut(select(struck, tenth(A, len(V)) * FAINT < A))
 
 
 def describe(V, B, patterns, struck, fraction):

@@ -47,13 +47,13 @@ def heard(y, given):
     return events.find_given(y, events.learn_piano(y, P, midi, given), midi, given)
 
 
-def assert_heard(found, notes, tolerance=0.05):
-    """What is listed is just those notes, in any order within the tolerance."""
+def assert_heard(found, notes, tolerance=0.05, missing=0):
+    """What is listed is just those notes, in any order within the tolerance, or all but ``missing`` of them."""
     left = list(found)
     for onset, _, midi, _ in notes:
         match = [event for event in left if event.midi == midi and abs(event.onset - onset) <= tolerance]
-        assert match, f"note {midi} at {onset} s is missing from {[(e.midi, round(e.onset, 2)) for e in found]}"
-        left.remove(match[0])
+        assert match or missing, f"note {midi} at {onset} s is missing from {[(e.midi, e.onset) for e in found]}"
+        left, missing = [event for event in left if event not in match[:1]], missing - (not match)
     assert not left, f"nobody played {[(event.midi, round(event.onset, 2)) for event in left]}"
 
 
@@ -162,6 +162,18 @@ def test_expectation_is_its_equation(rng, monkeypatch, frames):
     np.testing.assert_allclose(after.c, c, rtol=1e-4)
 
 
+def test_free_loudness_is_one_step_of_each_frame_in_the_short_window(rng, monkeypatch):
+    monkeypatch.setattr(events, "shape", lambda: np.ones(30, np.float32))
+    monkeypatch.setattr(events, "sizes", lambda: (np.ones(20), np.ones(10)))
+    V, B, patterns, struck = some_events(rng)
+    share, pattern = sounding(patterns.P, struck, len(V))
+    R = V / model_of(B, patterns.P, struck)
+    steps = (share * R)[..., 20:].sum(axis=2) / np.maximum(pattern[..., 20:].sum(axis=2), 1e-30)
+    expected = np.zeros((3, len(V)))
+    np.add.at(expected, struck.note, steps * patterns.mass.max(axis=1)[struck.note, None])
+    np.testing.assert_allclose(events.free_loudness(V, B, patterns, struck), expected, rtol=1e-4)
+
+
 def test_what_an_event_gains_is_the_likelihood_less_that_without_it(rng, monkeypatch):
     monkeypatch.setattr(events, "shape", lambda: np.ones(30, np.float32))
     V, B, patterns, struck = some_events(rng)
@@ -208,6 +220,14 @@ def test_what_is_played_is_listed(notes):
     assert_heard(found, notes)
     if notes is PLAYED["one after the other"]:  # offsets follow the damper
         assert [event.offset for event in found] == pytest.approx([offset for _, offset, *_ in notes], abs=0.2)
+
+
+@pytest.mark.parametrize("key", [76, 84])
+def test_keys_struck_again_while_they_sound_are_listed(key):
+    """Loud and soft in turn, under the pedal, with others sounding: of six strikes one may be missed."""
+    strikes = [(1 + 0.15 * i, 4, key, 0.3 if i % 2 else 0.5) for i in range(6)]
+    notes = [(0.5, 4, midi, 0.4) for midi in (36, 48, 52, 55, 60)] + strikes
+    assert_heard(listed(mix(notes, 4.5)), notes, missing=1)
 
 
 def test_a_list_is_the_same_at_any_level():
