@@ -670,7 +670,7 @@ def held_sweeps(Y, begun, H, G, n_iter, weight, p):
         re, im = np.split(model(m) @ refined[active[m], m], 2)
         F[:, m] = re + 1j * im
 
-    error, penalty = np.zeros((2, n_iter, len(active)))
+    error, penalty, stop = *np.zeros((2, n_iter, len(active))), np.zeros(1, bool)
     energy = np.sum(np.abs(Y) ** 2, axis=0, dtype=np.float64)
 
     def products(x, m):
@@ -682,14 +682,14 @@ def held_sweeps(Y, begun, H, G, n_iter, weight, p):
         """All sweeps of some frames; x is their part of u."""
         x, a = u[m], A[m]
         Bx, S, slope = products(x, m)
-        for i in range(n_iter):
+        for i in blocks.until(stop, n_iter):
             x *= np.maximum(S + a - Bx, 0) / (S + weight * p * slope + floor)
             Bx, S, slope = products(zero_below(x), m)
             error[i, m] = np.maximum(energy[m] - np.sum(x * (2 * a - Bx), axis=1), 0)
             penalty[i, m] = np.sum(x * slope, axis=1)
 
     blocks.in_threads(gather, range(len(active)))
-    blocks.in_threads(sweep, blocks.frame_slices(len(active), 16))  # one product for so many
+    blocks.in_threads(sweep, blocks.frame_slices(len(active), 16), stop)  # one product for so many
     blocks.in_threads(scatter, range(len(active)))
     return Part(zero_below(refined), P, row, F, error, error + 2 * weight * penalty, noise=noise)
 

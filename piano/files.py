@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -105,8 +106,9 @@ def _decoded(path, folder, error):
     return copy
 
 
+@functools.cache
 def tell_damage(path):
-    """Say that a file is damaged."""
+    """Say, once, that a file is damaged."""
     log.warning(f"{path}: damaged at some places; what can be read is used")
 
 

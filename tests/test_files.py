@@ -227,9 +227,9 @@ def test_a_damaged_mp3_gives_one_remark_and_a_whole_one_none(folder, rng, capfd)
     damaged_mp3(folder / "x.mp3", rng)
     soundfile.read("x.mp3")
     assert "libmpg123" in capfd.readouterr().err  # what is to be kept away is there
-    y = recording.load("x.mp3", SR)
-    assert len(y) == 8 * SR
-    assert capfd.readouterr().err == "x.mp3: damaged at some places; what can be read is used\n"
+    for remark in ("x.mp3: damaged at some places; what can be read is used\n", ""):  # once, however often it is read
+        assert len(recording.load("x.mp3", SR)) == 8 * SR
+        assert capfd.readouterr().err == remark
     os.write(2, b"still here")
     assert capfd.readouterr().err == "still here"
     soundfile.write("x.mp3", tone(8), SR, format="MP3")

@@ -41,7 +41,7 @@ def start(root, folder, out, command):
         ["NMF.py", "spec.npy", NEVER, "basis.npy"],
         ["NMF.py", "spec.npy", NEVER, "basis.npy", "--loss", "itakura-saito", "--adapt", "1"],
         ["CNMF.py", "spec.npy", "200000", "basis.npy", "--no-phase", "--phase-init", "random"],
-        ["CNMF.py", "spec.npy", "20000", "basis.npy", "--no-phase", "--phase-init", "sinusoidal"],
+        ["CNMF.py", "spec.npy", "200000", "basis.npy", "--no-phase", "--phase-init", "sinusoidal"],
     ],
     ids=" ".join,
 )
