@@ -39,8 +39,8 @@ With --iterations the recommended setting is stopped after 1, 2, 5, ... 200 iter
 images/iterations.png, of the examples and, with --pianos, of the real pianos too.
 
 With --leave-out, parts of the recommended setting are left out one at a time, and the tables say what each is worth:
-mean SDR, and the piece that loses most. Two processes, five minutes for the first and fifteen for the second, with two
-pianos on two cores. --examples adds pieces on other pianos, in a folder laid out as examples/ is.
+mean SDR, and the piece that loses most. With two pianos that is some fifty minutes of one core. --examples adds pieces
+on other pianos, in a folder laid out as examples/ is.
 
 Only pitches that occur in a piece are scored, and four figures in dB tell of each, s being its true sound, s_hat
 what the setting gives and y the recording:

@@ -45,7 +45,7 @@ FLOOR = 1e-30  # of denominators, in any unit
 INAUDIBLE = 0.003  # of the mean frame; an event is zero where it is softer
 TINY = 1e-7  # of the mean feature: the background is never less, so that no model is zero
 
-# The list. The first four are what this prints, of the ten pieces and examples/, on both bases:
+# The list. The first four are what this prints, to .01, of the ten pieces and examples/, on both bases:
 # python tools/fit_list.py MAPS examples --basis MAPS_NOTES basis_wav_piano
 WEIGHTS = 2.87, 0.07, -0.19, 5.56  # of :func:`evidence`
 FIRST_WEIGHTS = 3.26, 0.31, -0.71, 5.41  # the same while the patterns are still the templates'
@@ -60,7 +60,6 @@ FALL = 8  # frames in which a note that ends loses two fifths of its loudness
 SAME_S = 0.048  # s, three frames; two segments' onsets of one note differ by less
 SOONEST = 6  # frames, a tenth of a second: no key is struck again sooner
 FAINT = 0.03  # of :func:`tenth`, where keys that are struck again are looked for: what is softer is dropped
-ON_TRIAL = -2  # what such events have in place of the number of a given note
 
 # Notes of a score.
 MOVED_S = 0.05  # s, by which a given note may be moved: what mir_eval still counts as the same onset
@@ -406,8 +405,7 @@ def move(V, B, patterns, struck, bounds, reach=3):
     best, e = np.argmax(gain, axis=1), np.arange(len(gain))
     i = np.clip(best, 1, 2 * reach - 1)
     fraction = np.where(best == i, pitch.parabola_peak(gain[e, i - 1], gain[e, i], gain[e, i + 1]), 0.0)
-    first, last = np.clip(bounds[np.maximum(struck.given, -1)], 0, len(V) - 1).T - LEAD
-    first = np.clip(struck.first + best - reach, first, last)
+    first = np.clip(struck.first + best - reach, *(np.clip(bounds[struck.given], 0, len(V) - 1).T - LEAD))
     struck = struck._replace(first=first, length=np.minimum(struck.length, len(V) - first))
     order = np.lexsort((struck.note, struck.first))
     return select(struck, order), fraction[order]
@@ -784,7 +782,7 @@ def fit_segment(part, patterns, midi, given):
     B, struck = first_fit(V, patterns, midi, given, start, CANDIDATE_LEVEL, ((3, 0.005), (3, 0.01), (5, 0.02)))
     bounds = bounds_of(given, cut_at)
     if not len(given.midi):  # nothing is added to a list that is given
-        B, struck = with_struck_again(V, B, patterns, struck, midi, bounds)
+        B, struck = with_struck_again(V, B, patterns, struck, midi, bounds[-1])
     B, struck, fraction = settled(V, B, patterns, struck, bounds, 3)
     heard = describe(V, B, patterns, struck, fraction)
     onset, offset, n_frames = heard.onset + start / SR, heard.offset + start / SR, (last - first) // HOP
@@ -804,23 +802,22 @@ def settled(V, B, patterns, struck, bounds, n):
     return *steps(V, B, patterns, struck, n), fraction
 
 
-def with_struck_again(V, B, patterns, struck, midi, bounds):
-    """Background and events, with those of keys that are struck again while they sound.
+def with_struck_again(V, B, patterns, struck, midi, free):
+    """Background and events, of which none is given, with those of keys that are struck again while they sound.
 
     The onset strengths of the long window hardly see those. Where a key grows louder in the short window, see
     :func:`free_loudness`, a strike is tried, all at once. What is then more likely than not a note is added to the
-    events as they were: what is none has taken nothing from them.
+    events as they were: what is none has taken nothing from them. ``free`` is the last row of :func:`bounds_of`.
     """
     rise = rises(free_loudness(V, B, patterns, struck), 3)
     for note, first in zip(struck.note, struck.first, strict=True):
         rise[note, max(0, first + LEAD - SOONEST) : first + LEAD + SOONEST + 1] = 0
     note, frame = candidates(rise, FAINT * tenth(level(struck, patterns), len(V)))
     c0 = rise[note, frame] / patterns.mass.max(axis=1)[note]
-    tried = strike(note, frame, c0, len(V), ON_TRIAL)
-    B_tried, tried = joined(V, B, patterns, struck, tried, 3)
-    B_tried, tried, _ = settled(V, B_tried, patterns, tried, bounds, 2)
+    B_tried, tried = joined(V, B, patterns, struck, strike(note, frame, c0, len(V), np.arange(len(note))), 3)
+    B_tried, tried, _ = settled(V, B_tried, patterns, tried, np.tile(free, (len(note) + 1, 1)), 2)
     sure = confidences(describe(V, B_tried, patterns, tried, 0.0), midi) >= LISTED
-    keys, new = midi[tried.note], tried.given == ON_TRIAL
+    keys, new = midi[tried.note], tried.given >= 0
     near = (keys[:, None] == keys) & (np.abs(tried.first[:, None] - tried.first) <= SOONEST)
     found = select(tried, new & sure & ~near[:, ~new].any(axis=1))
     return joined(V, B, patterns, struck, found._replace(given=np.full(len(found.note), -1)), 6)

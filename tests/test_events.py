@@ -230,6 +230,54 @@ def test_keys_struck_again_while_they_sound_are_listed(key):
     assert_heard(listed(mix(notes, 4.5)), notes, missing=1)
 
 
+@pytest.fixture(scope="module")
+def fitted():
+    """What :func:`events.with_struck_again` takes, of a key that is struck again while others sound."""
+    strikes = [(1 + 0.15 * i, 4, 76, 0.3 if i % 2 else 0.5) for i in range(6)]
+    y = mix([(0.5, 4, midi, 0.4) for midi in (48, 52, 55)] + strikes, 4.5)
+    (P, midi), given, (V, _) = patterns(), events.given_notes(), events.scaled(y)
+    fit = events.under_fit(P.astype(np.float32))
+    B, struck = events.first_fit(V, fit, midi, given, 0, events.CANDIDATE_LEVEL, ((3, 0.005), (3, 0.01), (5, 0.02)))
+    return V, B, fit, struck, midi, events.bounds_of(given, (0, len(y)))[-1]
+
+
+def test_strikes_that_are_no_notes_take_nothing_from_the_others(fitted, monkeypatch):
+    V, B, fit, struck, *_ = fitted
+    monkeypatch.setattr(events, "confidences", lambda heard, midi: np.zeros(len(heard.onset)))
+    found = events.with_struck_again(*fitted)
+    none = events.joined(V, B, fit, struck, events.select(struck, slice(0)), 6)
+    for one, other in zip((found[0], *found[1]), (none[0], *none[1]), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_no_strike_is_tried_or_added_within_a_tenth_of_a_second_of_another(fitted, monkeypatch):
+    told = {}
+
+    def joined(V, B, patterns, struck, more, n, original=events.joined):
+        told[n] = more
+        return original(V, B, patterns, struck, more, n)
+
+    def confidences(heard, midi):
+        told["heard"] = heard
+        return np.ones(len(heard.onset))
+
+    monkeypatch.setattr(events, "joined", joined)
+    monkeypatch.setattr(events, "confidences", confidences)
+    events.with_struck_again(*fitted)
+    struck, heard, soonest = fitted[3], told["heard"], events.SOONEST * events.HOP / SR
+    old, onset = heard.given < 0, (told[6].first + events.LEAD) * events.HOP / SR - events.DELAY_S
+    assert len(told[3].note) > len(told[6].note) > 0
+    away = np.abs(told[3].first[:, None] - struck.first)[told[3].note[:, None] == struck.note]
+    assert away.min() > events.SOONEST
+    away = np.abs(onset[:, None] - heard.onset[old])[told[6].note[:, None] == heard.pattern[old]]
+    assert away.min() > soonest
+
+
+def test_nothing_is_added_to_a_list_that_is_given(monkeypatch):
+    monkeypatch.setattr(events, "with_struck_again", None)
+    assert len(heard(mix(MELODY, 4.5), events.given_notes([60], [0.5]))) == 1
+
+
 def test_a_list_is_the_same_at_any_level():
     y = mix(MELODY, 4.5)
     soft, loud = listed(1e-4 * y), listed(30 * y)

@@ -8,7 +8,8 @@ it: one event for a note, the loudest first. The weights are those of a logistic
 bases.
 
 Which events patterns are learnt from is decided by weights that are fitted to events of the templates as they are. Put
-those into piano/events.py first, and run this again: the others follow from them.
+those into piano/events.py first, and run this again: the others follow from them. The others decide which strikes of a
+key that sounds are events at all, so they are put in and fitted again until they stay as they are, to .01 or so.
 
 F, at 50 ms, is that of lists by weights that were fitted without the piece (cross-validated), by those that were fitted
 with all, and by those in piano/events.py now. The last lines are for that file. The delay is the median of the first
