@@ -349,12 +349,16 @@ class Hand(NamedTuple):
 
     def press(self, name):
         button = self.page.locator(name if name.startswith("[") else f"#{name}")
-        if self.touch:
-            self.page.wait_for_timeout(400)  # right after another touch, Chromium takes a tap for what ends that
-            button.tap()
-        else:
-            button.click()
-        drawn(self.page)
+        button.evaluate(
+            "(b) => { window.pressed = false; b.addEventListener('click', () => (window.pressed = true)); }"
+        )
+        for _ in range(10):  # right after another touch, Chromium may take a tap for what ends that: tap again
+            button.tap() if self.touch else button.click()
+            drawn(self.page)
+            if self.page.evaluate("window.pressed"):
+                return
+            self.page.wait_for_timeout(400)
+        pytest.fail(f"pressed {name} in vain")
 
     def drag(self, start, end, modifier=None):
         middle = [(a + b) / 2 for a, b in zip(start, end, strict=True)]
