@@ -47,7 +47,7 @@ def defaults(args):
     if not (args.stems or args.listen):
         return {"phase_init": "mixture", "adapt": "none", "phase": True}
     best = {"phase_init": "sinusoidal", "adapt": "auto", "phase": False}
-    if args.basis and not os.path.exists(rotation := basis.rotation_path(args.basis)):
+    if args.basis and not os.path.exists(rotation := basis.beside(args.basis, basis.ROTATION)):
         best["phase_init"] = "mixture"
         if args.phase_init is None:
             best["remark"] = f"no {rotation.name}: notes get the phases of the recording (--phase-init mixture)"

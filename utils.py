@@ -859,12 +859,12 @@ def check_bins(Y, H, name="spectrogram", basis_name="basis"):
 
 def load_spectrogram(path):
     """Open a ``.npy`` file, which must be whole, as a :class:`Spectrogram` of a read-only memory map."""
-    return spectrogram(_open_npy(path), path)
+    return spectrogram(open_npy(path), path)
 
 
 def load_basis(path):
     """Read a basis [shape=(K, L), float, >= 0] from a ``.npy`` file, which must be whole."""
-    H = np.array(_open_npy(path))
+    H = np.array(open_npy(path))
     check_basis(H, path)
     return H
 
@@ -881,8 +881,8 @@ def check_file(path, expected):
         raise InputError(f"{path}: got a folder or a special file, expected {expected}")
 
 
-def _open_npy(path):
-    """Map a 2-D float or complex ``.npy`` file, after its header has been held against the file's size."""
+def open_npy(path, ndim=2):
+    """Map a float or complex ``.npy`` file of ``ndim`` axes, once its header has been held against the file's size."""
     check_file(path, "a .npy file")
     try:
         with open(path, "rb") as file:
@@ -892,10 +892,9 @@ def _open_npy(path):
             n_bytes = Path(path).stat().st_size - file.tell()
         if dtype.kind not in "fc" or dtype.itemsize > (16 if dtype.kind == "c" else 8):
             raise InputError(f"{path}: got an array of {dtype}, expected float or complex numbers")
-        if len(shape) != 2 or min(shape) < 1:
-            raise InputError(
-                f"{path}: got an array of shape {shape}, expected two axes, (bins, columns), neither empty"
-            )
+        if len(shape) != ndim or min(shape) < 1:
+            axes = "two axes, (bins, columns), neither empty" if ndim == 2 else f"{ndim} axes, none empty"
+            raise InputError(f"{path}: got an array of shape {shape}, expected {axes}")
         expected = math.prod(shape) * dtype.itemsize
         if n_bytes != expected:
             raise InputError(f"{path}: got {n_bytes} bytes of data, expected {expected} (is the file cut short?)")
@@ -914,6 +913,11 @@ def finite(x, path):
         name = Path(path).name
         raise InputError(f"{name}: got results that are not finite, expected a recording and basis of a moderate level")
     return x
+
+
+def save(path, array):
+    """Write an array to ``path``, a ``.npy`` file."""
+    np.save(path, finite(array, path))
 
 
 @contextmanager

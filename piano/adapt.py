@@ -19,10 +19,10 @@ N' and D' are N and D where what a frame says of a bin counts by the column's sh
 learnt where it sounds alone: where notes share a bin, magnitudes do not tell which of them is louder, and what a model
 shares out confirms that model. By the pseudo-counts S s T a note that is heard often is itself soon, and one that is
 never played keeps its moved template. C and K are covariances of Gaussian processes. c is the tuning and, in proportion
-to what it does to a partial, the logarithm of the inharmonicity B of strings: either common to all keys, smooth over
-them [1]_, and of each key alone; and what each partial has of its own. g is a gain common to all notes, smooth over
-frequency, that is, microphone and room; one for each number of partial, common to all keys and smooth over them, that
-is, hammers and voicing; and each one's own.
+to what it does to a partial, the logarithm of the inharmonicity B of strings, both with a part that is common to all
+keys, one that is smooth over them [1]_, and one of each key alone; and what each partial has of its own. g is a gain
+common to all notes, smooth over frequency, that is, microphone and room; one for each number of partial, common to all
+keys and smooth over them, that is, hammers and voicing; and each one's own.
 
 The last line has the list of notes in it: log p(U) = -gamma quiet log(1 + U / quiet), where gamma is ``UNLISTED``
 (1 - p) and p the confidence of the list that a note sounds, zero where it is not listed. There a note must explain more
@@ -61,6 +61,8 @@ N_PARTIALS = 40  # of a note; what lies above is taken for the last
 # cents and nepers of B. Of g they are what three pianos' single notes differ by from the suite's; of c set by hand.
 COMMON, EVEN, SHARED, OWN, LEVEL = 0.3, 0.9, 0.8, 0.4, 2.0
 TUNING, STIFFNESS, OWN_CENTS = (15.0, 5.0, 3.0), (0.3, 0.3, 0.2), 3.0
+NEAR_OCTAVES, NEAR_KEYS, EVEN_KEYS = 0.2, 4.0, 12.0  # over which g is alike, in frequency and by keys, and c by keys
+COUNTS = 300.0  # that the average note is worth, in the steps towards c and g
 
 
 def listed_rate(notes, basis, n_frames):
@@ -92,7 +94,7 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
     basis : Basis
         Where its columns are not described, no partial is moved or given a factor.
     strength : float, "auto" or "none"
-        S > 0; above ``FIRMEST`` it is taken for that. None of these changes nothing.
+        S > 0; above ``FIRMEST`` it is taken for that. With "none" the basis comes back as it is.
     notes : list, optional
         What is played, see :func:`listed_rate`.
     seed : int
@@ -114,7 +116,7 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
     InputError
         As from :func:`utils.nmf`.
     """
-    if strength in (None, "none"):
+    if strength == "none":
         return basis, None, None
     utils.check_basis(basis.H)
     Y = utils.spectrogram(Y)
@@ -237,7 +239,7 @@ def _as_piano(fit, T0, N, D, basis):
     for r in range(N_ROUNDS):
         slope = np.gradient(np.log(T), axis=0) * (-np.log(2) / 1200 * column)  # of log T, for each cent
         n, d, n1, d1, n2 = (by_partial(each, cell) for each in (N, D, N * slope, D * slope, N * slope**2))
-        unit = 300 * heard.sum() / n.sum()  # counts that the average note is worth
+        unit = COUNTS * heard.sum() / n.sum()
         ratio = np.divide(n, d, out=np.zeros_like(n), where=d > 0)
         moving = cents, unit * (n1 - ratio * d1), unit * n2
         cents = newton(*moving, of_cents, told)
@@ -290,8 +292,8 @@ def by_partial(counts, cell):
 def level_covariance(basis, told):
     """Covariance of the log factors g of all partials with those of the told ones, see the top."""
     key, n, octave = _coordinates(basis)
-    common = COMMON**2 * np.exp(-((_between(octave, told) / 0.2) ** 2) / 2)
-    of_partial = EVEN**2 + SHARED**2 * np.exp(-np.abs(_between(key, told)) / 4)
+    common = COMMON**2 * np.exp(-((_between(octave, told) / NEAR_OCTAVES) ** 2) / 2)
+    of_partial = EVEN**2 + SHARED**2 * np.exp(-np.abs(_between(key, told)) / NEAR_KEYS)
     same_note, same_n = _between(key, told) == 0, _between(n, told) == 0
     return common + same_n * (of_partial + OWN**2 * same_note) + LEVEL**2 * same_note
 
@@ -301,7 +303,7 @@ def cents_covariance(basis, told):
     key, n, _ = _coordinates(basis)
     B = pitch.inharmonicity(440 * 2 ** ((key - 69) / 12), 0.0)
     stiff = 600 / np.log(2) * (B * n**2 / (1 + B * n**2) - B / (1 + B))  # cents that a neper of B is worth
-    near, same_note = np.exp(-((_between(key, told) / 12) ** 2) / 2), _between(key, told) == 0
+    near, same_note = np.exp(-((_between(key, told) / EVEN_KEYS) ** 2) / 2), _between(key, told) == 0
     tuning, of_B = (common**2 + smooth**2 * near + own**2 * same_note for common, smooth, own in (TUNING, STIFFNESS))
     strings = tuning + of_B * np.outer(stiff, stiff[told.ravel()])
     return strings, OWN_CENTS**2 * same_note * (_between(n, told) == 0)

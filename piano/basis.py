@@ -16,6 +16,7 @@ from piano.pitch import NOTE, midi_of_name
 from utils import InputError
 
 HIGHEST_SR = 10**6  # Hz; a file that asks for more would fill the disk
+DESCRIPTION, ROTATION, PATTERNS = ".json", "_rotation.npy", "_patterns.npy"  # ends of what lies beside a basis
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Basis:
 
 
 def load(path, sr=None, *, with_rotation=False):
-    """Read the :class:`Basis` at ``path``, its description, and its rotations if they are needed.
+    """Read the :class:`Basis` at ``path``, and what lies beside it; the rotations only if they are wanted.
 
     ``sr`` is the sampling rate in Hz that the user named, for a basis without a description. Then n_fft follows from
     K, and the hop length from n_fft, see :func:`default_hop`. Raises :class:`InputError` if a file is missing or
@@ -77,20 +78,20 @@ def load(path, sr=None, *, with_rotation=False):
     if info is not None:
         if sr not in (None, info["sr"]):
             raise InputError(f"--sr: got {sr} Hz, expected the {info['sr']} Hz that the basis was made for")
-        paths.append(description_path(path))
+        paths.append(beside(path, DESCRIPTION))
     elif sr is not None and sr > HIGHEST_SR:
         raise InputError(f"--sr: got {sr} Hz, expected at most {HIGHEST_SR} Hz")
     else:
         n_fft = 2 * (len(H) - 1)
         info = {"sr": sr, "n_fft": n_fft, "hop": default_hop(n_fft), "columns": None}
     basis = Basis(H, info["sr"], info["n_fft"], info["hop"], info["columns"])
-    if with_rotation:
-        basis = replace(basis, rotation=_load_rotation(rotation_path(path), H.shape))
-        paths.append(rotation_path(path))
-    if basis.columns and patterns_path(path).exists():
+    if with_rotation and (rotation := beside(path, ROTATION)).exists():
+        basis = replace(basis, rotation=_load_rotation(rotation, H.shape))
+        paths.append(rotation)
+    if basis.columns and (patterns := beside(path, PATTERNS)).exists():
         expected = (len(basis.templates), *events.pattern_shape())
-        basis = replace(basis, patterns=_load_patterns(patterns_path(path), expected))
-        paths.append(patterns_path(path))
+        basis = replace(basis, patterns=_load_patterns(patterns, expected))
+        paths.append(patterns)
     return replace(basis, files=tuple(paths))
 
 
@@ -101,33 +102,23 @@ def default_hop(n_fft):
 
 def save(path, basis):
     """Write a basis to ``path``, and beside it its description, rotations and patterns, as far as it has them."""
-    beside = {path: basis.H, rotation_path(path): basis.rotation, patterns_path(path): basis.patterns}
-    for place, array in beside.items():
+    arrays = {path: basis.H, beside(path, ROTATION): basis.rotation, beside(path, PATTERNS): basis.patterns}
+    for place, array in arrays.items():
         if array is not None:
-            np.save(place, utils.finite(array, place))
+            utils.save(place, array)
     if basis.columns:
         info = basis.stft | {"columns": basis.columns}
-        description_path(path).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+        beside(path, DESCRIPTION).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
 
 
 def names(path):
     """Names of all the files that :func:`save` writes."""
-    return [place.name for place in (Path(path), description_path(path), rotation_path(path), patterns_path(path))]
+    return [Path(path).name, *(beside(path, end).name for end in (DESCRIPTION, ROTATION, PATTERNS))]
 
 
-def description_path(path):
-    """Path of the description of a basis: ``fixed_basis.json`` for ``fixed_basis.npy``."""
-    return Path(path).with_suffix(".json")
-
-
-def rotation_path(path):
-    """Path of the rotations of a basis: ``fixed_basis_rotation.npy`` for ``fixed_basis.npy``."""
-    return Path(path).parent / f"{Path(path).stem}_rotation.npy"  # of any path, even of one that names no file
-
-
-def patterns_path(path):
-    """Path of the patterns of a basis: ``fixed_basis_patterns.npy`` for ``fixed_basis.npy``."""
-    return Path(path).parent / f"{Path(path).stem}_patterns.npy"
+def beside(path, end):
+    """Path of what lies beside a basis: ``fixed_basis_rotation.npy`` for ``fixed_basis.npy`` and ``ROTATION``."""
+    return Path(path).parent / (Path(path).stem + end)  # of any path, even of one that names no file
 
 
 def load_description(path, shape):
@@ -135,7 +126,7 @@ def load_description(path, shape):
 
     Raises :class:`InputError` if the file does not describe this basis.
     """
-    path = description_path(path)
+    path = beside(path, DESCRIPTION)
     if not path.exists():
         return None
     try:
@@ -158,8 +149,6 @@ def load_description(path, shape):
 
 def _load_rotation(path, shape):
     """Rotations [shape=(K, L), complex64]; raises :class:`InputError` if they are not those of the basis."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file, expected the rotations that make_init_H.py writes with a basis")
     rotation = np.array(utils.load_spectrogram(path).Y)
     utils.check_complex(rotation, path)
     if rotation.shape != shape:
@@ -171,12 +160,8 @@ def _load_rotation(path, shape):
 
 def _load_patterns(path, expected):
     """Patterns [float16, >= 0]; raises :class:`InputError` if they are not of the ``expected`` shape."""
-    utils.check_file(path, "the patterns that make_init_H.py writes with a basis")
-    try:
-        patterns = np.load(path, allow_pickle=False)
-        valid = patterns.dtype == np.float16 and np.isfinite(patterns).all() and (patterns >= 0).all()
-    except (OSError, ValueError, EOFError):
-        raise InputError(f"{path}: got no readable .npy file, expected the patterns of the basis' notes") from None
+    patterns = np.array(utils.open_npy(path, ndim=3))
+    valid = patterns.dtype == np.float16 and np.isfinite(patterns).all() and (patterns >= 0).all()
     if not valid or patterns.shape != expected:
         raise InputError(
             f"{path}: got {patterns.dtype} values of shape {patterns.shape}, expected patterns of shape {expected}, "

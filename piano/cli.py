@@ -16,6 +16,7 @@ from pathlib import Path
 
 import utils
 from piano import blocks, listen, output, results
+from piano.basis import ROTATION, beside
 from piano.basis import load as load_basis
 from piano.basis import names as basis_names
 from piano.files import ARRAY, SOUNDS, check_kind, kind
@@ -43,7 +44,7 @@ STOPS = {
 
 def parser(doc, file):
     """An argument parser for the script ``file``. Its help is the docstring; its errors are one line, status 2."""
-    style = {"usage": argparse.SUPPRESS, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    style = {"usage": argparse.SUPPRESS, "formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
     parser = argparse.ArgumentParser(Path(file).name, description=doc, **style)
     parser.add_argument("--version", action="version", version=f"%(prog)s {results.VERSION}")
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {' '.join(message.split())}\n")
@@ -57,7 +58,7 @@ def parse(parser, argv):
         what, how = parser.description.split("\n\n")[:2]
         parser.exit(2, f"{what}\n\n{how}\n\nAll options: python {parser.prog} -h\n")
     args = parser.parse_intermixed_args([_with_its_default(*words) for words in pairwise([*argv, ""])])
-    silent = argparse.ArgumentParser(add_help=False)
+    silent = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     add_output(silent)
     silent.add_argument("--dask")
     args.script, (_, args.command) = parser.prog, silent.parse_known_args(argv)
@@ -98,7 +99,11 @@ def prepared(parser, args, defaults):
     """The arguments by which the run goes, and the basis; what is wrong with them ends the run."""
     try:
         args = _settled(args, defaults)
-        basis = load_basis(args.basis, args.sr, with_rotation=getattr(args, "phase_init", None) == "sinusoidal")
+        smoothed = getattr(args, "phase_init", None) == "sinusoidal"
+        basis = load_basis(args.basis, args.sr, with_rotation=smoothed or args.adapt != "none")
+        if smoothed and basis.rotation is None:
+            path = beside(args.basis, ROTATION)
+            raise InputError(f"{path}: no such file, expected the rotations that make_init_H.py writes with a basis")
         if args.listen_range and not args.listen:
             raise InputError("--listen-range: got it without --listen, expected both")
         if args.same_piano:
@@ -135,7 +140,7 @@ def _settled(args, defaults):
 
         for path in inputs:
             if len(inputs) == 1 or kind(path) == ARRAY:  # others are told of when their turn comes
-                check_kind(path, "a sound (a spectrogram needs N_ITER and BASIS)", *SOUNDS)
+                check_kind(path, "a sound (a spectrogram needs N_ITER and BASIS, a BASIS an N_ITER before it)", *SOUNDS)
         basis = learn.suite_basis()
     given = {name: value for name, value in vars(args).items() if value is not None}
     found = {"inputs": inputs, "several": several, "basis": basis}
@@ -168,7 +173,7 @@ def add_output(parser):
     write.add_argument("-o", "--out-dir", type=Path, default=Path(), metavar="DIR", help=text)
     text = "let results take the place of files that no run left there, or that were changed since; never of inputs"
     write.add_argument("--overwrite", action="store_true", help=text)
-    parser.add_argument("--quiet", action="store_true", help="no progress bar and no remarks, only errors")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no remarks, only errors and warnings")
     return write
 
 
@@ -317,7 +322,9 @@ def _learnt_together(args, basis, map):
 
     log.info(f"learning the piano of {len(args.inputs)} recordings from all of them together ...")
     with stages(args.inputs[0], basis, args) as stage:
-        return learn.learn_together(args.inputs, basis, args.adapt, seed=args.seed, stage=stage, map=map)
+        smooth = getattr(args, "phase_init", None) == "sinusoidal"
+        options = {"smooth": smooth, "seed": args.seed, "stage": stage, "map": map}
+        return learn.learn_together(args.inputs, basis, args.adapt, **options)
 
 
 def _folder_name(path):

@@ -127,13 +127,14 @@ def learn_note(template, start, n_iter, sr, hop):
     return column, spectra, phase.measure_rotation(Y), pattern, error
 
 
-def learn_together(paths, templates, strength="auto", *, seed=0, stage, map=None):
+def learn_together(paths, templates, strength="auto", *, smooth, seed=0, stage, map=None):
     """The basis of a piano that several recordings have in common, learnt from all as if they were one.
 
     For ``paths``, of sounds, see :func:`recording.joined`. The basis has spectra, rotations and patterns as far as the
     templates, a :class:`basis.Basis` that it starts from, have them; they come back if no recording can be read.
     ``strength`` and ``seed`` are as for :func:`adapt.adapt_basis`, for ``map`` see :func:`blocks.each`, and ``stage``
-    gives the ``progress`` of each of the stages "listing", "adapting" and "phases".
+    gives the ``progress`` of each of the stages "listing", "adapting" and "phases", of which the last is there if the
+    notes are to be smoothed, ``smooth``.
     """
     with tempfile.TemporaryDirectory(prefix=CACHE, ignore_cleanup_errors=True) as folder:
         path = recording.joined(paths, templates.sr, folder)
@@ -146,7 +147,7 @@ def learn_together(paths, templates, strength="auto", *, seed=0, stage, map=None
             listed, piano = notes.listed(y, templates, progress=stage("listing"), map=map)
         options = {"seed": seed, "progress": stage("adapting")}
         piano, strength, prior = adapt.adapt_basis(sound.Y, piano, strength, listed, **options)
-        if piano.rotation is not None:
+        if smooth:
             piano, _ = phase.start(sound.Y, piano, seed, strength, prior, progress=stage("phases"), map=map)
     return piano
 
@@ -193,9 +194,10 @@ def _fingerprint(files):
 
 def _is_whole(folder):
     try:
-        return basis.load(folder / "fixed_basis.npy", with_rotation=True).patterns is not None
+        learnt = basis.load(folder / "fixed_basis.npy", with_rotation=True)
     except InputError:
         return False
+    return learnt.rotation is not None and learnt.patterns is not None
 
 
 def _save(folder, learnt):

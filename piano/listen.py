@@ -330,7 +330,7 @@ def check_span(span, n_samples, sr):
     """
     seconds = n_samples / sr
     start, stop = span or (0, seconds)
-    if span and not (0 <= start < min(stop, seconds) and round(start * sr) < round(stop * sr)):
+    if span and not round(start * sr) < min(round(stop * sr), n_samples):
         part = f"a part of the recording's 0 to {seconds:.1f} s"
         raise InputError(f"--listen-range: got {start:g} to {stop:g} s, expected {part}")
     first, last = round(start * sr) // PEAK_SAMPLES * PEAK_SAMPLES, min(round(stop * sr), n_samples)

@@ -120,7 +120,8 @@ class Output:
             kept = separate.wanted_notes(U, piano, listed, wanted.stems, wanted.top_db)
             listed = stems.finish(kept, listed, told=bool(wanted.stems))
         basis.save(folder / "basis_calc.npy", piano if "adapted_with" in ending else basis.Basis(piano.H))
-        results.save_arrays(folder, activation_calc=U, cost=fit.cost)
+        utils.save(folder / "activation_calc.npy", U)
+        utils.save(folder / "cost.npy", fit.cost)
         utils.plot_learning_curve(folder / wanted.curve, fit.curve, ending["stopped_by"])
         figures.plot_activation(folder / "activation.png", U, piano, listed or (), alignment)
         if wanted.notes:

@@ -171,19 +171,20 @@ def _mapped(path, parts):
 def joined(paths, sr, folder):
     """Path of a sound file at ``sr`` Hz, in ``folder``, of several, one after another and all equally loud.
 
-    They give about ``JOINED_S`` in all, of each the same length at most, in pieces of ``PIECE_S`` that are spread over
-    it. What cannot be read, or is silent, is left out; None if all are.
+    They give ``JOINED_S`` in all at most, and each of them the same: pieces of ``PIECE_S``, shorter ones of very many
+    files, spread from its beginning to its end. What cannot be read, or is silent, is left out; None if all are.
     """
     import soundfile
 
-    path, most = Path(folder) / "joined.wav", -(-JOINED_S // (PIECE_S * len(paths)))
+    path, seconds = Path(folder) / "joined.wav", JOINED_S / len(paths)  # of each
+    size, most = int(min(PIECE_S, seconds) * sr), max(1, int(seconds / PIECE_S))
     with soundfile.SoundFile(path, "w", sr, 1, "FLOAT") as file:
         for source in paths:
             copies = tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True)  # Windows keeps a mapped file
             with copies as part, contextlib.suppress(InputError):
                 y = load_mapped(source, sr, part, told=True)
                 rms = np.sqrt(sum(np.sum(np.square(each, dtype=np.float64)) for each in _parts(y)) / len(y))
-                pieces = list(blocks.frame_slices(len(y), PIECE_S * sr))
+                pieces = list(blocks.frame_slices(len(y), size))
                 for i in blocks.spread(len(pieces), most) if _peak(y, source) else ():
                     file.write(np.append(y[pieces[i]] * np.float32(0.1 / rms), np.zeros(sr, np.float32)))
         n_samples = file.tell()
@@ -192,7 +193,7 @@ def joined(paths, sr, folder):
 
 def hann(n_fft):
     """Periodic Hann window, librosa's default."""
-    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
+    return np.hanning(n_fft + 1)[:-1].astype(np.float32)
 
 
 def stft_blocks(y, *, n_fft=2048, hop=512):

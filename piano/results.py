@@ -22,10 +22,8 @@ import unicodedata
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
-
 from piano import blocks
-from utils import InputError, finite
+from utils import InputError
 
 VERSION = "1.0.0"
 RECORD = "run.json"
@@ -115,12 +113,6 @@ def _hand_over(folder, path, going):
         entry.replace(path / entry.name)
 
 
-def save_arrays(folder, **arrays):
-    """Write each array into ``folder`` as a ``.npy`` file of its name."""
-    for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", finite(array, f"{name}.npy"))
-
-
 # --- What goes when results come --------------------------------------------------------------------
 
 
@@ -195,7 +187,8 @@ def _digest(path):
 
 def without_folders(words):
     """Words of a command, of absolute paths the last part only: what is written tells of no place."""
-    return [Path(word).name if os.path.isabs(word) else word for word in words]
+    parts = [word.rpartition("=" if word.startswith("-") else "\0") for word in words]  # --score=/home/me/song.csv
+    return [option + equals + (Path(value).name if os.path.isabs(value) else value) for option, equals, value in parts]
 
 
 def write_record(folder, script, command, inputs, *, seed, stft, **ending):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from piano import events, notes, pitch
-from piano.basis import patterns_path
+from piano.basis import PATTERNS, beside
 from piano.recording import sound_at
 from utils import InputError
 
@@ -64,7 +64,7 @@ def listed_notes(recording, basis, path=None, *, learn=True, progress=None, map=
     :class:`Alignment` of MIDI, or None; and the basis with the patterns of this piano. Raises :class:`InputError` if
     the list cannot be read, is none of this recording, or the basis has no patterns to hear it by.
     """
-    score, patterns = read_given(path, basis) if path else None, patterns_path(basis.files[0]).name
+    score, patterns = read_given(path, basis) if path else None, beside(basis.files[0], PATTERNS).name
     if recording.y is None or basis.patterns is None:
         if score is not None:
             raise InputError(f"--score: got no sound with patterns of notes, expected a sound and {patterns}")

@@ -129,8 +129,9 @@ WORDS = [
     (BOTH, "Caf\u00e9.wav cafe\u0301.npy 3 basis.npy", "SPEC: got two inputs called Caf\u00e9"),  # and for its form
     (BOTH, "spec.npy 3 basis.npy x.npy", "N_ITER: got 'basis.npy', expected a whole number"),
     (BOTH, "x.wav y.wav basis.npy", "N_ITER: got 'y.wav', expected a whole number"),
-    (BOTH, "spec.npy 50", "spec.npy: got a NumPy array (.npy), expected a sound (a spectrogram"),
+    (BOTH, "spec.npy 50", "spec.npy: got a NumPy array (.npy), expected a sound (a spectrogram needs"),
     (BOTH, "x.m4a", "x.m4a: no such file, expected a sound"),
+    (BOTH, f"{SPEC} --over", "unrecognized arguments: --over"),  # run.json would lose what is abbreviated
     (BOTH, f"{SPEC} -o mine.txt", "mine.txt: cannot be written to"),
     (BOTH, f"{SPEC} -o {'x' * 300}", "xxx: cannot be written to (File name too long)"),
     (BOTH, f"{'x' * 300}.npy 3 basis.npy", "xxx.npy: cannot be read (File name too long)"),

@@ -82,7 +82,7 @@ def test_what_are_no_patterns_of_the_basis_is_named(tmp_path):
         (PATTERNS.astype(np.float32), "got float32 values"),
         (PATTERNS * np.float16(np.nan), "finite and >= 0"),
         (-PATTERNS, "finite and >= 0"),
-        (b"no array", "got no readable .npy file"),
+        (b"no array", "got no readable .npy header"),
     ):
         if isinstance(patterns, bytes):
             (tmp_path / "basis_patterns.npy").write_bytes(patterns)

@@ -153,6 +153,7 @@ def test_an_adapted_basis_is_a_basis_like_any_other(files, rng, capsys):
     NMF.main(["spec.npy", "20", "learnt/basis_calc.npy", "-o", "again"])
     for name in ("basis_calc.npy", "activation_calc.npy", "cost.npy"):
         assert (files / "learnt" / name).read_bytes() == (files / "again" / name).read_bytes(), name
+    assert load(files / "learnt" / "basis_calc.npy", with_rotation=True).rotation is not None
     CNMF.main(["spec.npy", "5", "fixed_basis.npy", "--stems", "-o", "one"])
     assert "basis_calc.npy is a BASIS for other recordings of it" in capsys.readouterr().err
     CNMF.main(["spec.npy", "5", "one/basis_calc.npy", "--stems", "-o", "two"])

@@ -1,6 +1,7 @@
 """What a file is by its content, how sounds are read, those that need ffmpeg, and damaged ones."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -138,6 +139,19 @@ def test_what_is_too_soft_to_be_a_sound_is_not_joined(tmp_path):
     y, _ = soundfile.read(recording.joined([tmp_path / "a.wav", tmp_path / "b.wav"], SR, tmp_path))
     assert len(y) == 2 * SR  # and a second of silence
     assert np.sqrt(np.mean(y[:SR] ** 2)) == pytest.approx(0.1, rel=1e-3)
+
+
+@pytest.mark.parametrize("n", [2, 3, 12])
+def test_however_many_are_joined_they_are_as_long_in_all_and_all_are_there(tmp_path, monkeypatch, n):
+    monkeypatch.setattr(recording, "JOINED_S", 6)
+    monkeypatch.setattr(recording, "PIECE_S", 1)
+    for i in range(n):
+        soundfile.write(tmp_path / f"{i}.wav", tone(seconds=8), SR)
+    y, _ = soundfile.read(recording.joined([tmp_path / f"{i}.wav" for i in range(n)], SR, tmp_path))
+    pieces = [
+        sum(1 for _ in part) for sounds, part in itertools.groupby(np.convolve(y**2, np.ones(99), "same") > 0) if sounds
+    ]
+    assert (len(pieces), sum(pieces) / SR) == (max(n, 6), pytest.approx(6, rel=0.05))
 
 
 # --- ffmpeg ---

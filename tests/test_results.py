@@ -31,6 +31,12 @@ def texts(folder):
     return {str(path): (folder / path).read_text() for path in paths if not str(path).startswith(".")}
 
 
+def test_a_command_that_is_written_tells_of_no_place():
+    words = ["/home/me/song.wav", "--score=/home/me/song.csv", "--out-dir=a/b", "-5", "200", "c=/d"]
+    expected = ["song.wav", "--score=song.csv", "--out-dir=a/b", "-5", "200", "c=/d"]
+    assert results.without_folders(words) == expected
+
+
 def hidden(folder):
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]
 

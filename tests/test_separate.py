@@ -243,7 +243,7 @@ def test_where_nothing_is_modelled_no_note_has_a_share(rng, mask, gains):
 def test_what_is_not_finite_is_never_written(tmp_path):
     bad = np.array([[0, np.nan]], np.float32)
     with pytest.raises(utils.InputError, match=r"a\.npy: got results that are not finite"):
-        results.save_arrays(tmp_path, a=bad)
+        utils.save(tmp_path / "a.npy", bad)
     with (
         pytest.raises(utils.InputError, match=r"b\.npy: got results"),
         utils.frame_writer(tmp_path / "b.npy", (1, 2), "f4") as write,
@@ -521,6 +521,7 @@ def test_bad_scores_and_pages(with_scores, monkeypatch, refused):
         ("chord.wav --listen-range 0 1", "--listen-range: got it without --listen"),
         ("chord.wav --listen --listen-range 2 1", "--listen-range: got 2 to 1 s, expected a part"),
         ("chord.wav --listen --listen-range 9 10", "expected a part of the recording's 0 to 1.5 s"),
+        ("chord.wav --listen --listen-range 1.49999 9", "expected a part of the recording's 0 to 1.5 s"),
         ("chord.wav --listen --listen-range 1 1.00001", "--listen-range: got 1 to 1.00001 s, expected"),
     ):
         recording, *options = arguments.split()

@@ -55,10 +55,7 @@ def main(argv=None):
         draw_start_and_learnt(images / "gmm_and_learnt.png", piano, NOTE)
         for name in ("fixed_basis_spectrogram", "learning_curve_NMF", "learning_curve_CNMF"):
             shutil.copy(folder / f"{name}.png", images)
-        recommended = folder / "long"
-        make_init_H.main([str(ROOT / "basis_wav_piano"), "--states", "2", "--n-fft", "8192", "-o", str(recommended)])
-        mixture, path = CHORALE / "matched" / "mixture.flac", recommended / "fixed_basis.npy"
-        CNMF.main([str(mixture), N_ITER, str(path), "--listen", "-o", str(folder / "page")])
+        CNMF.main([str(CHORALE / "matched" / "mixture.flac"), "--listen", "-o", str(folder / "page")])
         photograph(folder / "page" / "listen.html", images / "listen.png")
 
 

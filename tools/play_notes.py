@@ -61,6 +61,8 @@ def read_layers(folder):
     InputError
         If there are none.
     """
+    if not Path(folder).is_dir():
+        raise utils.InputError(f"{folder}: got no folder, expected one of recordings")
     folders = sorted(path for path in Path(folder).iterdir() if path.is_dir()) or [Path(folder)]
     layers = []
     for layer in folders:
