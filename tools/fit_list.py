@@ -12,8 +12,9 @@ those into piano/events.py first, and run this again: the others follow from the
 key that sounds are events at all, so they are put in and fitted again until they stay as they are, to .01 or so.
 
 F, at 50 ms, is that of lists by weights that were fitted without the piece (cross-validated), by those that were fitted
-with all, and by those in piano/events.py now. The last lines are for that file. The delay is the median of the first
-folder's listed notes: rendered ones have less than a struck key.
+with all, and by those in piano/events.py now. Then comes how many of the events of each tenth of confidence are notes.
+The last lines are for that file. The delay is the median of the first folder's listed notes: rendered ones have less
+than a struck key.
 """
 
 import argparse
@@ -89,15 +90,25 @@ def f_measure(one, weights):
     return transcription.judge(table, one.truth, one.seconds)[2]
 
 
-def print_table(heard, weights):
+def print_table(heard, weights, without):
     """Mean and worst F of each group, by weights that are fitted without the piece, to all, and as they are now."""
-    without = {piece: fitted([one for one in heard if one.piece != piece]) for piece in {one.piece for one in heard}}
     print("| F 50, mean / worst | cross-validated | fitted to all | now |\n|---|---|---|---|")
     for group in sorted({one.group for one in heard}):
         ours = [one for one in heard if one.group == group]
         F = np.array([[f_measure(one, w) for w in (without[one.piece], weights, events.WEIGHTS)] for one in ours])
         cells = " | ".join(f"{a:.3f} / {b:.3f}" for a, b in zip(F.mean(axis=0), F.min(axis=0), strict=True))
         print(f"| {group} ({len(F)}) | {cells} |")
+
+
+def print_calibration(heard, without):
+    """Share of notes among events of about that confidence, by weights fitted without the piece and as they are now."""
+    right = np.concatenate([np.isfinite(one.delay) for one in heard])
+    print("| confidence | " + " | ".join(f".{tenth}5" for tenth in range(10)) + " |\n|" + "---|" * 11)
+    for name, weights_of in (("cross-validated", without.get), ("now", lambda piece: events.WEIGHTS)):
+        sure = np.concatenate([events.confidences(one.found, one.midi, weights_of(one.piece)) for one in heard])
+        tenth = np.minimum(sure * 10, 9).astype(int)
+        share = np.bincount(tenth, right, 10) / np.maximum(np.bincount(tenth, minlength=10), 1)
+        print(f"| {name} | " + " | ".join(f"{each:.2f}" for each in share) + " |")
 
 
 def median_gain(found, midi, weights):
@@ -131,8 +142,10 @@ def main(argv=None):
             for path in tqdm(paths[folder], group, disable=None):
                 first.append(hear(path, piano, group, learnt=False))
                 heard.append(hear(path, piano, group))
-    weights = fitted(heard)
-    print_table(heard, weights)
+    weights, pieces = fitted(heard), {one.piece for one in heard}
+    without = {piece: fitted([one for one in heard if one.piece != piece]) for piece in pieces}
+    print_table(heard, weights, without)
+    print_calibration(heard, without)
     ours = [one for one in heard if one.group.startswith(f"{args.folder[0].name}, ")]
     sure = [events.confidences(one.found, one.midi, weights) >= events.LISTED for one in ours]
     delay = np.concatenate([one.delay[which] for one, which in zip(ours, sure, strict=True)])
