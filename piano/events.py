@@ -47,12 +47,13 @@ TINY = 1e-7  # of the mean feature: the background is never less, so that no mod
 
 # The list. The first four are what this prints, to .01, of the ten pieces and examples/, on both bases:
 # python tools/fit_list.py MAPS examples --basis MAPS_NOTES basis_wav_piano
-WEIGHTS = 2.87, 0.07, -0.19, 5.56  # of :func:`evidence`
-FIRST_WEIGHTS = 3.26, 0.31, -0.71, 5.41  # the same while the patterns are still the templates'
+WEIGHTS = 2.87, 0.17, -0.29, 5.49  # of :func:`evidence`
+FIRST_WEIGHTS = 3.26, 0.31, -0.71, 5.40  # the same while the patterns are still the templates'
 DELAY_S = 0.008  # s from the strike of a key until :func:`find_onset` sees it, in the first folder
 LEAST_GAIN = 0.1  # nats for a unit of mass: a recording whose median listed note gains less is noise
-DOUBT = 0.4  # of a confidence, what is left where an event gains too little; below LISTED, so nothing is listed
+DOUBT = 0.25  # of a confidence, what is left where an event gains too little; below LIKELY, so nothing is learnt
 LISTED = 0.5  # confidence from which a note is listed, or heard: then it is right more often than wrong
+LIKELY = 0.3  # the same for patterns to be learnt from it: what has no part there is learnt as another's overtones
 CANDIDATE_LEVEL = 0.02  # of the robust maximum of all onset strengths: a local maximum above it is a candidate
 ROUNDS = 0.12, 0.08, 0.08  # CANDIDATE_LEVEL while a piano is learnt; each begins with the patterns of the last
 MISTUNED_CENTS = np.arange(-40, 41, 10)  # by which a recording may be out of tune with the patterns
@@ -734,9 +735,9 @@ def with_given(note, frame, midi, given, at, n_frames):
 def count_segment(part, patterns, gain, midi, given, share):
     """How the piano of a segment differs from the patterns: counts N and D of :func:`adaptation`, [shape=(2, L, Z, K)].
 
-    A short fit of the patterns with the ``gain`` that is known so far tells which events are notes; these alone are
-    counted, while the patterns are adapted to the segment. ``share`` and the others are those of :func:`first_fit` and
-    :func:`fit_segment`.
+    A short fit of the patterns with the ``gain`` that is known so far tells which events are notes, or may be; these
+    alone are counted, while the patterns are adapted to the segment. ``share`` and the others are those of
+    :func:`first_fit` and :func:`fit_segment`.
     """
     y, cut_at = part
     P = patterns.astype(np.float32)
@@ -749,8 +750,8 @@ def count_segment(part, patterns, gain, midi, given, share):
     B, struck = steps(V, B, fit, struck, 3)
     struck, fraction = move(V, B, fit, struck, bounds_of(given, cut_at))
     B, struck = steps(V, B, fit, struck, 2)
-    sure = confidences(describe(V, B, fit, struck, fraction), midi, FIRST_WEIGHTS) >= LISTED
-    struck = select(struck, sure | (struck.given >= 0))
+    likely = confidences(describe(V, B, fit, struck, fraction), midi, FIRST_WEIGHTS) >= LIKELY
+    struck = select(struck, likely | (struck.given >= 0))
     used, note = np.unique(struck.note, return_inverse=True)
     P, struck = P[used], struck._replace(note=note.reshape(-1))
     whole, gain = by_zone(P), gain[used]

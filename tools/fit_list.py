@@ -155,7 +155,7 @@ def main(argv=None):
     for name, fit in (("FIRST_WEIGHTS", fitted(first)), ("WEIGHTS", weights)):
         print(f"{name} = {', '.join(f'{w:.2f}' for w in fit)}")
     print(f"DELAY_S = {events.DELAY_S + np.nanmedian(delay):.3f}")
-    print(f"LEAST_GAIN = {(max(most, 0) + least) / 2:.1f}")
+    print(f"LEAST_GAIN = {np.sqrt(max(most, 0.01) * least):.1f}")  # as far above noise as below music, as a ratio
 
 
 if __name__ == "__main__":
