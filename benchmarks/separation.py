@@ -669,7 +669,7 @@ def learnt_together(cases):
             paths = [Path(folder, f"{i}.wav") for i in range(len(members))]
             for path, case in zip(paths, members, strict=True):
                 soundfile.write(path, case.y, SR, subtype="FLOAT")
-            basis = learn.learn_together(paths, members[0].basis, stage=lambda name: None)
+            basis = learn.learn_together(paths, members[0].basis, smooth=True, stage=lambda name: None)
         group = f"{piano}, {group}: {len(members)} together, {sum(len(case.y) for case in members) / SR / 60:.1f} min"
         yield from (case._replace(group=group, basis=basis) for case in members)
 
