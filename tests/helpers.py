@@ -3,8 +3,12 @@
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +37,28 @@ def python(*arguments, cwd=None, preexec_fn=None, **changes):
         timeout=300,
         check=False,
     )
+
+
+@contextmanager
+def started(*arguments, cwd=None, stderr=subprocess.PIPE, **changes):
+    """Python on a script or on ``-c`` and code, under way; it is gone at the end, with what it started."""
+    command, own = [sys.executable, *arguments], environment(**changes)
+    streams = {"stdout": subprocess.PIPE, "stderr": stderr, "text": True}
+    with subprocess.Popen(command, cwd=cwd, env=own, start_new_session=True, **streams) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(condition, seconds=300):
+    """The first value of ``condition()`` that is true; other people may use this machine, too."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, f"waited for {seconds} s"
+        time.sleep(0.01)
+    return value
 
 
 def contents(folder):
@@ -65,6 +91,12 @@ def save_basis(path, H, notes, sr=22050, **stft):
     Path(path).with_suffix(".json").write_text(json.dumps(told))
 
 
+def copy_basis(folder, other, name="fixed_basis"):
+    """Copy a basis, with all that is stored beside it, into another folder."""
+    for path in Path(folder).glob(f"{name}*"):
+        shutil.copy(path, other)
+
+
 def level(error, reference):
     """Level of an error in dB, relative to what it is an error of."""
     return 10 * np.log10(np.sum(np.square(error, dtype=float)) / np.sum(np.square(reference, dtype=float)) + 1e-30)
@@ -74,6 +106,11 @@ def chorale(seconds):
     """The first seconds of an example, at 22050 Hz [shape=(n,)]."""
     path = ROOT / "examples" / "chorale" / "matched" / "mixture.flac"
     return soundfile.read(path, frames=round(22050 * seconds))[0]
+
+
+def frequency(midi):
+    """Frequency of a key of a piano in tune, in Hz."""
+    return 440 * 2 ** ((np.asarray(midi) - 69) / 12)
 
 
 def tone(seconds=1.0, f=440.0, sr=22050):

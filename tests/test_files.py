@@ -7,14 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import soundfile
 
 import NMF
-from helpers import environment, python, save_basis, tone
+from helpers import environment, python, save_basis, started, tone, wait_for
 from piano import files, recording
 from piano.basis import Basis
 from utils import InputError
@@ -212,13 +211,11 @@ def test_ctrl_c_ends_ffmpeg_too(folder, root):
     soundfile.write("tone.wav", tone(60, sr=8000), 8000)
     minute = (folder / converted("x.aac", "-b:a", "16k")).read_bytes()
     (folder / "x.aac").write_bytes(200 * minute)  # which takes ffmpeg some seconds
-    process = subprocess.Popen([sys.executable, root / "NMF.py", "x.aac", "3", "basis.npy", "-o", "out"], stderr=-1)
-    while not (at_work := list(folder.glob("out/.part-*/decoded.wav"))) and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    assert process.communicate()[1] == b"interrupted; nothing incomplete is left\n"
+    with started(root / "NMF.py", "x.aac", "3", "basis.npy", "-o", "out") as process:
+        at_work = wait_for(lambda: list(folder.glob("out/.part-*/decoded.wav")))
+        process.send_signal(signal.SIGINT)
+        assert process.communicate()[1] == "interrupted; nothing incomplete is left\n"
     assert process.returncode == 130
-    assert at_work
     assert not (folder / "out").exists()
     children = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(at_work[0].relative_to(folder)) not in children

@@ -10,7 +10,7 @@ import soxr
 
 import make_init_H
 import utils
-from helpers import TEMPLATES
+from helpers import TEMPLATES, frequency
 from piano import basis, cli, learn, recording
 
 pytestmark = pytest.mark.same_everywhere("commands; what they compute is in test_utils_basis")
@@ -30,7 +30,7 @@ def strongest_series(spectrum, sr=SR, n_fft=N_FFT):
     k = np.arange(len(spectrum))
 
     def strength(midi):
-        f0 = 440 * 2 ** ((midi - 69) / 12)
+        f0 = frequency(midi)
         partials = f0 * np.arange(1, min(50, int(sr / 2 / f0)) + 1)
         near = np.abs(k - partials[:, None] * n_fft / sr) <= 1  # (N, K)
         return 0.9 ** np.arange(len(partials)) @ np.where(near, spectrum, 0).max(axis=1)

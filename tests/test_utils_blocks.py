@@ -1,26 +1,26 @@
 """Compiled code: where it is kept, by whom, and for how long."""
 
 import os
-import subprocess
-import sys
 
 import pytest
+
+from helpers import python, started
 
 pytestmark = pytest.mark.same_everywhere("starts processes that keep compiled code")
 
 
 @pytest.fixture
-def start_code(tmp_path, root):
-    """A function that starts Python on some code, beside small.py with a kernel; compiled code is kept in a folder."""
+def own(tmp_path, root):
+    """Of a process beside small.py with a kernel: its folder and variables, one of which says where code is kept."""
     small = "def kernel(x):\n    for i in range(len(x)):\n        x[i] += x.itemsize\n"
     (tmp_path / "small.py").write_text(f"{small}KERNELS = {{kernel: 'void(float64[::1])'}}\n")
-    own = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": f"{root}:{tmp_path}"}
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return {"cwd": tmp_path, "NUMBA_CACHE_DIR": tmp_path / "cache", "PYTHONPATH": f"{root}:{tmp_path}"}
 
-    def start(code, **environment):
-        return subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=own | environment, **streams)
 
-    return start
+def said(code, own):
+    """All that Python says on some code."""
+    done = python("-c", code, **own)
+    return done.stdout + done.stderr
 
 
 TWO_NUMBERS = (
@@ -53,17 +53,15 @@ for mode, owner in ((0o775, -1), (0o757, -1), (0o755, 1 if os.geteuid() == 0 els
 """
 
 
-def test_two_first_runs_at_once_leave_a_cache_that_serves_both(tmp_path, start_code):
-    def both():
-        processes = [start_code(TWO_NUMBERS.format(dtype)) for dtype in ("float32", "float64")]
-        return [process.communicate()[0] for process in processes]
-
-    assert both() == ["[4. 4.]\n", "[8. 8.]\n"]
-    assert len(list(tmp_path.rglob("*.nbc"))) == 2  # without a lock both may take the same name
-    assert both() == ["[4. 4.]\n", "[8. 8.]\n"]
+def test_two_first_runs_at_once_leave_a_cache_that_serves_both(tmp_path, own):
+    first, second = (TWO_NUMBERS.format(dtype) for dtype in ("float32", "float64"))
+    for _ in range(2):
+        with started("-c", first, **own) as one, started("-c", second, **own) as other:
+            assert [one.communicate(), other.communicate()] == [("[4. 4.]\n", ""), ("[8. 8.]\n", "")]
+        assert len(list(tmp_path.rglob("*.nbc"))) == 2  # without a lock both may take the same name
 
 
-def test_what_is_compiled_elsewhere_is_kept_and_ends_with_the_run(tmp_path, start_code):
+def test_what_is_compiled_elsewhere_is_kept_and_ends_with_the_run(tmp_path, own):
     (tmp_path / "slow.py").write_text("import os, time\nopen(f'{os.getpid()}.pid', 'w')\ntime.sleep(600)\n")
     code = (
         "import glob, time, numpy as np, small; from piano import blocks; blocks.available_cores = lambda: 2\n"
@@ -71,25 +69,24 @@ def test_what_is_compiled_elsewhere_is_kept_and_ends_with_the_run(tmp_path, star
         "while len(glob.glob('cache/*/*.nb[ic]') + glob.glob('*.pid')) < 3: time.sleep(0.05)\n"
         "print(sum(blocks.compiled(*small.KERNELS.popitem()).stats.cache_hits.values()))"
     )
-    process = start_code(code)
-    assert (process.communicate()[0], process.returncode) == ("1\n", 0)
+    assert said(code, own) == "1\n"
     (slow,) = tmp_path.glob("*.pid")
     with pytest.raises(ProcessLookupError):
         os.kill(int(slow.stem), 0)
 
 
-def test_damaged_compiled_code_is_made_anew(start_code):
+def test_damaged_compiled_code_is_made_anew(own):
     made, read = "8.0 0 FunctionCache\n", "8.0 1 FunctionCache\n"
-    assert start_code(AGAIN + DAMAGE).communicate()[0] == 3 * made + read
+    assert said(AGAIN + DAMAGE, own) == 3 * made + read
 
 
-def test_no_place_to_keep_compiled_code_is_no_error(tmp_path, start_code):
+def test_no_place_to_keep_compiled_code_is_no_error(tmp_path, own):
     (tmp_path / "__pycache__").write_text("a file where the folder would be")
     nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR"), str(tmp_path / "small.py"))
-    assert start_code(TWO_NUMBERS.format("float64"), **nowhere).communicate()[0] == "[8. 8.]\n"
+    assert said(TWO_NUMBERS.format("float64"), own | nowhere) == "[8. 8.]\n"
 
 
-def test_compiled_code_is_read_from_a_folder_of_ones_own_alone(start_code):
+def test_compiled_code_is_read_from_a_folder_of_ones_own_alone(own):
     made, ours, others = (f"8.0 {found}\n" for found in ("0 FunctionCache", "1 FunctionCache", "0 NullCache"))
     last = others if os.geteuid() == 0 else ours  # only root can give a folder away
-    assert start_code(AGAIN + STRANGERS).communicate()[0] == made + ours + others + last
+    assert said(AGAIN + STRANGERS, own) == made + ours + others + last
