@@ -10,10 +10,7 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -26,54 +23,38 @@ pytest.importorskip("distributed")
 import CNMF
 import NMF
 import utils
-from helpers import chorale, contents, names, python
+from helpers import chorale, contents, copy_basis, names, python, started, wait_for
 from piano import cluster
 
 pytestmark = pytest.mark.same_everywhere("starts schedulers and workers, for work that other files test")
 
 K, L, M = 513, 60, 1200  # three blocks where phases stay, three in short.npy where they move
 N_ITER = "200"  # of a run that something happens to
-SR = 22050
-DASK = Path(sys.executable).with_name("dask")
-
-
-@contextmanager
-def process(*command, **options):
-    """A process that is gone at the end, with what it started."""
-    with subprocess.Popen(command, text=True, start_new_session=True, **options) as started:
-        try:
-            yield started
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(started.pid, signal.SIGKILL)
+DASK = "-P", "-m", "dask"
 
 
 @contextmanager
 def scheduler(folder):
-    """``dask scheduler`` on a free port of this machine; yields its process and its address."""
+    """A Dask scheduler on a free port of this machine, without the suite; yields its process and its address."""
     file = folder / "scheduler.json"
-    arguments = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file)
-    with open(folder / "log", "w") as log, process(DASK, "scheduler", *arguments, cwd=folder, stderr=log) as started:
-        yield started, json.loads(wait_for(lambda: file.exists() and file.read_text()))["address"]
+    arguments = "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file
+    with (
+        open(folder / "log", "w") as log,
+        started(*DASK, "scheduler", *arguments, cwd=folder, stderr=log, PYTHONPATH="") as process,
+    ):
+        yield process, json.loads(wait_for(lambda: file.exists() and file.read_text()))["address"]
 
 
 @contextmanager
-def worker(address, folder, *options, **environment):
-    """``dask worker`` with one thread in a folder of its own, which is not that of the suite; yields its process."""
+def worker(address, folder, *options, **changes):
+    """A Dask worker with one thread in a folder of its own, which is not that of the suite; yields its process."""
     folder.mkdir()
-    command = DASK, "worker", address, "--nthreads", "1", "--no-dashboard", "--local-directory", folder, *options
-    environment = os.environ | environment
-    with open(folder / "log", "w") as log, process(*command, cwd=folder, env=environment, stderr=log) as started:
-        yield started
-
-
-def wait_for(condition):
-    """The first value of ``condition()`` that is true."""
-    end = time.monotonic() + 300  # on a machine that others use too
-    while not (value := condition()):
-        assert time.monotonic() < end, "waited for five minutes"
-        time.sleep(0.02)
-    return value
+    options = "--nthreads", "1", "--no-dashboard", "--local-directory", folder, *options
+    with (
+        open(folder / "log", "w") as log,
+        started(*DASK, "worker", address, *options, cwd=folder, stderr=log, **changes) as process,
+    ):
+        yield process
 
 
 def wait_for_workers(address, n):
@@ -87,10 +68,8 @@ def wait_for_workers(address, n):
 def files(tmp_path_factory, learnt):
     """Folder with three bases, with a sound, and with spectrograms, one of them spoilt."""
     folder = tmp_path_factory.mktemp("files")
-    for path in learnt.glob("fixed_basis*"):
-        shutil.copy(path, folder)
-    y, silence = chorale(4), np.zeros(42 * SR)  # so that it has two segments
-    soundfile.write(folder / "sound.flac", np.concatenate([y[: 2 * SR], silence, y[2 * SR :]]), SR)
+    copy_basis(learnt, folder)
+    soundfile.write(folder / "sound.flac", chorale(4), 22050)
     rng = np.random.default_rng(7)
     H = rng.random((K, L), dtype=np.float32)
     Y = (H @ rng.random((L, M), dtype=np.float32)) * np.exp(2j * np.pi * rng.random((K, M)))
@@ -106,15 +85,28 @@ def files(tmp_path_factory, learnt):
 
 @pytest.fixture(scope="module")
 def dask(tmp_path_factory):
-    """Address of a scheduler with two workers, one of which has its own idea of the suite and of spec.npy."""
+    """Address of a scheduler with two workers that have the suite."""
     folder = tmp_path_factory.mktemp("cluster")
+    with (
+        scheduler(folder) as (_, address),
+        worker(address, folder / "one", "--no-nanny"),
+        worker(address, folder / "two", "--no-nanny"),
+    ):
+        wait_for_workers(address, 2)
+        yield address
+
+
+@pytest.fixture(scope="module")
+def astray(tmp_path_factory):
+    """Address of a scheduler with two workers: one without the suite, one with its own idea of it and of spec.npy."""
+    folder = tmp_path_factory.mktemp("astray")
     (folder / "old" / "piano").mkdir(parents=True)
     for name in ("piano/__init__.py", "piano/cluster.py", "utils.py"):
         (folder / "old" / name).write_text("EUCLIDEAN_BLOCK = 100\n")
     with (
         scheduler(folder) as (_, address),
-        worker(address, folder / "plain"),
-        worker(address, folder / "astray", "--no-nanny", PYTHONPATH=str(folder / "old")),
+        worker(address, folder / "plain", PYTHONPATH=""),
+        worker(address, folder / "astray", "--no-nanny", PYTHONPATH=folder / "old"),
     ):
         wait_for_workers(address, 2)
         np.save(folder / "astray" / "spec.npy", np.ones((K, M), np.complex64))
@@ -135,7 +127,7 @@ def told(said):
 
 FEW = "short.npy 3 few.npy --stems --sr 22050"
 RUNS = {
-    "a divergence": ("NMF.py", "/proc/self/cwd/spec.npy 10 basis.npy --loss itakura-saito --seed 5"),
+    "a divergence": ("NMF.py", "/proc/self/cwd/spec.npy 10 basis.npy --loss itakura-saito --seed 5 --dask astray"),
     "random phases, stems": ("CNMF.py", f"{FEW} --phase-init random --adapt none --phase"),
     "sinusoidal phases of an adapted basis": ("CNMF.py", FEW),
     "a sound and its notes, on this machine": ("NMF.py", "sound.flac 3 fixed_basis.npy --stems --quiet --dask local"),
@@ -144,7 +136,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize(("script", "words"), RUNS.values(), ids=RUNS)
-def test_the_same_bytes_as_without(root, files, dask, tmp_path, monkeypatch, capsys, script, words):
+def test_the_same_bytes_as_without(root, files, dask, astray, tmp_path, monkeypatch, capsys, script, words):
     monkeypatch.chdir(files)
     plain, _, own = words.partition(" --dask ")
     main, status = importlib.import_module(script.removesuffix(".py")).main, 0
@@ -152,7 +144,8 @@ def test_the_same_bytes_as_without(root, files, dask, tmp_path, monkeypatch, cap
         main([*plain.split(), "-o", str(tmp_path / "alone")])
     except SystemExit as end:
         status = end.code
-    spread = python(root / script, *plain.split(), "-o", tmp_path / "spread", "--dask", own or dask)
+    address = {"": dask, "astray": astray, "local": "local"}[own]
+    spread = python(root / script, *plain.split(), "-o", tmp_path / "spread", "--dask", address)
     assert (spread.returncode, told(spread.stderr)) == (status, told(capsys.readouterr().err))
     expected, got = results(tmp_path / "alone"), results(tmp_path / "spread")
     assert len(expected) >= 5
@@ -170,33 +163,39 @@ def test_the_same_bytes_as_without(root, files, dask, tmp_path, monkeypatch, cap
 def under_way(root, files, tmp_path, address):
     """A run that has written its first block of ten; yields its process and its folder."""
     out = tmp_path / "spread"
-    command = (sys.executable, root / "CNMF.py", "long.npy", N_ITER, "basis.npy", "--no-phase", "--dask", address)
-    with process(*command, "-o", out, cwd=files, stderr=subprocess.PIPE) as started:
+    command = root / "CNMF.py", "long.npy", N_ITER, "basis.npy", "--no-phase", "--dask", address, "-o", out
+    with started(*command, cwd=files) as process:
         models = functools.partial(out.glob, ".part-*/results/reconst.npy")
-        wait_for(lambda: started.poll() is not None or any(path.stat().st_size > 1e6 for path in models()))
-        yield started, out
+        wait_for(lambda: process.poll() is not None or any(path.stat().st_size > 1e6 for path in models()))
+        assert process.poll() is None
+        yield process, out
 
 
 def test_a_killed_worker_costs_only_time(root, files, dask, tmp_path, monkeypatch):
+    from distributed import Client
+
     monkeypatch.chdir(files)
-    with worker(dask, tmp_path / "short-lived", "--no-nanny") as third:
-        wait_for_workers(dask, 3)
-        with under_way(root, files, tmp_path, dask) as (started, out):
-            assert started.poll() is None
+    with (
+        Client(dask, set_as_default=False) as client,
+        worker(dask, tmp_path / "third", "--no-nanny", "--name", "third") as third,
+    ):
+        client.wait_for_workers(3, timeout=300)
+        addresses = {told["name"]: address for address, told in client.scheduler_info()["workers"].items()}
+        with under_way(root, files, tmp_path, dask) as (process, out):
+            wait_for(lambda: client.processing()[addresses["third"]])
             third.kill()
-            _, said = started.communicate(timeout=120)
-            assert (started.returncode, len(said.splitlines())) == (0, 2), said
+            _, said = process.communicate(timeout=120)
+            assert (process.returncode, len(said.splitlines())) == (0, 2), said
     CNMF.main(["long.npy", N_ITER, "basis.npy", "--no-phase", "-o", str(tmp_path / "alone")])
     assert results(out) == results(tmp_path / "alone")
 
 
 def test_a_lost_scheduler_ends_the_run(root, files, tmp_path):
-    with scheduler(tmp_path) as (lost, address), worker(address, tmp_path / "worker"):
-        with under_way(root, files, tmp_path, address) as (started, out):
-            assert started.poll() is None
+    with scheduler(tmp_path) as (lost, address), worker(address, tmp_path / "worker", PYTHONPATH=""):
+        with under_way(root, files, tmp_path, address) as (process, out):
             os.killpg(lost.pid, signal.SIGKILL)
-            _, said = started.communicate(timeout=60)
-        assert started.returncode == 1
+            _, said = process.communicate(timeout=60)
+        assert process.returncode == 1
         assert said == f"CNMF.py: error: --dask: lost the scheduler at {address}\n"
         assert not out.exists()
 
@@ -205,7 +204,7 @@ def test_a_worker_with_other_packages_is_named(files, dask, tmp_path, monkeypatc
     monkeypatch.chdir(files)
     (tmp_path / "numba-0.0.1.dist-info").mkdir()
     (tmp_path / "numba-0.0.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: numba\nVersion: 0.0.1\n")
-    with worker(dask, tmp_path / "other", "--no-nanny", "--name", "other", PYTHONPATH=str(tmp_path)):
+    with worker(dask, tmp_path / "other", "--no-nanny", "--name", "other", PYTHONPATH=tmp_path):
         wait_for_workers(dask, 3)
         line = refused(NMF, "spec.npy", "5", "basis.npy", "-o", str(tmp_path / "out"), "--dask", dask)
     assert line.startswith("NMF.py: error: --dask: got numba 0.0.1 on worker tcp://127.0.0.1:")
@@ -306,8 +305,8 @@ def test_what_is_no_scheduler_is_named(files, tmp_path, monkeypatch, refused, sa
 
 def test_an_interrupt_of_a_terminal_ends_local_workers_in_one_line(root, files, tmp_path):
     """A terminal sends it to the command and its workers alike."""
-    with under_way(root, files, tmp_path, "local") as (started, out):
-        os.killpg(started.pid, signal.SIGINT)
-        _, said = started.communicate(timeout=60)
-    assert (started.returncode, said) == (130, "interrupted; nothing incomplete is left\n")
+    with under_way(root, files, tmp_path, "local") as (process, out):
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "interrupted; nothing incomplete is left\n")
     assert not out.exists()
