@@ -22,8 +22,9 @@ threadpool_limits(1, user_api="blas")  # as each command has it; more would wait
 
 importlib.metadata.version = functools.cache(importlib.metadata.version)  # every record of a run asks for ten
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a job in the background; the runs it starts inherit that
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for ignored, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(ignored) is signal.SIG_IGN:  # of a job in the background; the runs it starts inherit that
+        signal.signal(ignored, handler)
 
 
 def pytest_report_header():
@@ -89,23 +90,20 @@ def refused(capsys):
 
 
 @pytest.fixture
-def unrendered(monkeypatch):
-    """Pictures are drawn but not rendered, which takes longer than all else that a short run does."""
-    from matplotlib.figure import Figure
-
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path: Path(path).write_bytes(b"\x89PNG"))
-
-
-@pytest.fixture
 def drawn(monkeypatch):
-    """Figures by the name of the file that they were saved to."""
+    """Figures by the name of their file: drawn but not rendered, which takes longer than all else of a short run."""
     from matplotlib.figure import Figure
 
-    figures, savefig = {}, Figure.savefig
+    figures = {}
 
-    def record(figure, path, *args, **kwargs):
+    def record(figure, path):
         figures[Path(path).name] = figure
-        return savefig(figure, path, *args, **kwargs)
+        Path(path).write_bytes(b"\x89PNG")
 
     monkeypatch.setattr(Figure, "savefig", record)
     return figures
+
+
+@pytest.fixture
+def unrendered(drawn):
+    """As ``drawn``, where nobody looks at the figures."""

@@ -171,6 +171,7 @@ COSTS = [0.9, 0.3, 0.1], [0.7], 1 / np.arange(1.0, 41), 1 / np.arange(1.0, 42), 
 def test_the_learning_curve_is_drawn_with_its_stop(tmp_path, drawn, cost):
     utils.plot_learning_curve(tmp_path / "curve.png", np.array(cost), "threshold")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    drawn["curve.png"].draw_without_rendering()
     (axes,) = drawn["curve.png"].axes
     curve, stop = axes.lines
     np.testing.assert_array_equal(curve.get_xydata(), np.column_stack([np.arange(1, len(cost) + 1), cost]))
