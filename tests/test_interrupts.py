@@ -1,6 +1,7 @@
-"""Ctrl-C and its like, full disks and two runs at once: one line, and earlier results stay or nothing is left."""
+"""Ctrl-C and its like, and full disks: one line, and earlier results stay or nothing is left."""
 
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,8 +11,7 @@ import numpy as np
 import pytest
 
 import CNMF
-import NMF
-from helpers import contents, names, python
+from helpers import contents, names, python, started, wait_for
 
 pytestmark = pytest.mark.same_everywhere("kills processes")
 
@@ -29,10 +29,22 @@ def files(tmp_path_factory, root):
     return folder
 
 
-def start(root, folder, out, command):
-    script, *arguments = command
-    command = [sys.executable, root / script, *arguments, "-o", out, "--quiet"]
-    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+TOLD_OF_LOOPS = """
+import threading
+from piano import blocks, cli
+def in_threads(function, parts, stop=None, original=blocks.in_threads):
+    def told(part):
+        timer = threading.Timer(0.5, open, [{begun!r}, "w"])  # only the loop that is meant takes as long
+        timer.start()
+        try:
+            return function(part)
+        finally:
+            timer.cancel()
+    return original(told, parts, stop)
+blocks.in_threads = in_threads
+import {script}
+raise SystemExit(cli.run({script}.main))
+"""
 
 
 @pytest.mark.parametrize(
@@ -45,26 +57,26 @@ def start(root, folder, out, command):
     ],
     ids=" ".join,
 )
-def test_every_loop_heeds_it(files, root, tmp_path, command):
-    process = start(root, files, tmp_path, command)
-    while process.poll() is None and not list(tmp_path.glob(".part-*")):
-        time.sleep(0.05)
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=60)[1] == MESSAGE
-    assert process.returncode == 130
-    assert names(tmp_path) == []
+def test_every_loop_heeds_it(files, tmp_path, command):
+    script, *arguments = command
+    begun, out = tmp_path / "begun", tmp_path / "out"
+    code = TOLD_OF_LOOPS.format(script=script.removesuffix(".py"), begun=str(begun))
+    with started("-c", code, *arguments, "-o", out, "--quiet", cwd=files) as process:
+        wait_for(lambda: begun.exists() or process.poll() is not None)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60)[1] == MESSAGE
+        assert process.returncode == 130
+        assert names(tmp_path) == ["begun"]
 
 
 @pytest.mark.parametrize(("script", "delay"), [("NMF.py", 0), ("CNMF.py", 0.1), ("make_init_H.py", 0), ("NMF.py", 0.1)])
 def test_imports_end_without_a_traceback(files, root, tmp_path, script, delay):
     arguments = ["spec.npy", NEVER, "basis.npy"] if script != "make_init_H.py" else [str(root / "basis_wav_piano")]
-    process = start(root, files, tmp_path, [script, *arguments])
-    while process.poll() is None and not _has_numpy(process.pid):  # Python itself is up
-        time.sleep(0.002)
-    time.sleep(delay)
-    process.send_signal(signal.SIGINT)
-    message = process.communicate(timeout=60)[1]
+    with started(root / script, *arguments, "-o", tmp_path, "--quiet", cwd=files) as process:
+        wait_for(lambda: process.poll() is not None or _has_numpy(process.pid))  # Python itself is up
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        message = process.communicate(timeout=60)[1]
     assert (process.returncode, message) in ((-signal.SIGINT, ""), (130, MESSAGE))
     assert names(tmp_path) == []
 
@@ -106,12 +118,11 @@ def test_it_is_raised_again_where_it_was_swallowed(name, swallower):
     assert run_script(f"{come}\n{SWALLOWERS[swallower]}\ntime.sleep(10)") == ended_by(name)
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_nothing_cuts_short_what_is_tidied_up(name):
+def test_nothing_cuts_short_what_is_tidied_up():
     """Neither the same signal once more nor a second one."""
-    come = f"os.kill(os.getpid(), signal.{name})"
+    come = "os.kill(os.getpid(), signal.SIGINT)"
     tidy = "for _ in range(5):\n        time.sleep(0.1)\n    os.kill(os.getpid(), signal.SIGTERM)\n    print('tidy')"
-    status, _, said = ended_by(name)
+    status, _, said = ended_by("SIGINT")
     assert run_script(f"try:\n    {come}\n    time.sleep(10)\nfinally:\n    {tidy}") == (status, "tidy\n", said)
 
 
@@ -137,17 +148,25 @@ def test_nobody_who_listens_is_no_reason_to_fail(files, root, tmp_path, streams)
     assert (tmp_path / "run.json").exists()
 
 
-# --- Full disks, and two runs at once ---
+# --- Full disks ---
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory):
+    """A folder with spec.npy, complex128, basis.npy without a description, and earlier results in out/."""
+    folder, rng = tmp_path_factory.mktemp("left"), np.random.default_rng(2)
+    np.save(folder / "basis.npy", rng.random((129, 3)))
+    np.save(folder / "spec.npy", rng.standard_normal((129, 60)) + 1j * rng.standard_normal((129, 60)))
+    inputs = str(folder / "spec.npy"), "2", str(folder / "basis.npy")
+    CNMF.main([*inputs, "--sr", "8000", "-o", str(folder / "out"), "--stems", "--phase"])
+    return folder
 
 
 @pytest.fixture
-def earlier(tmp_path, monkeypatch, rng):
-    """A current directory with spec.npy, complex128, basis.npy without a description, and earlier results in out/."""
+def earlier(left, tmp_path, monkeypatch):
+    """A copy of ``left``, as the current directory."""
     monkeypatch.chdir(tmp_path)
-    np.save("basis.npy", rng.random((129, 3)))
-    np.save("spec.npy", rng.standard_normal((129, 60)) + 1j * rng.standard_normal((129, 60)))
-    CNMF.main(["spec.npy", "2", "basis.npy", "--sr", "8000", "-o", "out", "--stems", "--phase"])
-    return tmp_path
+    return shutil.copytree(left, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -175,20 +194,4 @@ def test_a_disk_that_fills_up_is_one_line_and_status_1(earlier, root, script, ar
     assert line.startswith(f"{script}: error: ")
     assert any(words in line for words in ("File too large", "is the disk full?"))
     assert contents(earlier) == before
-    assert not list(earlier.glob("out/.*"))
-
-
-def test_two_runs_into_one_folder_do_not_mix(earlier, root, refused):
-    before = contents(earlier)
-    long_run = ["spec.npy", "1000000", "basis.npy", "--phase-init", "random", "-o", "out"]
-    with subprocess.Popen([sys.executable, root / "CNMF.py", *long_run], stderr=subprocess.PIPE) as first:
-        while first.poll() is None and not list(earlier.glob("out/.part-*/results")):
-            time.sleep(0.02)
-        line = refused(NMF, "spec.npy", "3", "basis.npy", "-o", "out")
-        assert line == "NMF.py: error: out: got a folder that another run is writing to, expected one of its own"
-        assert first.poll() is None
-        assert list(earlier.glob("out/.part-*/results"))
-        assert {name: found for name, found in contents(earlier).items() if "/." not in name} == before
-        first.kill()
-    NMF.main(["spec.npy", "3", "basis.npy", "-o", "out"])
     assert not list(earlier.glob("out/.*"))
