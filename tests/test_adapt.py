@@ -9,6 +9,7 @@ from scipy.stats import entropy
 
 import oracle
 import utils
+from helpers import frequency
 from piano import adapt, pitch
 from piano.basis import Basis
 from piano.notes import Note
@@ -42,7 +43,7 @@ def spectra(cents=0.0, log_gain=lambda n, f: 0.0 * f, log_b=0.0):
     log_b = np.broadcast_to(log_b, KEYS.shape)
     for l, midi in enumerate(KEYS):
         for n in range(1, 31):
-            f = pitch.partial(n, 440 * 2 ** ((midi - 69) / 12), log_b[l])
+            f = pitch.partial(n, frequency(midi), log_b[l])
             if f < 9000:
                 level = 0.85**n * np.exp(log_gain(n, f))
                 H[:, l] += level * np.exp(-(((F - f * ratio[l]) / 4) ** 2) / 2)
@@ -50,7 +51,7 @@ def spectra(cents=0.0, log_gain=lambda n, f: 0.0 * f, log_b=0.0):
 
 
 def described(H):
-    columns = [{"file": "", "note": pitch.note_name(midi), "f0": 440 * 2 ** ((midi - 69) / 12)} for midi in KEYS]
+    columns = [{"file": "", "note": pitch.note_name(midi), "f0": frequency(midi)} for midi in KEYS]
     return Basis(H, SR, N_FFT, HOP, columns)
 
 
@@ -77,7 +78,7 @@ def partial_levels(H):
     """Level in dB of each key's partials below 4 kHz that carry sound: a list of arrays."""
     found = []
     for l, midi in enumerate(KEYS):
-        f = pitch.partial(np.arange(1, 31), 440 * 2 ** ((midi - 69) / 12), 0.0)
+        f = pitch.partial(np.arange(1, 31), frequency(midi), 0.0)
         f = f[f < 4000]
         found.append(20 * np.log10([H[np.abs(F - x) < 14, l].sum() for x in f]))
     return found
@@ -133,7 +134,7 @@ def strings(H):
     """First partial in Hz and B of each key, of a line through the places of its partials, as Fletcher has them."""
     found = []
     for l, midi in enumerate(KEYS):
-        n, f1 = np.arange(1, 13), 440 * 2 ** ((midi - 69) / 12)
+        n, f1 = np.arange(1, 13), frequency(midi)
         n, places = n[pitch.partial(n, f1, 0.2) < 6000], []
         for low, high in zip(pitch.partial(n, f1, -0.4) * 0.985, pitch.partial(n, f1, 0.8) * 1.015, strict=True):
             k = np.searchsorted(F, low)
@@ -152,7 +153,7 @@ def test_tuning_and_inharmonicity_of_every_key_are_found(rng, strings_apart):
     (f1, B), (expected_f1, expected_B) = strings(adapted.H), strings(true)
     assert 1200 * np.log2(f1 / expected_f1) == pytest.approx(0, abs=1)
     np.testing.assert_allclose(B, expected_B, rtol=0.1)
-    np.testing.assert_allclose(expected_B, pitch.inharmonicity(440 * 2 ** ((KEYS - 69) / 12), log_b), rtol=0.03)
+    np.testing.assert_allclose(expected_B, pitch.inharmonicity(frequency(KEYS), log_b), rtol=0.03)
 
 
 def test_a_key_that_is_not_played_is_tuned_as_the_others_are(strings_apart):
@@ -173,7 +174,7 @@ def test_a_piano_tuned_otherwise_is_found_with_its_rotations(played):
     assert fits[1] < 0.1 * fits[0]
     ratio = 2 ** (9 / 1200)
     for l, midi in enumerate(KEYS):  # a bin has the template's turn, and what its partials, now higher, turn more
-        k = round(440 * 2 ** ((midi - 69) / 12) * ratio * N_FFT / SR)
+        k = round(frequency(midi) * ratio * N_FFT / SR)
         expected = np.exp(2j * np.pi * HOP / SR * F[k])
         assert abs(np.angle(adapted.rotation[k, l] / expected)) < 0.4
 
@@ -201,7 +202,7 @@ def test_a_note_that_the_list_misses_is_kept_out_of_the_others(played, missed, l
     V, own = (basis.H @ U).astype(np.float32), np.outer(basis.H[:, missed], U[missed])
     listed = [note for note in notes if note.midi != KEYS[missed]]
     adapted, _, prior = adapt.adapt_basis(V, basis, "auto", listed)
-    A = adapted.H[:, None] * utils.nmf(V, adapted.H, 200, loss="kullback-leibler", prior=prior)[0].T
+    A = adapted.H[:, None] * utils.nmf(V, adapted.H, 30, loss="kullback-leibler", prior=prior)[0].T
     mask = A[:, :, missed] ** 2 / np.maximum(np.sum(A**2, axis=2), 1e-30)  # of a Wiener filter
     assert 1 - np.sum(((1 - mask) * own) ** 2) / np.sum(own**2) > least  # of its energy
 

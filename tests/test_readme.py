@@ -1,7 +1,6 @@
 """README.md: its commands and its Python run, its figures are those of the tables, and its links lead somewhere."""
 
 import re
-import shutil
 import subprocess
 import sys
 
@@ -19,11 +18,8 @@ def readme(root):
 
 def test_the_three_commands_and_the_python_run_in_the_folder_of_the_code(readme, root, tmp_path):
     """All blocks that name their language, from top to bottom, as a reader of a new copy would type them."""
-    for path in (*root.glob("*.py"), *root.glob("examples/chorale/matched/mixture.flac")):
-        (tmp_path / path.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, tmp_path / path.relative_to(root))
-    for name in ("piano", "basis_wav_piano"):
-        shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (*root.glob("*.py"), *(root / name for name in ("piano", "basis_wav_piano", "examples"))):
+        (tmp_path / path.name).symlink_to(path)
     for language, block in re.findall(r"```(python|sh)\n(.*?)```", readme, re.DOTALL):
         lines = [[*line.split(), "--quiet"] for line in block.splitlines()] if language == "sh" else [["python", "-"]]
         for _python, *words in lines:

@@ -120,8 +120,9 @@ def test_what_a_killed_run_left_is_deleted_and_what_looks_like_it_is_not(tmp_pat
 OLD = {"a": "old", "b": "old", "phase_calc.npy": "old", "stems/x": "old", "stems/y": "old"}
 NEW = {"a": "new", "c": "new", "stems/x": "new"}
 KILLED_AT_STEP = """
-import itertools, os, signal, sys
+import functools, importlib.metadata, itertools, os, signal, sys
 import test_results
+importlib.metadata.version = functools.cache(importlib.metadata.version)
 for step in itertools.count():
     folder = test_results.Path(sys.argv[1], str(step))
     test_results.write(folder, test_results.OLD)

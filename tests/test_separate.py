@@ -81,8 +81,6 @@ def test_the_mixture_of_an_example_is_the_sum_of_its_stems(root, example):
 COMMANDS = {
     "wiener": (NMF, []),
     "ratio": (NMF, ["all", "--mask", "ratio", "--loss", "kullback-leibler"]),
-    "itakura-saito": (NMF, ["all", "--loss", "itakura-saito"]),
-    "mixture phase": (CNMF, ["all", "--phase-init", "mixture", "--adapt", "none"]),
     "random phase": (CNMF, ["--phase-init", "random", "--adapt", "none"]),
     "sinusoidal phase of an adapted basis": (CNMF, []),
 }

@@ -311,7 +311,7 @@ def test_both_solvers_end_at_one_minimum_where_the_prior_leaves_one(rng, most, q
     rate = most * rng.random((8, 30))
     options = {"loss": "kullback-leibler", "prior": (rate, quiet * V.sum(axis=0).mean())}
     U, cost = utils.nmf(V, H, 1000, solver="cd", **options)
-    expected, reference = utils.nmf(V, H, 20000, **options)
+    expected, reference = utils.nmf(V, H, 5000, **options)
     assert cost[-1] == pytest.approx(reference[-1], rel=1e-6)
     np.testing.assert_allclose(U, expected, atol=2e-3 * expected.max())
     without, _ = utils.nmf(V, H, 1000, loss="kullback-leibler", solver="cd")
