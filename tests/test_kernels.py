@@ -1,34 +1,34 @@
 """Which tests run under every kernel of BLAS: all that do not say why not."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 from threadpoolctl import threadpool_info
 
+import conftest
 import kernels
 from helpers import python
 
 pytestmark = pytest.mark.same_everywhere("looks at which tests are run")
-PLAIN = "import pytest\ndef test_plain(): pass\n@pytest.mark.same_everywhere{}\ndef test_marked(): pass\n"
-
-
-def collected(folder, root, mark):
-    """Tests of a new file, beside conftest.py, that would be run under every kernel."""
-    (folder / "conftest.py").write_bytes((root / "tests" / "conftest.py").read_bytes())
-    (folder / "test_new.py").write_text(PLAIN.format(mark))
-    options = ["--collect-only", "-q", "-n0", "-p", "no:cacheprovider", f"-c{root / 'pyproject.toml'}"]
-    done = python("-m", "pytest", *options, f"--rootdir={root}", *kernels.NUMBERS, folder / "test_new.py", cwd=root)
-    return done.returncode, done.stdout + done.stderr
+NEW = """
+import pytest
+def test_plain(): pass
+@pytest.mark.same_everywhere("because")
+def test_marked(): pass
+"""
 
 
 def test_a_new_file_is_run_unless_it_says_why_not(tmp_path, root):
-    status, said = collected(tmp_path, root, '("because")')
-    assert status == 0, said
-    assert "test_plain" in said
-    assert "test_marked" not in said
-    status, said = collected(tmp_path, root, "")
-    assert status != 0
-    assert "test_marked: got same_everywhere without a reason, expected one" in said
+    (tmp_path / "test_new.py").write_text(NEW)
+    options = ["--collect-only", "-q", "-n0", "-p", "no:cacheprovider", f"-c{root / 'pyproject.toml'}"]
+    done = python("-m", "pytest", *options, *kernels.NUMBERS, tmp_path / "test_new.py", cwd=root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test_plain" in done.stdout
+    assert "test_marked" not in done.stdout
+    marked = SimpleNamespace(nodeid="test_marked", iter_markers=lambda name: [getattr(pytest.mark, name).mark])
+    with pytest.raises(pytest.UsageError, match="test_marked: got same_everywhere without a reason, expected one"):
+        conftest.pytest_collection_modifyitems([marked])
 
 
 def test_the_kernel_is_the_one_that_blas_takes():
