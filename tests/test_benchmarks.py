@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from helpers import copy_basis
+from helpers import copy_basis, python
 from piano import events, notes, phase, recording
 from piano.notes import Note
 
@@ -102,9 +101,9 @@ def stages(benchmark):
 
 def test_a_command_is_timed_by_stage(stages, root, learnt, tmp_path):
     np.save(tmp_path / "spec.npy", np.ones((1025, 8), np.complex64))
-    script = [sys.executable, root / "benchmarks" / "stages.py", str(time.monotonic()), tmp_path / "stages.json"]
+    script = root / "benchmarks" / "stages.py", str(time.monotonic()), tmp_path / "stages.json"
     command = ["NMF.py", tmp_path / "spec.npy", "2", learnt / "fixed_basis.npy", "--stems", "--quiet", "-o", tmp_path]
-    subprocess.run([*script, *command], check=True)
+    assert python(*script, *command).returncode == 0
     seconds = json.loads((tmp_path / "stages.json").read_text(encoding="utf-8"))
     assert list(seconds) == list(stages.STAGES)
     for name in ("imports", "reading", "NMF", "sound", "pictures", "rest"):
