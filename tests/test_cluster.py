@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,10 +39,7 @@ def scheduler(folder):
     """A Dask scheduler on a free port of this machine, without the suite; yields its process and its address."""
     file = folder / "scheduler.json"
     arguments = "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file
-    with (
-        open(folder / "log", "w") as log,
-        started(*DASK, "scheduler", *arguments, cwd=folder, stderr=log, PYTHONPATH="") as process,
-    ):
+    with started(*DASK, "scheduler", *arguments, cwd=folder, stderr=subprocess.DEVNULL, PYTHONPATH="") as process:
         yield process, json.loads(wait_for(lambda: file.exists() and file.read_text()))["address"]
 
 
@@ -50,10 +48,7 @@ def worker(address, folder, *options, **changes):
     """A Dask worker with one thread in a folder of its own, which is not that of the suite; yields its process."""
     folder.mkdir()
     options = "--nthreads", "1", "--no-dashboard", "--local-directory", folder, *options
-    with (
-        open(folder / "log", "w") as log,
-        started(*DASK, "worker", address, *options, cwd=folder, stderr=log, **changes) as process,
-    ):
+    with started(*DASK, "worker", address, *options, cwd=folder, stderr=subprocess.DEVNULL, **changes) as process:
         yield process
 
 
@@ -182,7 +177,7 @@ def test_a_killed_worker_costs_only_time(root, files, dask, tmp_path, monkeypatc
         client.wait_for_workers(3, timeout=300)
         addresses = {told["name"]: address for address, told in client.scheduler_info()["workers"].items()}
         with under_way(root, files, tmp_path, dask) as (process, out):
-            wait_for(lambda: client.processing()[addresses["third"]])
+            assert wait_for(lambda: process.poll() is not None or client.processing()[addresses["third"]]) is not True
             third.kill()
             _, said = process.communicate(timeout=120)
             assert (process.returncode, len(said.splitlines())) == (0, 2), said
