@@ -102,8 +102,3 @@ def drawn(monkeypatch):
 
     monkeypatch.setattr(Figure, "savefig", record)
     return figures
-
-
-@pytest.fixture
-def unrendered(drawn):
-    """As ``drawn``, where nobody looks at the figures."""

@@ -15,7 +15,7 @@ from helpers import TEMPLATES, contents, names, python, record, save_basis
 from piano import results
 from piano.recording import SAMPLES, load
 
-pytestmark = [pytest.mark.same_everywhere("compares messages"), pytest.mark.usefixtures("unrendered")]
+pytestmark = [pytest.mark.same_everywhere("compares messages"), pytest.mark.usefixtures("drawn")]
 
 K, L, M = 9, 2, 6
 SR = 22050

@@ -29,7 +29,7 @@ BASIS_FILES = [*(f"fixed_basis{ending}" for ending in ENDINGS), "run.json"]
 
 
 @pytest.fixture
-def files(tmp_path, monkeypatch, unrendered, rng):
+def files(tmp_path, monkeypatch, drawn, rng):
     """A current directory with spec.npy, complex64, and fixed_basis.npy with its description."""
     monkeypatch.chdir(tmp_path)
     H = rng.random((K, L)).astype(np.float32)

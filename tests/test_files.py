@@ -18,7 +18,7 @@ from piano import files, recording
 from piano.basis import Basis
 from utils import InputError
 
-pytestmark = [pytest.mark.same_everywhere("reads and refuses files; no numbers"), pytest.mark.usefixtures("unrendered")]
+pytestmark = [pytest.mark.same_everywhere("reads and refuses files; no numbers"), pytest.mark.usefixtures("drawn")]
 
 SR = 22050
 FFMPEG = shutil.which("ffmpeg")

@@ -17,7 +17,7 @@ from piano import basis, blocks, cli, learn
 
 pytestmark = [
     pytest.mark.same_everywhere("the command line, and a folder of caches"),
-    pytest.mark.usefixtures("unrendered"),
+    pytest.mark.usefixtures("drawn"),
 ]
 
 SR = 22050

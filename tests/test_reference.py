@@ -9,7 +9,7 @@ import soundfile
 
 from helpers import chorale
 
-pytestmark = [pytest.mark.same_everywhere("compares words"), pytest.mark.usefixtures("unrendered")]
+pytestmark = [pytest.mark.same_everywhere("compares words"), pytest.mark.usefixtures("drawn")]
 
 COMMON = "Options of all commands"
 SECTIONS = {

@@ -10,7 +10,7 @@ import make_init_H
 from helpers import TEMPLATES, names, record
 from piano import basis, recording
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("drawn")
 SR, KEYS = 22050, {"low": (48, 52, 55, 60), "high": (64, 67, 71, 74)}
 refusals = pytest.mark.same_everywhere("names what it refuses")
 DULL = butter(1, 700, fs=SR, output="sos")  # what makes another piano of the templates

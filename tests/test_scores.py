@@ -119,7 +119,7 @@ def test_no_key_without_a_template_is_named_in_an_example(piano, root):
 
 
 @far
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("drawn")
 def test_keys_without_a_template_are_named_in_a_line_and_a_quiet_one_does_not(tmp_path, octave, capsys):
     basis.save(tmp_path / "fixed_basis.npy", octave)
     soundfile.write(tmp_path / "song.wav", one_after_another([60, 57, 64, 75, 67, 57, 75, 72]), events.SR)

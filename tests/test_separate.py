@@ -22,7 +22,7 @@ from piano.basis import Basis
 
 pytestmark = [
     pytest.mark.same_everywhere("commands and files; what they compute is in test_phase and test_utils_nmf"),
-    pytest.mark.usefixtures("unrendered"),
+    pytest.mark.usefixtures("drawn"),
 ]
 
 SR = 22050

@@ -145,7 +145,7 @@ def test_a_run_ends_at_the_first_of_its_reasons():
     ("command", "tol"),
     [("NMF --loss=kullback-leibler", 0.002), ("CNMF --no-phase", 0.002), ("CNMF --phase-init=random", 0.02)],
 )
-def test_a_run_that_is_stopped_is_one_of_fewer_iterations(tmp_path, monkeypatch, unrendered, rng, command, tol):
+def test_a_run_that_is_stopped_is_one_of_fewer_iterations(tmp_path, monkeypatch, drawn, rng, command, tol):
     monkeypatch.chdir(tmp_path)
     np.save("spec.npy", rng.standard_normal((33, 12)) + 1j * rng.standard_normal((33, 12)))
     np.save("basis.npy", rng.random((33, 5)))
