@@ -22,9 +22,8 @@ threadpool_limits(1, user_api="blas")  # as each command has it; more would wait
 
 importlib.metadata.version = functools.cache(importlib.metadata.version)  # every record of a run asks for ten
 
-for ignored, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-    if signal.getsignal(ignored) is signal.SIG_IGN:  # of a job in the background; the runs it starts inherit that
-        signal.signal(ignored, handler)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a job in the background; the runs it starts inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header():
