@@ -100,7 +100,7 @@ SWALLOWERS = {
 def run_script(main, before="", cwd=None):
     """Run the lines of a ``main`` as the scripts run theirs; returns its status, and what it said."""
     lines = "".join(f"    {line}\n" for line in main.splitlines())
-    start = "import ctypes, os, signal, sys, time\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # not as nohup has it
+    start = "import ctypes, os, signal, sys, time\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # not as by nohup
     start += f"{before}\nfrom piano import cli\n"
     done = python("-c", f"{start}def main():\n{lines}sys.exit(cli.run(main))", cwd=cwd)
     return done.returncode, done.stdout, done.stderr
