@@ -250,6 +250,17 @@ def test_strikes_that_are_no_notes_take_nothing_from_the_others(fitted, monkeypa
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize(("confidence", "learnt"), [(0.29, False), (0.31, True)])
+def test_patterns_are_learnt_from_what_may_well_be_a_note(monkeypatch, confidence, learnt):
+    """A note that is left out there would be learnt as overtones of another, and never be found."""
+    y, (P, midi), given = mix([(0.5, 2, 48, 0.4), (0.5, 2, 60, 0.2)], 2), patterns(), events.given_notes()
+    monkeypatch.setattr(events, "confidences", lambda heard, midi, _: np.full(len(heard.onset), confidence))
+    gain = np.ones_like(events.by_zone(P.astype(np.float32)))
+    N, D = events.count_segment((y, (0, len(y), 0, len(y))), P, gain, midi, given, events.ROUNDS[0])
+    assert (N.any(), D.any()) == (learnt, learnt)
+    assert not N[midi == 53].any()
+
+
 def test_no_strike_is_tried_or_added_within_a_tenth_of_a_second_of_another(fitted, monkeypatch):
     told = {}
 
