@@ -104,19 +104,22 @@ def _inside(recording):
 def write_page(path, sound, notes, stems, roll, *, span=None, command=None):
     """Write the page to listen to; the same input gives the same bytes.
 
-    ``stems`` has the :class:`Stem` of each listed pitch, by its MIDI number; notes without one are shown as doubtful.
-    The :class:`Roll` is drawn behind the notes, whose times are from the beginning of the :class:`Sound`. ``span`` is
-    the part of it to show, in s, all of it by default. ``command`` makes the page again, and is shown with ``--score``
-    and the name of the corrected list added.
+    ``stems`` has the sound of each listed pitch, by its MIDI number, an array [shape=(n,), float] or a :class:`Stem`;
+    notes without one are shown as doubtful. The :class:`Roll` is drawn behind the notes, whose times are from the
+    beginning of the :class:`Sound`. ``span`` is the part of it to show, in s, all of it by default. ``command`` makes
+    the page again, and is shown with ``--score`` and the name of the corrected list added.
 
     Raises :class:`InputError` if ``span`` lies outside the recording, or is longer than a page can be, and says how
-    long it can be.
+    long it can be; ValueError if a stem has another rate or length.
     """
     title, y, sr, inside = sound
     first, last = check_span(span, len(y), sr)
     start, stop = first / sr, last / sr
     listed = [note for note in notes if note.offset > start and note.onset < stop]
     pitches = sorted({note.midi for note in listed} & set(stems))
+    for midi in pitches:
+        _check_stem(midi, stems[midi], len(y), sr)
+
     rows = [_note(note) for note in notes]
     key, base = _digest(np.ascontiguousarray(y, np.float32)), _digest(json.dumps(rows).encode())
     y = np.asarray(y[first:last], np.float32)
@@ -124,7 +127,7 @@ def write_page(path, sound, notes, stems, roll, *, span=None, command=None):
     clips = {}
     for midi in pitches:
         struck = [(note.onset - start, note.offset - start) for note in listed if note.midi == midi]
-        peaks = stems[midi].peaks[first // PEAK_SAMPLES : -(-last // PEAK_SAMPLES)]
+        peaks = _peaks(stems[midi])[first // PEAK_SAMPLES : -(-last // PEAK_SAMPLES)]
         clips[midi] = find_clips(peaks, floor, struck, len(y), sr)
     decoded = 4 * (2 * len(y) + sum(stop - start for clip in clips.values() for start, stop in clip))
     _check_length(decoded, DECODED_LIMIT, len(y) / sr)
@@ -198,16 +201,30 @@ def cut(stem, clips):
     return np.concatenate(pieces)
 
 
+def _peaks(stem):
+    """Largest magnitude of each ``PEAK_SAMPLES`` of a stem, [shape=(blocks,)]; the last may be of fewer."""
+    if isinstance(stem, Stem):
+        return stem.peaks
+    return figures.loudest_of(np.abs(stem), PEAK_SAMPLES) if len(stem) else np.abs(stem)
+
+
+def _samples(stem, first, n):
+    """``n`` samples of a stem from ``first`` on, [shape=(n,), float32]."""
+    if not isinstance(stem, Stem):
+        return stem[first : first + n].astype(np.float32)
+    import soundfile
+
+    return soundfile.read(stem.path, n, first, dtype="float32")[0]
+
+
 # --- Sounds -----------------------------------------------------------------------------------------
 
 
 def _coded(y, sr, stems, clips, first, code):
     """The recording and the clips of each pitch, as the page reads them: a list of dicts."""
-    import soundfile
 
     def of_pitch(midi):
-        stem, _ = soundfile.read(stems[midi].path, len(y), first, dtype="float32")
-        sound = _sound(cut(stem, clips[midi]), sr, code)
+        sound = _sound(cut(_samples(stems[midi], first, len(y)), clips[midi]), sr, code)
         spans = [[start, stop - start] for start, stop in clips[midi]]
         return {"midi": midi, "name": pitch.note_name(midi), "clips": spans, **sound}
 
@@ -319,6 +336,19 @@ def check_span(span, n_samples, sr):
     first, last = round(start * sr) // PEAK_SAMPLES * PEAK_SAMPLES, min(round(stop * sr), n_samples)
     _check_length(8 * (last - first), DECODED_LIMIT, (last - first) / sr)
     return first, last
+
+
+def _check_stem(midi, stem, n_samples, sr):
+    got = (len(stem), 1, sr)
+    if isinstance(stem, Stem):
+        import soundfile
+
+        info = soundfile.info(stem.path)
+        got = info.frames, info.channels, info.samplerate
+    if got != (n_samples, 1, sr):
+        raise ValueError(
+            f"stem of {pitch.note_name(midi)}: got {got}, expected {n_samples} samples, 1 channel, {sr} Hz"
+        )
 
 
 def _check_length(got, limit, seconds):

@@ -20,7 +20,7 @@ THRESHOLD_DB = -20.0  # relative to the loudest activation; below it, more notes
 ATTACK_DB = 6.0  # a rise by this within one STFT window is a new note; partials that beat rise more slowly
 SHORTEST_S = 0.1  # of a note; the knock of a hammer, seen through an STFT window, is no longer
 PLACED = 0.99  # confidence at most of a note that this suite has placed: 1 is what a person says
-DOUBTFUL = 0.75  # confidence below which a listed note is shown as doubtful: some four in ten are then wrong
+DOUBTFUL = 0.75  # confidence below which a listed note is shown as doubtful: up to four in ten are then wrong
 MIDI_BEAT_MS = 500  # length of a beat, 120 a minute, and its number of ticks: nothing is known of the metre
 # Of a note that is made audible, here and on the page; times in s. Four partials, each half as loud as the one below,
 # are enough to tell it from a beep. Middle C decays by e in 1.5 s, twice that two octaves down, roughly as on a piano.

@@ -14,7 +14,7 @@ import soundfile
 import NMF
 from helpers import chorale, copy_basis, data_of, frequency, level
 from oracle import luminance
-from piano import figures, listen, notes, pitch
+from piano import listen, notes, pitch
 from piano.notes import Note
 
 pytestmark = pytest.mark.same_everywhere("compares sounds in a browser, which computes without BLAS")
@@ -47,21 +47,8 @@ Example = namedtuple("Example", ["y", "sr", "notes", "stems", "roll"])  # what :
 
 def write(path, example, title="a recording", **options):
     """Write a page; returns its path."""
-    page_at(path, example, title, **options)
+    listen.write_page(path, listen.Sound(title, example.y, example.sr), *example[2:], **options)
     return path
-
-
-def page_at(path, example, title="a recording", **options):
-    """Write a page, and beside it the stems that it takes; returns what is told of it."""
-    y, sr, notes, stems, roll = example
-    files = {midi: listen.Stem(path.with_name(f"{midi}.wav"), peaks_of(stem)) for midi, stem in stems.items()}
-    for midi, stem in stems.items():
-        soundfile.write(files[midi].path, stem, sr, subtype="FLOAT")
-    return listen.write_page(path, listen.Sound(title, y, sr), notes, files, roll, **options)
-
-
-def peaks_of(stem):
-    return figures.loudest_of(np.abs(stem), listen.PEAK_SAMPLES) if len(stem) else stem
 
 
 def an_example(notes, seconds=SECONDS):
@@ -112,8 +99,14 @@ def frequency_of(sound):
 # --- Without a browser ------------------------------------------------------------------------------
 
 
-def test_same_input_gives_the_same_bytes(example, written, tmp_path):
-    assert write(tmp_path / "again.html", example).read_bytes() == written.read_bytes()
+def test_same_input_gives_the_same_bytes_be_its_stems_arrays_or_files(example, written, tmp_path):
+    files = {}
+    for midi, stem in example.stems.items():
+        files[midi] = listen.Stem(tmp_path / f"{midi}.wav", listen._peaks(stem))
+        soundfile.write(files[midi].path, stem, SR, subtype="FLOAT")
+    for stems in (example.stems, files):
+        write(tmp_path / "again.html", example._replace(stems=stems))
+        assert (tmp_path / "again.html").read_bytes() == written.read_bytes()
 
 
 def test_clips_are_where_a_stem_sounds():
@@ -157,7 +150,8 @@ def test_sounds_are_coded_to_sixteen_bits_of_their_own_peak_where_they_sound(exa
 
 def test_large_pages_are_mp3(example, tmp_path, monkeypatch):
     monkeypatch.setattr(listen, "FLAC_LIMIT", 1000)
-    page = page_at(tmp_path / "listen.html", example)
+    sound = listen.Sound("a recording", example.y, example.sr)
+    page = listen.write_page(tmp_path / "listen.html", sound, *example[2:])
     assert (page.code, page.n_notes) == ("MP3", len(NOTES))
     assert page.n_bytes == (tmp_path / "listen.html").stat().st_size
     sound = data_of(tmp_path / "listen.html")["recording"]
