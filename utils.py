@@ -882,7 +882,10 @@ def check_file(path, expected):
 
 
 def open_npy(path, ndim=2):
-    """Map a float or complex ``.npy`` file of ``ndim`` axes, once its header has been held against the file's size."""
+    """Map a float or complex ``.npy`` file of ``ndim`` axes, once its header has been held against the file's size.
+
+    Raises :class:`InputError` if it is none, or is not whole.
+    """
     check_file(path, "a .npy file")
     try:
         with open(path, "rb") as file:
@@ -916,7 +919,7 @@ def finite(x, path):
 
 
 def save(path, array):
-    """Write an array to ``path``, a ``.npy`` file."""
+    """Write an array to ``path``, a ``.npy`` file; raises :class:`InputError` if it is not finite."""
     np.save(path, finite(array, path))
 
 

@@ -41,8 +41,8 @@ TOLERANCES_S = 0.05, 0.1
 FAR_S = 0.15  # between a note and what is found of it, for the line
 SOFT, AGAIN_S, BRIEF_S, NEAR_S = 45, 0.3, 0.15, 0.025  # MIDI velocity, s
 SHORTEST_S = 0.01  # an interval that mir_eval takes
-LISTS, PARTS = ("P 50", "R 50", "F 50", "F 100", "F line", "F offset", "F frame"), ("R soft", "R again", "R short")
-COLUMNS = *LISTS, *PARTS, "in 25 ms", "time"
+COLUMNS = "P 50", "R 50", "F 50", "F 100", "F line", "F offset", "F frame", "R soft", "R again", "R short"
+COLUMNS += "in 25 ms", "time"
 PEER = """
 import json, os, sys, time
 if hasattr(os, "sched_setaffinity"):  # one core, as ours

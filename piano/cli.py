@@ -99,9 +99,8 @@ def prepared(parser, args, defaults):
     """The arguments by which the run goes, and the basis; what is wrong with them ends the run."""
     try:
         args = _settled(args, defaults)
-        smoothed = getattr(args, "phase_init", None) == "sinusoidal"
-        basis = load_basis(args.basis, args.sr, with_rotation=smoothed or args.adapt != "none")
-        if smoothed and basis.rotation is None:
+        basis = load_basis(args.basis, args.sr, with_rotation=_smooths(args) or args.adapt != "none")
+        if _smooths(args) and basis.rotation is None:
             path = beside(args.basis, ROTATION)
             raise InputError(f"{path}: no such file, expected the rotations that make_init_H.py writes with a basis")
         if args.listen_range and not args.listen:
@@ -115,6 +114,11 @@ def prepared(parser, args, defaults):
     except InputError as error:
         parser.error(str(error))
     return args, basis
+
+
+def _smooths(args):
+    """Whether notes are smoothed through time, which needs their rotations; NMF.py has no phases."""
+    return getattr(args, "phase_init", None) == "sinusoidal"
 
 
 def _check_together(args):
@@ -322,8 +326,7 @@ def _learnt_together(args, basis, map):
 
     log.info(f"learning the piano of {len(args.inputs)} recordings from all of them together ...")
     with stages(args.inputs[0], basis, args) as stage:
-        smooth = getattr(args, "phase_init", None) == "sinusoidal"
-        options = {"smooth": smooth, "seed": args.seed, "stage": stage, "map": map}
+        options = {"smooth": _smooths(args), "seed": args.seed, "stage": stage, "map": map}
         return learn.learn_together(args.inputs, basis, args.adapt, **options)
 
 
@@ -437,7 +440,7 @@ def stages(path, basis, args):
     there = {
         "listing": is_sound(path) and basis.patterns is not None,
         "adapting": args.adapt != "none",
-        "phases": getattr(args, "phase_init", None) == "sinusoidal",
+        "phases": _smooths(args),
     }
     names = [name for name in STAGES if there.get(name, True)]
     style = {"leave": False, "dynamic_ncols": True, "bar_format": "{desc} {percentage:3.0f}%|{bar}| {elapsed}"}

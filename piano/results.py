@@ -187,8 +187,14 @@ def _digest(path):
 
 def without_folders(words):
     """Words of a command, of absolute paths the last part only: what is written tells of no place."""
-    parts = [word.rpartition("=" if word.startswith("-") else "\0") for word in words]  # --score=/home/me/song.csv
-    return [option + equals + (Path(value).name if os.path.isabs(value) else value) for option, equals, value in parts]
+
+    def placeless(word):
+        option, equals, value = word.partition("=")
+        if option.startswith("-") and equals:  # --score=/home/me/song.csv
+            return option + equals + placeless(value)
+        return Path(word).name if os.path.isabs(word) else word
+
+    return list(map(placeless, words))
 
 
 def write_record(folder, script, command, inputs, *, seed, stft, **ending):

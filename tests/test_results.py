@@ -32,7 +32,7 @@ def texts(folder):
 
 
 def test_a_command_that_is_written_tells_of_no_place():
-    words = ["/home/me/song.wav", "--score=/home/me/song.csv", "--out-dir=a/b", "-5", "200", "c=/d"]
+    words = ["/home/me/song.wav", "--score=/home/a=b/song.csv", "--out-dir=a/b", "-5", "200", "c=/d"]
     expected = ["song.wav", "--score=song.csv", "--out-dir=a/b", "-5", "200", "c=/d"]
     assert results.without_folders(words) == expected
 
