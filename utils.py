@@ -339,17 +339,17 @@ def kullback_leibler(V, H, U, floor, prior=None):
     ``floor`` is that of S, > 0, so that nothing is divided by zero. Yields S of the updated U
     [shape=(K, M), float, > 0]; the next one takes its place.
     """
-    column_sums = H.sum(axis=0)
-    H_normalised = zero_below(np.ascontiguousarray((H / column_sums).T))  # (L, K)
+    column_sums = H.sum(axis=0)[:, None]
     S, ratio, factor = np.empty_like(V), np.empty_like(V), np.empty_like(U)
     np.matmul(H, U, out=S)
     S += floor
     while True:
         np.divide(V, S, out=ratio)
-        np.matmul(H_normalised, ratio, out=factor)
+        np.matmul(H.T, ratio, out=factor)
+        factor /= column_sums
         U *= factor
         if prior is not None:
-            U /= 1 + prior[0] / (1 + U * (column_sums / prior[1])[:, None])
+            U /= 1 + prior[0] / (1 + U * (column_sums / prior[1]))
         zero_below(U)
         np.matmul(H, U, out=S)
         S += floor

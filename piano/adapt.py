@@ -55,6 +55,7 @@ SAME_COLUMNS, CORE_FRAMES = 32, 128  # frames with one set of columns that sound
 FIRMEST = 1e12  # the largest strength: the templates then stay as they are, to rounding
 UNLISTED = 0.75  # gamma where a note is not listed; on 18 pieces, .7 is .07 dB better than 1
 UNTOLD = 1e-10  # of the loudest, 200 dB below it: what is softer says nothing of a column's share
+UNHEARD = 1e-7  # of a frame's loudest activation, 140 dB below it: what is softer is zero, and takes no more time
 QUIET = 0.02  # of the mean frame that is heard: what is as loud as that is held back half as much
 N_PARTIALS = 40  # of a note; what lies above is taken for the last
 # Standard deviations of the parts of g in nepers, and of c, common to all keys, smooth over them, and of each alone, in
@@ -133,7 +134,7 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
         return basis, FIRMEST if strength == "auto" else strength, None
 
     frames = heard[blocks.spread(len(heard), ADAPTED_FRAMES)]
-    T = H.astype(np.float64) / level
+    T = np.asfortranarray(H, np.float64) / level  # each column in one piece, as all that is (K, L) here
     fit = _started(Y, T, frames, rate, quiet, seed)
     fit.count = functools.partial(progress, len(frames), n_sweeps * len(frames)) if progress else lambda: None
     N, D = fit.sweep(T)
@@ -146,7 +147,7 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
         N, D = fit.sweep(adapted, alone=True)
         heard_alone = (N + pseudo_counts * T) / np.maximum(D + pseudo_counts * adapted, tiny)
         adapted = summing_to_one(adapted * heard_alone)
-    return replace(basis, H=(adapted * level).astype(H.dtype)), strength, prior
+    return replace(basis, H=(adapted * level).astype(H.dtype, order="C")), strength, prior
 
 
 @dataclass
@@ -168,30 +169,31 @@ class _Fit:
         rows = utils.zero_below(np.ascontiguousarray(with_noise(T).T, self.U.dtype))  # (L + 1, K)
         floor = utils.floor_of(rows.dtype)
 
-        def block(frames, N, D):
+        def block(frames, counts):
             l = np.flatnonzero(self.U[:, frames].any(axis=1))
             V, u, t = np.ascontiguousarray(self.V[:, frames]), self.U[l, frames], rows[l]
             prior = None if self.rate is None else (self.rate[l, frames], self.quiet)
             updates = utils.kullback_leibler(V, t.T, u, floor, prior)
             S = next(itertools.islice(updates, n - 1, None))
+            u[u < UNHEARD * u.max(axis=0, initial=0)] = 0
             self.U[l, frames] = u
             R = V / S
             if alone:  # t u of what notes have in a bin is the column's share
                 share = 1 / np.maximum(S - np.outer(rows[-1], self.U[-1, frames]), UNTOLD)
-                N[l] += t * (u**2 @ (share * R).T)
-                D[l] += t * (u**2 @ share.T)
+                counts[0, l] += u**2 @ (share * R).T
+                counts[1, l] += u**2 @ share.T
             else:
-                N[l] += u @ R.T
-                D[l] += u.sum(axis=1, keepdims=True)
+                counts[0, l] += u @ R.T
 
         def part(frames):
-            counts = np.zeros((2, *rows.shape), rows.dtype)
+            counts = np.zeros((1 + alone, *rows.shape), rows.dtype)
             for first in range(frames.start, frames.stop, SAME_COLUMNS):
-                block(slice(first, min(first + SAME_COLUMNS, frames.stop)), *counts)
+                block(slice(first, min(first + SAME_COLUMNS, frames.stop)), counts)
             return counts
 
-        parts = blocks.in_threads(part, blocks.frame_slices(self.V.shape[1], CORE_FRAMES))
-        N, D = sum(parts, np.zeros((2, *rows.shape))) * rows
+        counts = sum(blocks.in_threads(part, blocks.frame_slices(self.V.shape[1], CORE_FRAMES)))
+        rows = rows.astype(np.float64)
+        N, D = counts * rows**2 if alone else (counts[0] * rows, self.U.sum(axis=1, keepdims=True) * rows)
         for _ in range(n):
             self.count()
         return N[:-1].T, D[:-1].T
@@ -246,7 +248,7 @@ def _as_piano(fit, T0, N, D, basis):
         g += np.clip(newton(g, unit * (n - d), unit * d, of_levels, told) - g, -3, 3)
         place = places(cents, basis)
         wide = 20 * max(0, 1 - 2 * (r + 1) / N_ROUNDS)  # cents: at first templates meet partials that lie so far away
-        T = averaged(T0, place, wide) * np.exp(g.ravel()[cell])
+        T = averaged(T0, place, wide) * np.exp(g.ravel())[cell]
         T = summing_to_one(np.maximum(T, np.finfo(np.float32).tiny))
         N, D = fit.sweep(T, N_BETWEEN)
     strings = newton(*moving, of_strings, told)  # a partial's own place is not known well enough to turn it
@@ -261,13 +263,10 @@ def newton(x, slope, weight, C, told):
     tells; the others only follow. ``C`` [shape=(notes * N_PARTIALS, n)] is the covariance of all x with those that are
     told. See Rasmussen and Williams, "Gaussian Processes for Machine Learning", algorithm 3.1.
     """
-    W, b, K = weight[told], (weight * x + slope)[told], C[told.ravel()]
-    telling = W * K.diagonal() > 0.1  # the others would hardly be known better than before
-    W, b, K, C = W[telling], b[telling], K[np.ix_(telling, telling)], C[:, telling]
-    root = np.sqrt(W)
-    B = np.eye(len(W)) + root[:, None] * K * root
+    root, b, K = np.sqrt(weight[told]), (weight * x + slope)[told], C[told.ravel()]
+    B = np.eye(len(b)) + root[:, None] * K * root
     a = b - root * np.linalg.solve(B, root * (K @ b))  # of numpy, whose BLAS has one thread here
-    return (C @ a).reshape(x.shape)
+    return (C @ a.astype(C.dtype)).reshape(x.shape)
 
 
 def partial_frequencies(basis):
@@ -280,13 +279,13 @@ def cells(basis):
     """Partial that each bin of each column belongs to [shape=(K, L), int]: the nearest, counted note by note."""
     f = np.arange(len(basis.H)) * basis.sr / basis.n_fft
     nearest = [np.searchsorted((p[1:] + p[:-1]) / 2, f) for p in partial_frequencies(basis)]
-    return (np.stack(nearest, axis=1) + N_PARTIALS * np.arange(len(nearest)))[:, basis.note_of]
+    return (np.stack(nearest) + N_PARTIALS * np.arange(len(nearest))[:, None])[basis.note_of].T
 
 
 def by_partial(counts, cell):
     """Sums of counts [shape=(K, L)] over each partial's bins and each note's states [shape=(notes, N_PARTIALS)]."""
     n_notes = cell.max() // N_PARTIALS + 1
-    return np.bincount(cell.ravel(), counts.ravel(), n_notes * N_PARTIALS).reshape(n_notes, N_PARTIALS)
+    return np.bincount(cell.T.ravel(), counts.T.ravel(), n_notes * N_PARTIALS).reshape(n_notes, N_PARTIALS)
 
 
 def level_covariance(basis, told):
@@ -312,7 +311,7 @@ def cents_covariance(basis, told):
 def _coordinates(basis):
     """Key, number and octave of each partial, note by note."""
     key, n = np.meshgrid(list(basis.notes), np.arange(1.0, N_PARTIALS + 1), indexing="ij")
-    return key.ravel(), n.ravel(), np.log2(partial_frequencies(basis)).ravel()
+    return (x.astype(np.float32).ravel() for x in (key, n, np.log2(partial_frequencies(basis))))
 
 
 def _between(x, told):
@@ -323,8 +322,8 @@ def places(cents, basis):
     """Bin of the template that each bin of a column is taken from [shape=(K, L)]; between partials cents are linear."""
     k = np.arange(len(basis.H))
     partial = partial_frequencies(basis) * basis.n_fft / basis.sr
-    higher = np.stack([np.interp(k, *of_note) for of_note in zip(partial, cents, strict=True)], axis=1)
-    return np.minimum(k[:, None] / 2 ** (higher / 1200), len(k) - 1)[:, basis.note_of]
+    higher = np.stack([np.interp(k, *of_note) for of_note in zip(partial, cents, strict=True)])
+    return np.minimum(k / 2 ** (higher / 1200), len(k) - 1)[basis.note_of].T
 
 
 def averaged(columns, place, cents):

@@ -10,7 +10,7 @@ from piano import blocks
 # Of coordinate descent. First all activations of a frame are updated, then those that are not zero until they are at
 # rest, then all once more, which ends it if they are.
 DONE, NONZERO, ALL = range(3)  # state of a frame: which of its activations are updated next
-AT_REST = 1e-5  # of the largest activation of a frame: where none moves by more
+AT_REST = 1e-5  # of the largest activation of a frame: where none moves by more; 1e-3 is no quicker, and 70 dB off
 
 
 def compiled(kernel, dtype):
