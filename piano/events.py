@@ -55,7 +55,9 @@ DOUBT = 0.25  # of a confidence, what is left where an event gains too little; b
 LISTED = 0.5  # confidence from which a note is listed, or heard: then it is right more often than wrong
 LIKELY = 0.3  # the same for patterns to be learnt from it: what has no part there is learnt as another's overtones
 CANDIDATE_LEVEL = 0.02  # of the robust maximum of all onset strengths: a local maximum above it is a candidate
-ROUNDS = 0.12, 0.08, 0.08  # CANDIDATE_LEVEL while a piano is learnt; each begins with the patterns of the last
+# While a piano is learnt: CANDIDATE_LEVEL, and of how many segments one is heard. Each round begins with the patterns
+# of the last, so that the last alone need hear all.
+ROUNDS = (0.12, 2), (0.08, 2), (0.08, 1)
 MISTUNED_CENTS = np.arange(-40, 41, 10)  # by which a recording may be out of tune with the patterns
 FALL = 8  # frames in which a note that ends loses two fifths of its loudness
 SAME_S = 0.048  # s, three frames; two segments' onsets of one note differ by less
@@ -922,9 +924,9 @@ def learn_piano(y, patterns, midi, given=None, *, map=None, progress=None):
         patterns = transposed(patterns.astype(np.float32), int(MISTUNED_CENTS[best]))
     whole = by_zone(patterns.astype(np.float32))
     gain = np.ones_like(whole)
-    for share in ROUNDS:
+    for share, of in ROUNDS:
         count = functools.partial(count_segment, patterns=patterns, gain=gain, midi=midi, given=given, share=share)
-        counts = sum(fitted(count, y, cuts, map, progress), np.zeros((2, *gain.shape))).astype(np.float32)
+        counts = sum(fitted(count, y, cuts[::of], map, progress), np.zeros((2, *gain.shape))).astype(np.float32)
         gain = adaptation(whole, *(counts / np.float32(max(counts[0].mean(), FLOOR))), len(patterns))
     return (patterns * np.take(gain, ZONES, axis=1)).astype(np.float16)
 
@@ -937,8 +939,8 @@ def spread_segments(n):
 
 def fitted(function, y, cuts, map, progress):
     """Yield what a function tells of each segment; progress is that of learning the piano and listing its notes."""
-    rounds = [*segments(len(y)), *len(ROUNDS) * spread_segments(len(y))]
-    total = sum(stop - start for start, stop, *_ in rounds)
+    learnt = itertools.chain(*(spread_segments(len(y))[::of] for _, of in ROUNDS))
+    total = sum(stop - start for start, stop, *_ in itertools.chain(segments(len(y)), learnt))
     for (start, stop, *_), found in zip(cuts, each_segment(function, parts(y, cuts), map), strict=True):
         yield found
         if progress:

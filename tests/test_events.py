@@ -256,7 +256,7 @@ def test_patterns_are_learnt_from_what_may_well_be_a_note(monkeypatch, confidenc
     y, (P, midi), given = mix([(0.5, 2, 48, 0.4), (0.5, 2, 60, 0.2)], 2), patterns(), events.given_notes()
     monkeypatch.setattr(events, "confidences", lambda heard, midi, _: np.full(len(heard.onset), confidence))
     gain = np.ones_like(events.by_zone(P.astype(np.float32)))
-    N, D = events.count_segment((y, (0, len(y), 0, len(y))), P, gain, midi, given, events.ROUNDS[0])
+    N, D = events.count_segment((y, (0, len(y), 0, len(y))), P, gain, midi, given, events.ROUNDS[0][0])
     assert (N.any(), D.any()) == (learnt, learnt)
     assert not N[midi == 53].any()
 
