@@ -48,7 +48,7 @@ SR = 22050  # Hz
 FRAMES_A_MINUTE = 60 * SR // 512
 COMMANDS = {  # options of make_init_H.py, script, and arguments after the sound, the iterations and the basis
     "CNMF.py, recommended": (
-        ("--states", "2", "--n-fft", "8192"),
+        ("--states", "2", "--n-fft", "8192", "--keys", "A0", "C8"),
         "CNMF.py",
         ("--stems",),
     ),

@@ -10,9 +10,11 @@ import make_init_H
 from helpers import TEMPLATES, names, record
 from piano import basis, recording
 
-pytestmark = pytest.mark.usefixtures("drawn")
+pytestmark = [
+    pytest.mark.usefixtures("drawn"),
+    pytest.mark.same_everywhere("far from what decides it; what it computes is in test_adapt and test_events"),
+]
 SR, KEYS = 22050, {"low": (48, 52, 55, 60), "high": (64, 67, 71, 74)}
-refusals = pytest.mark.same_everywhere("names what it refuses")
 DULL = butter(1, 700, fs=SR, output="sos")  # what makes another piano of the templates
 
 
@@ -62,7 +64,6 @@ def test_what_one_recording_tells_of_a_key_serves_the_others(pianos, tmp_path):
     assert [file["file"] for file in inputs[:2]] == ["high.wav", "low.wav"]
 
 
-@refusals
 def test_what_cannot_be_read_is_told_of_and_keeps_nothing_from_the_others(pianos, tmp_path, refused):
     (pianos / "broken.wav").write_bytes((pianos / "low.wav").read_bytes()[:5000])
     line = refused(CNMF, *command(pianos, tmp_path, "--same-piano", inputs=("broken.wav", "low.wav")))
@@ -70,7 +71,6 @@ def test_what_cannot_be_read_is_told_of_and_keeps_nothing_from_the_others(pianos
     assert names(tmp_path) == ["low"]
 
 
-@refusals
 def test_what_no_piano_can_be_learnt_from_together(pianos, tmp_path, refused):
     for inputs, options, message in (
         (["low.wav"], (), "--same-piano: got a single SPEC, expected several sounds"),

@@ -11,7 +11,7 @@ import utils
 from helpers import TEMPLATES
 from piano import basis, events, notes, recording, scores
 
-far = pytest.mark.same_everywhere("far from what decides it")
+pytestmark = pytest.mark.same_everywhere("far from what decides it")
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +65,12 @@ def test_what_was_not_recorded_is_left_out(sound, played, piano):
     assert f"{len(played) - len(placed)} notes lie beyond the recording" in alignment.in_words()
 
 
-@far
 def test_a_score_a_semitone_off_is_told_and_not_moved(sound, played, piano):
     higher = [note._replace(midi=note.midi + 1) for note in played]
     with pytest.raises(utils.InputError, match=r"expected a score of this recording; transposed by -1 semitone, \d+%"):
         scores.align(higher, sound, piano)
 
 
-@far
 @pytest.mark.parametrize("other", ["prelude", "invention"])
 def test_a_score_of_another_piece_is_refused(root, sound, piano, other):
     score = notes.read_score(root / "examples" / other / "notes.csv")
@@ -80,7 +78,6 @@ def test_a_score_of_another_piece_is_refused(root, sound, piano, other):
         scores.align(score, sound, piano)
 
 
-@far
 def test_the_matrix_of_a_long_recording_is_bounded(monkeypatch, rng):
     """Ten minutes against as many, at a tenth of the bound; what is asked of librosa is counted."""
     import librosa.sequence
@@ -112,13 +109,11 @@ def one_after_another(midis):
     return np.concatenate([*y, np.zeros(events.SR, np.float32)])
 
 
-@far
 def test_no_key_without_a_template_is_named_in_an_example(piano, root):
     y = recording.load(root / "examples" / "invention" / "mismatched" / "mixture.flac", events.SR)
     assert notes.played_beyond(y, piano) == []
 
 
-@far
 @pytest.mark.usefixtures("drawn")
 def test_keys_without_a_template_are_named_in_a_line_and_a_quiet_one_does_not(tmp_path, octave, capsys):
     basis.save(tmp_path / "fixed_basis.npy", octave)
