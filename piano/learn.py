@@ -161,8 +161,9 @@ def suite_basis():
     """Path of the basis of the suite's own templates, learnt once and kept among the user's caches.
 
     The name of its folder tells templates, options and code apart, so it is learnt anew where one of them is another;
-    of such folders the newest ``VERSIONS_KEPT`` stay. Two runs that learn it at once write the same bytes. Where nothing can be kept, it lies in a temporary folder that
-    goes when the run ends. Raises :class:`InputError` if there are no templates.
+    of such folders the newest ``VERSIONS_KEPT`` stay. Two runs that learn it at once write the same bytes. Where
+    nothing can be kept, it lies in a temporary folder that goes when the run ends. Raises :class:`InputError` if there
+    are no templates.
     """
     import platformdirs
 
