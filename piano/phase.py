@@ -36,6 +36,7 @@ BLOCK, CONTEXT = 64, 16  # frames smoothed at a time, and frames before and afte
 N_BLOCKS = 6  # at most, spread over the recording, that rotations and energies are measured in
 N_SWEEPS = 200  # of NMF at most; most frames are at rest long before
 N_TRACKED = 6  # notes of a bin, the strongest of a block, that keep a phase there; the rest are Wiener-filtered
+FAINT = 1e-4  # of the recording's loudest bin, 80 dB below it: a bin that stays softer through a block has masks alone
 COHERENCE = 0.985  # the largest rho: a template is steadier than the same note in a recording
 TRUSTED = 20.0  # strength of adaptation at which the templates' rotations count as much as the recording's
 
@@ -166,7 +167,10 @@ def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=Non
 
         def told(rotation):
             work = functools.partial(_told_block, H=H, rotation=rotation, note_of=note_of)
-            return [sum(sums) for sums in zip(*blocks.each(work, some, map), strict=True)]
+            turns = energies = 0  # summed as they come: those of a block are large
+            for of_block in blocks.each(work, some, map):
+                turns, energies = turns + of_block[0], energies + of_block[1]
+            return turns, energies
 
         turns, _ = told(np.zeros_like(rotation))
         rotation = adapted_rotation(turns, rotation, strength)
@@ -322,22 +326,24 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, first, to_unit, X):
     g = V 1 / s; back in time, z = (sum_n C_n)^(-1) Y comes from them, and X_n = C_n z from its sums ahead and behind.
     """
     n_notes, (n_bins, n_frames), last = len(X), Y.shape, first + X.shape[2]
-    n = min(n_tracked, n_notes)
-    r, g = np.empty((n_frames, n), np.complex128), np.empty((n_frames, n), np.complex128)
-    ahead, x, V = np.empty((n_frames, n), np.complex128), np.zeros(n, np.complex128), np.zeros((n, n), np.complex128)
+    n_tracked = min(n_tracked, n_notes)
+    r, g = np.empty((n_frames, n_tracked), np.complex128), np.empty((n_frames, n_tracked), np.complex128)
+    ahead, x = np.empty((n_frames, n_tracked), np.complex128), np.zeros(n_tracked, np.complex128)
+    V = np.zeros((n_tracked, n_tracked), np.complex128)
     innovation, z = np.empty(n_frames, np.complex128), np.empty(n_frames, np.complex128)
     model, total, rest = np.empty(n_frames), np.empty(n_frames), np.empty(n_frames)
     variance, energy = np.empty((n_notes, n_frames)), np.empty(n_notes)
     tile = np.zeros((n_notes, n_bins, last - first), np.complex64)  # of X, whose frames lie far apart
-    tracked, s_before = np.empty(n, np.int64), 0.0
+    tracked, s_before = np.empty(n_tracked, np.int64), 0.0
     least_size, one = np.finfo(np.float32).tiny, np.complex64(1)
     for k in range(n_bins):
-        sounds = False
+        peak = 0.0
         for m in range(n_frames):
-            sounds = sounds or Y[k, m] != 0
+            peak = max(peak, np.abs(Y[k, m]))
             model[m] = total[m] = 0.0
-        if not sounds:
+        if peak == 0:
             continue
+        n = n_tracked if peak > FAINT else 0
         for note in range(n_notes):
             for m in range(n_frames):
                 variance[note, m] = 0.0

@@ -76,6 +76,15 @@ def test_smoothed_notes_are_the_mean_given_the_mixture(rng, n_notes, coherence):
     assert pytest.approx(expected, rel=1e-5, abs=1e-5) == X
 
 
+def test_a_bin_that_stays_faint_is_masked(rng):
+    Y, H, U, rotation = small_problem(rng, 3)
+    Y[0] *= 0.9 * phase.FAINT / np.abs(Y[0]).max()
+    Y[1] *= 1.1 * phase.FAINT / np.abs(Y[1]).max()
+    smoothed, masked = (phase.smoothed_notes(Y, H, U, r, np.arange(3))[1] for r in (rotation, 0 * rotation))
+    np.testing.assert_array_equal(smoothed[:, 0], masked[:, 0])
+    assert level(np.abs(smoothed[:, 1] - masked[:, 1]), np.abs(smoothed[:, 1])) > -20
+
+
 def test_a_rotation_is_measured_from_the_loudest_frame_down_to_a_hundredth_of_its_magnitude():
     """Bin 0 falls by 5 dB a frame; bin 1 sounds late, and turns the other way where all is below -40 dB."""
     m = np.arange(16)
