@@ -437,6 +437,7 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, first, to_unit, X):
             for k in range(n_bins):
                 x_i = tile[i, k, m]
                 if to_unit:
-                    size = np.sqrt(x_i.real * x_i.real + x_i.imag * x_i.imag)
-                    x_i = x_i / size if size > least_size else one
+                    re, im = np.float64(x_i.real), np.float64(x_i.imag)  # squares in single precision may be subnormal
+                    size = np.sqrt(re * re + im * im)
+                    x_i = x_i * np.float32(1 / size) if size > least_size else one
                 X[i, k, m] = x_i

@@ -123,11 +123,15 @@ def component_notes(Y, basis, part, wanted):
     R = np.divide(Y - F, S, out=np.zeros_like(F), where=utils.floor_of(S.dtype) * S.max(initial=0) < S)
 
     def of_note(columns):
-        X = np.zeros_like(R)
+        X = np.zeros(R.shape, R.dtype)  # whose memory is touched only where something is written, unlike zeros_like's
         for row in np.unique(part.row[columns]):  # the states of a note may share a phase
-            l = [l for l in columns if part.row[l] == row and U[:, l].any()]
-            if l:
-                X += (U[:, l] @ H[l]) * (part.P[row].T + R)
+            l = [l for l in columns if part.row[l] == row]
+            m = np.flatnonzero(U[:, l].any(axis=1))
+            if len(m):
+                m = slice(m[0], m[-1] + 1)  # frames in which it sounds
+                x = part.P[row].T[m] + R[m]
+                x *= U[m, l] @ H[l]
+                X[m] += x
         return X.T
 
     return blocks.in_threads(of_note, [l for note, l in basis.notes.items() if note in wanted])
@@ -191,17 +195,27 @@ class Strikes:
 
     def __init__(self, onsets, n_fft, sr):
         self.onsets = deque(sorted((onset, i) for i, of_stem in enumerate(onsets) for onset in of_stem))
-        self.held = np.zeros((len(onsets), 0), np.float32)  # what a strike may still change
+        self.stems = self.held = np.zeros((len(onsets), 0), np.float32)  # the last is what a strike may still change
         self.n_fft, self.sr, self.first = n_fft, sr, 0  # sample that is held
 
     def add(self, samples, last=False):
-        """The next samples that no strike will change, from the next ones; both [shape=(notes, n), float32]."""
-        stems, reach = np.concatenate([self.held, samples], axis=1), self.n_fft + self.sr // 10
+        """The next samples that no strike will change [shape=(notes, n), float32], from the next ones of each stem.
+
+        They lie in memory that is written anew at the next call: to ask for it takes as long as the work.
+        """
+        n_held, reach = self.held.shape[1], self.n_fft + self.sr // 10
+        n = n_held + len(samples[0])
+        if n > self.stems.shape[1]:
+            self.stems = np.empty((len(samples), n), np.float32)
+        self.stems[:, :n_held] = self.held
+        stems = self.stems[:, :n]
+        for stem, new in zip(stems, samples, strict=True):
+            stem[n_held:] = new
         while self.onsets and (last or self.onsets[0][0] + reach <= self.first + stems.shape[1]):
             onset, i = self.onsets.popleft()
             quiet_before(stems, i, onset - self.first, self.n_fft, self.sr)
         n = stems.shape[1] if last else max(0, stems.shape[1] - 2 * reach)
-        self.held, self.first = stems[:, n:].copy(), self.first + n
+        self.held, self.first = stems[:, n:], self.first + n
         return stems[:, :n]
 
 
@@ -260,8 +274,7 @@ class StemWriter:
         """Write the next samples of all stems, and their sum."""
         if not self.names:
             return
-        samples = np.stack(blocks.in_threads(samples_of, self.names))
-        stems = self.strikes.add(samples.astype(np.float32, copy=False), last)
+        stems = self.strikes.add(blocks.in_threads(samples_of, self.names), last)
 
         def of_note(job):
             note, samples = job

@@ -293,7 +293,8 @@ def test_strikes_are_the_same_in_blocks_of_any_size(rng, size):
     stems = np.stack([y, np.roll(y, 500)])
     onsets = [strikes, [strike + 500 for strike in strikes]]
     passed = separate.Strikes(onsets, 1024, 8000)
-    parts = [passed.add(stems[:, i : i + size]) for i in range(0, len(y), size)] + [passed.add(stems[:, :0], last=True)]
+    parts = [passed.add(stems[:, i : i + size]).copy() for i in range(0, len(y), size)]
+    parts.append(passed.add(stems[:, :0], last=True))
     for onset, which in sorted((onset, which) for which, struck in enumerate(onsets) for onset in struck):
         separate.quiet_before(stems, which, onset, 1024, 8000)
     np.testing.assert_allclose(np.concatenate(parts, axis=1), stems, atol=1e-7)  # BLAS may add in another order
