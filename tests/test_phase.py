@@ -76,6 +76,15 @@ def test_smoothed_notes_are_the_mean_given_the_mixture(rng, n_notes, coherence):
     assert pytest.approx(expected, rel=1e-5, abs=1e-5) == X
 
 
+def test_a_phase_is_that_of_the_note_however_soft_it_is(rng):
+    Y, H, U, rotation = small_problem(rng, 3)
+    Y[0], H[0], U[1] = 1e-9 * Y[0], 1e-9 * H[0], 1e-9 * U[1]
+    X, unit = (phase.smoothed_notes(Y, H, U, rotation, np.arange(3), to_unit=to_unit)[1] for to_unit in (False, True))
+    X = X.astype(complex)
+    assert 0 < np.median(np.abs(X[1, 0])) < 1e-19  # whose square has no single precision
+    np.testing.assert_allclose(unit, X / np.abs(X), atol=1e-6)
+
+
 def test_a_bin_that_stays_faint_is_masked(rng):
     Y, H, U, rotation = small_problem(rng, 3)
     Y[0] *= 0.9 * phase.FAINT / np.abs(Y[0]).max()
