@@ -9,7 +9,8 @@ with a_m = sum_l H_kl U_lm over the note's states, and rho and omega the size an
 What goes on keeps its phase; what newly appears has any. The notes add up to the mixture, Y_m = sum_n x_m, and what is
 wanted is their mean given all of Y: X_n = C_n (sum_n C_n)^(-1) Y with the covariances C_n over frames. That is the
 Wiener filter, and its mask where rho = 0. The Kalman filter and the smoother of Bryson and Frazier [2]_ work it out
-frame by frame, with all correlations between the ``N_TRACKED`` strongest notes of a bin; the others are masked.
+frame by frame, with all correlations between the ``N_TRACKED`` strongest notes of a bin; the others are masked, as all
+are in a bin that stays ``FAINT``.
 
 Noise is one more source: white, as loud in each frame as NMF finds it, without rotation. So it has no phase and no part
 of F, but a share of what F leaves: beta = H U / (H U + noise), and the residual gets the rest.
