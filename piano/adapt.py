@@ -178,7 +178,7 @@ class _Fit:
             u[u < UNHEARD * u.max(axis=0, initial=0)] = 0
             self.U[l, frames] = u
             R = V / S
-            if alone:  # t u of what notes have in a bin is the column's share
+            if alone:  # t u of what notes have in a bin is the column's share; both t of t^2 u^2 come in at last
                 share = 1 / np.maximum(S - np.outer(rows[-1], self.U[-1, frames]), UNTOLD)
                 counts[0, l] += u**2 @ (share * R).T
                 counts[1, l] += u**2 @ share.T
@@ -229,8 +229,6 @@ def summing_to_one(H):
 
 def _as_piano(fit, T0, N, D, basis):
     """Templates as the piano has them, N after sweeps with those, and the basis with its rotations moved along."""
-    import scipy.linalg  # noqa: F401 - for newton; what is imported later does not know that BLAS has one thread
-
     cell, T0, column = cells(basis), np.maximum(T0, np.finfo(np.float32).tiny), np.arange(len(T0))[:, None]
     heard = by_partial(N, cell).sum(axis=1)
     heard = heard > 3e-3 * heard.max()  # what has fewer counts says nothing of c and g
@@ -246,16 +244,15 @@ def _as_piano(fit, T0, N, D, basis):
         unit = COUNTS * heard.sum() / n.sum()
         ratio = np.divide(n, d, out=np.zeros_like(n), where=d > 0)
         moving = cents, unit * (n1 - ratio * d1), unit * n2
-        both = (*moving, of_cents), (g, unit * (n - d), unit * d, of_levels)
-        cents, higher = blocks.in_threads(lambda step: newton(*step, told), both)
-        g = g + np.clip(higher - g, -3, 3)
+        steps = (*moving, of_cents), (g, unit * (n - d), unit * d, of_levels)
+        cents, found = blocks.in_threads(lambda step: newton(*step, told), steps)
+        g += np.clip(found - g, -3, 3)
         place = places(cents, basis)
         wide = 20 * max(0, 1 - 2 * (r + 1) / N_ROUNDS)  # cents: at first templates meet partials that lie so far away
         T = averaged(T0, place, wide) * np.exp(g.ravel())[cell]
         T = summing_to_one(np.maximum(T, np.finfo(np.float32).tiny))
         N, D = fit.sweep(T, N_BETWEEN)
-    with blocks.one_blas_thread():
-        strings = newton(*moving, of_strings, told)  # a partial's own place is not known well enough to turn it
+    strings = newton(*moving, of_strings, told)  # a partial's own place is not known well enough to turn it
     return T, N, replace(basis, rotation=turned(basis, places(strings, basis)))
 
 
@@ -267,14 +264,11 @@ def newton(x, slope, weight, C, told):
     tells; the others only follow. ``C`` [shape=(notes * N_PARTIALS, n)] is the covariance of all x with those that are
     told. See Rasmussen and Williams, "Gaussian Processes for Machine Learning", algorithm 3.1.
     """
-    from scipy.linalg import cho_factor, cho_solve
-
     root, b, K = np.sqrt(weight[told]), (weight * x + slope)[told], C[told.ravel()]
     B = root[:, None] * K
     B *= root
     B.flat[:: len(B) + 1] += 1
-    factors = cho_factor(B, lower=True, overwrite_a=True, check_finite=False)
-    a = b - root * cho_solve(factors, root * (K @ b), check_finite=False)
+    a = b - root * np.linalg.solve(B, root * (K @ b))  # of numpy, whose BLAS has one thread here
     return (C @ a.astype(C.dtype)).reshape(x.shape)
 
 
@@ -318,7 +312,7 @@ def cents_covariance(basis, told):
 
 
 def _coordinates(basis):
-    """Key, number and octave of each partial, note by note."""
+    """Key, number and octave of each partial, note by note; in single precision, for covariances of them are large."""
     key, n = np.meshgrid(list(basis.notes), np.arange(1.0, N_PARTIALS + 1), indexing="ij")
     return (x.astype(np.float32).ravel() for x in (key, n, np.log2(partial_frequencies(basis))))
 

@@ -1,7 +1,6 @@
 """Learning: from recordings of single notes, or of music, to the basis of a piano; and the suite's own basis."""
 
 import atexit
-import contextlib
 import hashlib
 import json
 import logging
@@ -27,7 +26,6 @@ KERNELS = events.KERNELS | {
     phase._smooth_bins: phase.SMOOTH_TYPES,
 }
 CACHE = "piano-note-by-note"  # name of the suite's folder among the user's caches
-VERSIONS_KEPT = 4  # of the basis there, 22 MB each: whoever changes the code has one more for every change
 
 
 class Template(NamedTuple):
@@ -160,10 +158,9 @@ def learn_together(paths, templates, strength="auto", *, smooth, seed=0, stage, 
 def suite_basis():
     """Path of the basis of the suite's own templates, learnt once and kept among the user's caches.
 
-    The name of its folder tells templates, options and code apart, so it is learnt anew where one of them is another;
-    of such folders the newest ``VERSIONS_KEPT`` stay. Two runs that learn it at once write the same bytes. Where
-    nothing can be kept, it lies in a temporary folder that goes when the run ends. Raises :class:`InputError` if there
-    are no templates.
+    The name of its folder tells templates, options and code apart, so it is learnt anew where one of them is another.
+    Two runs that learn it at once write the same bytes. Where nothing can be kept, it lies in a temporary folder that
+    goes when the run ends. Raises :class:`InputError` if there are no templates.
     """
     import platformdirs
 
@@ -179,9 +176,6 @@ def suite_basis():
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _save(folder, learnt)
-        with contextlib.suppress(FileNotFoundError):  # another run deletes them
-            for old in sorted(folder.parent.iterdir(), key=os.path.getmtime)[:-VERSIONS_KEPT]:
-                shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         log.warning(f"{folder}: cannot be written to ({error.strerror}), so the next run learns the notes again")
         folder = Path(tempfile.mkdtemp(prefix=CACHE))

@@ -37,7 +37,7 @@ BLOCK, CONTEXT = 64, 16  # frames smoothed at a time, and frames before and afte
 N_BLOCKS = 6  # at most, spread over the recording, that rotations and energies are measured in
 N_SWEEPS = 200  # of NMF at most; most frames are at rest long before
 N_TRACKED = 6  # notes of a bin, the strongest of a block, that keep a phase there; the rest are Wiener-filtered
-FAINT = 1e-4  # of the recording's loudest bin, 80 dB below it: a bin that stays softer through a block has masks alone
+FAINT = 1e-4  # of a block's loudest bin, 80 dB below it: a bin that stays softer there has masks alone
 COHERENCE = 0.985  # the largest rho: a template is steadier than the same note in a recording
 TRUSTED = 20.0  # strength of adaptation at which the templates' rotations count as much as the recording's
 
@@ -306,21 +306,22 @@ def smoothed_notes(Y, H, U, rotation, note_of, limits=None, to_unit=False):
     Y, H, rotation = (np.array(array, np.result_type(array, np.float64), order="C") for array in (Y, H, rotation))
     U = np.array(U, np.float64, order="C")
     kernel, n_tracked = blocks.compiled(_smooth_bins, SMOOTH_TYPES), N_TRACKED if rotation.any() else 0
+    faint = FAINT * np.abs(Y).max(initial=0)
 
     def smooth(bins):
-        kernel(Y[bins], H[bins], U, rotation[bins], of, n_tracked, first, to_unit, X[:, bins])
+        kernel(Y[bins], H[bins], U, rotation[bins], of, n_tracked, faint, first, to_unit, X[:, bins])
 
     blocks.in_threads(smooth, blocks.frame_slices(len(Y), 32))
     return notes, X
 
 
 SMOOTH_TYPES = (
-    "void(complex128[:, ::1], float64[:, ::1], float64[:, ::1], complex128[:, ::1], int64[::1], int64, int64, "
-    "boolean, complex64[:, :, :])"
+    "void(complex128[:, ::1], float64[:, ::1], float64[:, ::1], complex128[:, ::1], int64[::1], int64, "
+    "float64, int64, boolean, complex64[:, :, :])"
 )
 
 
-def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, first, to_unit, X):
+def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, faint, first, to_unit, X):
     """Smooth all notes in some bins; numba compiles this. X is written in place.
 
     x is the state, the strongest notes, and V its covariance. An innovation e of variance s moves x by g e with
@@ -344,7 +345,7 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, first, to_unit, X):
             model[m] = total[m] = 0.0
         if peak == 0:
             continue
-        n = n_tracked if peak > FAINT else 0
+        n = n_tracked if peak > faint else 0
         for note in range(n_notes):
             for m in range(n_frames):
                 variance[note, m] = 0.0

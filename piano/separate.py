@@ -195,7 +195,8 @@ class Strikes:
 
     def __init__(self, onsets, n_fft, sr):
         self.onsets = deque(sorted((onset, i) for i, of_stem in enumerate(onsets) for onset in of_stem))
-        self.stems = self.held = np.zeros((len(onsets), 0), np.float32)  # the last is what a strike may still change
+        self.stems = np.zeros((len(onsets), 0), np.float32)  # memory for them
+        self.held = self.stems  # the part of it that a strike may still change
         self.n_fft, self.sr, self.first = n_fft, sr, 0  # sample that is held
 
     def add(self, samples, last=False):
@@ -204,17 +205,17 @@ class Strikes:
         They lie in memory that is written anew at the next call: to ask for it takes as long as the work.
         """
         n_held, reach = self.held.shape[1], self.n_fft + self.sr // 10
-        n = n_held + len(samples[0])
-        if n > self.stems.shape[1]:
-            self.stems = np.empty((len(samples), n), np.float32)
-        self.stems[:, :n_held] = self.held
-        stems = self.stems[:, :n]
+        n_known = n_held + len(samples[0])
+        if n_known > self.stems.shape[1]:
+            self.stems = np.empty((len(samples), n_known), np.float32)
+        stems = self.stems[:, :n_known]
+        stems[:, :n_held] = self.held
         for stem, new in zip(stems, samples, strict=True):
             stem[n_held:] = new
-        while self.onsets and (last or self.onsets[0][0] + reach <= self.first + stems.shape[1]):
+        while self.onsets and (last or self.onsets[0][0] + reach <= self.first + n_known):
             onset, i = self.onsets.popleft()
             quiet_before(stems, i, onset - self.first, self.n_fft, self.sr)
-        n = stems.shape[1] if last else max(0, stems.shape[1] - 2 * reach)
+        n = n_known if last else max(0, n_known - 2 * reach)
         self.held, self.first = stems[:, n:], self.first + n
         return stems[:, :n]
 
