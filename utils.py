@@ -653,45 +653,39 @@ def held_sweeps(Y, begun, H, G, n_iter, weight, p):
     n = max(map(len, active))
     u, A = np.zeros((2, len(active), n))
     BC = np.zeros((len(active), 2, n, n))  # B, and G between the active components
-    refined, F, floor = np.zeros_like(U), np.zeros_like(Y), floor_of(np.float64)
+    rows, refined, floor = np.ascontiguousarray(H.T), np.zeros_like(U), floor_of(np.float64)
+    F = np.empty(Y.T.shape, Y.dtype)  # frame first, as P lies in memory
 
     def model(m):
-        """Re D above Im D [shape=(2 K, active)]."""
-        D = H[:, active[m]] * P[row[active[m]], :, m].T
-        return np.concatenate([D.real, D.imag])
+        """Real and imaginary parts of each D in turn [shape=(active, 2 K)]."""
+        D = rows[active[m]] * P[row[active[m]], :, m]
+        return D.view(D.real.dtype)
 
     def gather(m):
-        l, D, y = slice(len(active[m])), model(m), np.concatenate([Y[:, m].real, Y[:, m].imag])
-        u[m, l], A[m, l] = U[active[m], m], D.T @ y
-        BC[m, :, l, l] = D.T @ D, G[np.ix_(active[m], active[m])]
+        l, D, y = slice(len(active[m])), model(m), np.ascontiguousarray(Y[:, m])
+        u[m, l], A[m, l] = U[active[m], m], D @ y.view(y.real.dtype)
+        BC[m, :, l, l] = D @ D.T, G[np.ix_(active[m], active[m])]
 
     def scatter(m):
         refined[active[m], m] = u[m, : len(active[m])]
-        re, im = np.split(model(m) @ refined[active[m], m], 2)
-        F[:, m] = re + 1j * im
+        F[m] = (refined[active[m], m] @ model(m)).view(Y.dtype)
 
-    error, penalty, stop = *np.zeros((2, n_iter, len(active))), np.zeros(1, bool)
-    energy = np.sum(np.abs(Y) ** 2, axis=0, dtype=np.float64)
-
-    def products(x, m):
+    def products(x):
         """B x, G x and x^(p-1) [shape=(frames, n)]."""
-        Bx, Gx = np.matmul(BC[m], x[:, None, :, None])[..., 0].transpose(1, 0, 2)
+        Bx, Gx = np.matmul(BC, x[:, None, :, None])[..., 0].transpose(1, 0, 2)
         return Bx, Gx, np.maximum(x, floor) ** (p - 1)
 
-    def sweep(m):
-        """All sweeps of some frames; x is their part of u."""
-        x, a = u[m], A[m]
-        Bx, S, slope = products(x, m)
-        for i in blocks.until(stop, n_iter):
-            x *= np.maximum(S + a - Bx, 0) / (S + weight * p * slope + floor)
-            Bx, S, slope = products(zero_below(x), m)
-            error[i, m] = np.maximum(energy[m] - np.sum(x * (2 * a - Bx), axis=1), 0)
-            penalty[i, m] = np.sum(x * slope, axis=1)
-
     blocks.in_threads(gather, range(len(active)))
-    blocks.in_threads(sweep, blocks.frame_slices(len(active), 16), stop)  # one product for so many
+    error, penalty = np.zeros((2, n_iter, len(active)))
+    energy = np.sum(np.abs(Y) ** 2, axis=0, dtype=np.float64)
+    Bu, S, slope = products(u)
+    for i in range(n_iter):  # by one core, for what is done here is next to nothing
+        u *= np.maximum(S + A - Bu, 0) / (S + weight * p * slope + floor)
+        Bu, S, slope = products(zero_below(u))
+        error[i] = np.maximum(energy - np.sum(u * (2 * A - Bu), axis=1), 0)
+        penalty[i] = np.sum(u * slope, axis=1)
     blocks.in_threads(scatter, range(len(active)))
-    return Part(zero_below(refined), P, row, F, error, error + 2 * weight * penalty, noise=noise)
+    return Part(zero_below(refined), P, row, F.T, error, error + 2 * weight * penalty, noise=noise)
 
 
 def gram(H):

@@ -803,12 +803,9 @@ def draw_iterations(path, results):
 # --- Parts left out -----------------------------------------------------------------------------------
 
 
-def nothing_known(basis, told):
-    return np.zeros((told.size, np.count_nonzero(told)))
-
-
-def nowhere_else(basis, told):
-    return nothing_known(basis, told), nothing_known(basis, told)
+def nothing_known(basis):
+    n_notes = len(basis.notes)
+    return np.zeros((n_notes, n_notes)), np.zeros((n_notes, adapt.N_PARTIALS, 1))
 
 
 def as_masked(*_):
@@ -855,8 +852,8 @@ def left_out():
         "noise": (whole, {(adapt, "with_noise"): noise_of_one_bin}),
         "learning partials where they sound alone": (whole, {(adapt._Fit, "sweep"): every_frame}),
         "silence before a strike": (whole, {(stems_of, "quiet_before"): as_masked}),
-        "places of partials": (whole, {(adapt, "cents_covariance"): nowhere_else}),
-        "inharmonicity": (whole, {(adapt, "STIFFNESS"): (0, 0, 0)}),
+        "places of partials": (whole, {(adapt, "cents_covariance"): nothing_known}),
+        "inharmonicity": (whole, {(adapt, "STIFFNESS"): (0, 0, 1e-6)}),
         "each partial's own place": (whole, {(adapt, "OWN_CENTS"): 0}),
         "factors of partials": (whole, {(adapt, "level_covariance"): nothing_known}),
         "what factors of partials have in common": (

@@ -235,41 +235,45 @@ def _as_piano(fit, T0, N, D, basis):
     if fit.rate is not None:
         heard &= [fit.rate[l].min() < UNLISTED for l in basis.notes.values()]
     told = heard[:, None] & (partial_frequencies(basis) < basis.sr / 2)
-    of_levels, (of_strings, of_partials) = level_covariance(basis, told), cents_covariance(basis, told)
-    of_cents = of_strings + of_partials
+    of_levels, of_cents = level_covariance(basis), cents_covariance(basis)
     g, cents, T = np.zeros(told.shape), np.zeros(told.shape), T0
     for r in range(N_ROUNDS):
         slope = np.gradient(np.log(T), axis=0) * (-np.log(2) / 1200 * column)  # of log T, for each cent
         n, d, n1, d1, n2 = (by_partial(each, cell) for each in (N, D, N * slope, D * slope, N * slope**2))
-        unit = COUNTS * heard.sum() / n.sum()
+        unit = told * COUNTS * heard.sum() / n.sum()
         ratio = np.divide(n, d, out=np.zeros_like(n), where=d > 0)
         moving = cents, unit * (n1 - ratio * d1), unit * n2
-        steps = (*moving, of_cents), (g, unit * (n - d), unit * d, of_levels)
-        cents, found = blocks.in_threads(lambda step: newton(*step, told), steps)
+        steps = (*moving, *of_cents), (g, unit * (n - d), unit * d, *of_levels)
+        cents, found = blocks.in_threads(lambda step: newton(*step), steps)
         g += np.clip(found - g, -3, 3)
         place = places(cents, basis)
         wide = 20 * max(0, 1 - 2 * (r + 1) / N_ROUNDS)  # cents: at first templates meet partials that lie so far away
         T = averaged(T0, place, wide) * np.exp(g.ravel())[cell]
         T = summing_to_one(np.maximum(T, np.finfo(np.float32).tiny))
         N, D = fit.sweep(T, N_BETWEEN)
-    strings = newton(*moving, of_strings, told)  # a partial's own place is not known well enough to turn it
+    alone, of_strings = of_cents
+    strings = newton(*moving, 0 * alone, of_strings)  # a partial's own place is not known well enough to turn it
     return T, N, replace(basis, rotation=turned(basis, places(strings, basis)))
 
 
-def newton(x, slope, weight, C, told):
+def newton(x, slope, weight, K, A):
     """One step of Newton's method from x towards the most likely value of a Gaussian process, of mean zero.
 
-    The step starts at ``x``. ``slope`` and ``weight`` are the first derivative of the log-likelihood there, and its
-    second, negated. All three have shape (notes, N_PARTIALS), as has ``told``, bool: the n of which the likelihood
-    tells; the others only follow. ``C`` [shape=(notes * N_PARTIALS, n)] is the covariance of all x with those that are
-    told. See Rasmussen and Williams, "Gaussian Processes for Machine Learning", algorithm 3.1.
+    x, one value for each partial of each note, and the first derivative of the log-likelihood there, ``slope``, and its
+    second, negated, ``weight``, have shape (notes, N_PARTIALS). Where both are zero nothing is told, and x only
+    follows. The covariance is ``delta_nn' K + A A^T``: K [shape=(notes, notes)] is of partials of one number, and A
+    [shape=(notes, N_PARTIALS, R)] of what all have in common. So there are N_PARTIALS equations with as many unknowns
+    as there are notes, and one with R, in place of one with all of them (Rasmussen and Williams, "Gaussian Processes
+    for Machine Learning", A.3).
     """
-    root, b, K = np.sqrt(weight[told]), (weight * x + slope)[told], C[told.ravel()]
-    B = root[:, None] * K
-    B *= root
-    B.flat[:: len(B) + 1] += 1
-    a = b - root * np.linalg.solve(B, root * (K @ b))  # of numpy, whose BLAS has one thread here
-    return (C @ a.astype(C.dtype)).reshape(x.shape)
+    x, slope, weight = (each.T[..., None] for each in (x, slope, weight))  # (N_PARTIALS, notes, 1)
+    A = A.transpose(1, 0, 2)
+    told = np.linalg.solve(np.eye(len(K)) + weight * K, np.concatenate([weight * x + slope, weight * A], axis=2))
+    told = told.reshape(-1, told.shape[2])
+    of_all = A.reshape(len(told), -1).T @ told
+    common = np.linalg.solve(np.eye(len(of_all)) + of_all[:, 1:], of_all[:, 0])
+    alone = (told[:, 0] - told[:, 1:] @ common).reshape(x.shape[:2])
+    return (alone @ K + A @ common).T
 
 
 def partial_frequencies(basis):
@@ -291,34 +295,34 @@ def by_partial(counts, cell):
     return np.bincount(cell.T.ravel(), counts.T.ravel(), n_notes * N_PARTIALS).reshape(n_notes, N_PARTIALS)
 
 
-def level_covariance(basis, told):
-    """Covariance of the log factors g of all partials with those of the told ones, see the top."""
-    key, n, octave = _coordinates(basis)
-    common = COMMON**2 * np.exp(-((_between(octave, told) / NEAR_OCTAVES) ** 2) / 2)
-    of_partial = EVEN**2 + SHARED**2 * np.exp(-np.abs(_between(key, told)) / NEAR_KEYS)
-    same_note, same_n = _between(key, told) == 0, _between(n, told) == 0
-    return common + same_n * (of_partial + OWN**2 * same_note) + LEVEL**2 * same_note
+def level_covariance(basis):
+    """Covariance of the log factors g, see the top, in the two parts that :func:`newton` takes."""
+    keys, octave = _distances_of_keys(basis), np.log2(partial_frequencies(basis))[..., None]
+    of_partial = EVEN**2 + SHARED**2 * np.exp(-keys / NEAR_KEYS) + OWN**2 * (keys == 0)
+    apart = NEAR_OCTAVES / 2  # of bumps that overlap: with a random height each, their sum is the process, to rounding
+    bumps = np.exp(-(((octave - np.arange(octave.min() - 1, octave.max() + 1, apart)) / NEAR_OCTAVES) ** 2))
+    bumps *= COMMON * np.sqrt(apart / NEAR_OCTAVES * np.sqrt(2 / np.pi))
+    of_note = np.broadcast_to(LEVEL * np.eye(len(keys))[:, None], (*octave.shape[:2], len(keys)))
+    return of_partial, np.concatenate([bumps, of_note], axis=2)
 
 
-def cents_covariance(basis, told):
-    """Covariance of the cents c of all partials with those of the told ones, of strings and of single partials."""
-    key, n, _ = _coordinates(basis)
-    B = pitch.inharmonicity(440 * 2 ** ((key - 69) / 12), 0.0)
+def cents_covariance(basis):
+    """Covariance of the cents c, the same way: of single partials, and of strings."""
+    keys, n = _distances_of_keys(basis), np.arange(1, N_PARTIALS + 1)
+    B = pitch.inharmonicity(440 * 2 ** ((np.array(list(basis.notes)) - 69) / 12), 0.0)[:, None]
     stiff = 600 / np.log(2) * (B * n**2 / (1 + B * n**2) - B / (1 + B))  # cents that a neper of B is worth
-    near, same_note = np.exp(-((_between(key, told) / EVEN_KEYS) ** 2) / 2), _between(key, told) == 0
-    tuning, of_B = (common**2 + smooth**2 * near + own**2 * same_note for common, smooth, own in (TUNING, STIFFNESS))
-    strings = tuning + of_B * np.outer(stiff, stiff[told.ravel()])
-    return strings, OWN_CENTS**2 * same_note * (_between(n, told) == 0)
+    near = np.exp(-((keys / EVEN_KEYS) ** 2) / 2)
+    tuning, of_B = (
+        np.linalg.cholesky(common**2 + smooth**2 * near + own**2 * np.eye(len(keys)))
+        for common, smooth, own in (TUNING, STIFFNESS)
+    )
+    strings = np.broadcast_to(tuning[:, None], (*stiff.shape, len(keys))), stiff[..., None] * of_B[:, None]
+    return OWN_CENTS**2 * np.eye(len(keys)), np.concatenate(strings, axis=2)
 
 
-def _coordinates(basis):
-    """Key, number and octave of each partial, note by note; in single precision, for covariances of them are large."""
-    key, n = np.meshgrid(list(basis.notes), np.arange(1.0, N_PARTIALS + 1), indexing="ij")
-    return (x.astype(np.float32).ravel() for x in (key, n, np.log2(partial_frequencies(basis))))
-
-
-def _between(x, told):
-    return np.subtract.outer(x, x[told.ravel()])
+def _distances_of_keys(basis):
+    keys = np.array(list(basis.notes))
+    return np.abs(np.subtract.outer(keys, keys))
 
 
 def places(cents, basis):

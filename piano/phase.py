@@ -255,8 +255,8 @@ def _told_block(job, *, H, rotation, note_of):
     U = U[:, slice(*limits)]
 
     columns = [np.flatnonzero(note_of == note) for note in notes]
-    A = np.stack(blocks.in_threads(lambda l: U[l].T @ H[:, l].T, columns))  # frame first, as X lies in memory
-    floor = utils.floor_of(H.dtype)
+    rows, floor = np.ascontiguousarray(H.T), utils.floor_of(H.dtype)
+    A = np.stack(blocks.in_threads(lambda l: U[l].T @ rows[l], columns))  # frame first, as X lies in memory
     total = np.maximum(np.einsum("nmk,nmk->mk", A, A), floor**2)
 
     def add(i):

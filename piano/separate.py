@@ -285,7 +285,7 @@ class StemWriter:
             self._keep_peaks(self.peaks[note], np.abs(written))
             return written
 
-        total, jobs = 0.0, list(zip(self.names, stems, strict=True))
+        total, jobs = np.float64(0), list(zip(self.names, stems, strict=True))  # in double precision they are added up
         with _disk_errors():
             for first in range(0, len(jobs), AT_ONCE):
                 total = sum(blocks.in_threads(of_note, jobs[first : first + AT_ONCE]), total)  # in order, on any cores
@@ -371,13 +371,13 @@ class StemWriter:
         name = Path(file.name).name
         if file.subtype == "FLOAT":
             file.write(finite(samples, name))
-            return samples.astype(np.float64)  # in which they are added up
-        steps = np.rint(finite(samples, name) * np.float64(STEPS))
-        if n := int((np.abs(samples) > 1).sum()):
+            return samples
+        steps = finite(samples, name) * np.float32(STEPS)  # single precision holds every step
+        if n := np.count_nonzero(np.abs(samples) > 1):
             self.clipped[name] = self.clipped.get(name, 0) + n
-        steps = np.clip(steps, -STEPS, STEPS - 1).astype(np.int32)
-        file.write(steps << 8)  # of 32 bits, of which it keeps the upper 24
-        return steps / STEPS
+        np.clip(np.rint(steps, out=steps), -STEPS, STEPS - 1, out=steps)
+        file.write(steps.astype(np.int32) << 8)  # of 32 bits, of which it keeps the upper 24
+        return steps / np.float32(STEPS)
 
 
 @contextmanager

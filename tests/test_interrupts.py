@@ -31,17 +31,20 @@ def files(tmp_path_factory, root):
 
 TOLD_OF_LOOPS = """
 import threading
+import utils
 from piano import blocks, cli
-def in_threads(function, parts, stop=None, original=blocks.in_threads):
-    def told(part):
+def told(function):
+    def timed(*args, **options):
         timer = threading.Timer(0.5, open, [{begun!r}, "w"])  # only the loop that is meant takes as long
         timer.start()
         try:
-            return function(part)
+            return function(*args, **options)
         finally:
             timer.cancel()
-    return original(told, parts, stop)
-blocks.in_threads = in_threads
+    return timed
+def in_threads(function, parts, stop=None, original=blocks.in_threads):
+    return original(told(function), parts, stop)
+blocks.in_threads, utils.held_sweeps = in_threads, told(utils.held_sweeps)
 import {script}
 raise SystemExit(cli.run({script}.main))
 """

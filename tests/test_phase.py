@@ -1,13 +1,11 @@
 """Notes smoothed through time: recovered phases, sums, and what a change of the mixture does to them."""
 
-import itertools
-
 import numpy as np
 import pytest
 
 import utils
 from helpers import level
-from piano import adapt, blocks, phase, recording, separate
+from piano import adapt, phase, recording, separate
 from piano.basis import Basis
 
 SR, N_FFT, HOP = 22050, 2048, 512
@@ -196,14 +194,6 @@ def test_activations_are_refined_by_sweeps_with_phases_held(rng):
     assert error == pytest.approx(errors, rel=1e-6)
     assert cost == pytest.approx(costs, rel=1e-6)
     assert (np.diff(cost) <= 1e-12 * cost[0]).all()
-
-
-def test_held_sweeps_end_once_nobody_waits_for_them(rng, monkeypatch):
-    H, U, Y = rng.random((12, 3)) + 0.1, rng.random((3, 20)) + 0.1, rng.random((12, 20)) + 0j
-    monkeypatch.setattr(blocks, "until", lambda stop, n: itertools.takewhile(lambda i: i < 2, range(n)))
-    part = utils.held_sweeps(Y, (U, np.ones((1, 12, 20), complex), np.zeros(3, int), 0.0), H, H.T @ H, 5, 0.1, 1.2)
-    assert part.error[:2].all()
-    assert not part.error[2:].any()
 
 
 def slow_problem(rng, M, K=6, rho=0.9):
