@@ -345,15 +345,19 @@ def kullback_leibler(V, H, U, floor, prior=None):
     S += floor
     while True:
         np.divide(V, S, out=ratio)
-        np.matmul(H.T, ratio, out=factor)
-        factor /= column_sums
-        U *= factor
-        if prior is not None:
-            U /= 1 + prior[0] / (1 + U * (column_sums / prior[1]))
-        zero_below(U)
+        multiply(U, np.matmul(H.T, ratio, out=factor), column_sums, prior)
         np.matmul(H, U, out=S)
         S += floor
         yield S
+
+
+def multiply(U, factor, column_sums, prior=None):
+    """The update of :func:`kullback_leibler`, in place, where ``factor`` is ``H^T (V / S)``."""
+    factor /= column_sums
+    U *= factor
+    if prior is not None:
+        U /= 1 + prior[0] / (1 + U * (column_sums / prior[1]))
+    zero_below(U)
 
 
 def _kullback_leibler_updates(V, H, U, n_iter, stop, *, prior=None, **_):

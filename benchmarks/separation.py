@@ -239,6 +239,7 @@ GROUPS = {  # of pieces on pianos
     "performed, own": "real pianos, real performances, basis of another layer",
 }
 SECONDS = 20  # of a performance
+STRIKE_S, LEAST_EARLY = 0.1, -35  # s before a strike and after it, and dB of the one to the other that are too much
 TEMPLATE_S = 2.5  # of a layer's notes, as long as the suite's templates
 ITERATIONS = 1, 2, 5, 10, 20, 50, 100, 200  # after which the recommended setting is listened to
 PROCESSES = 2
@@ -563,14 +564,31 @@ def lists(case):
 
 
 def measure_case(case):
-    """Figures of every note by column of ``ON_PIANOS``, and the row of the table of worst stems."""
+    """Figures of every note by column of ``ON_PIANOS``, the row of the table of worst stems, and that of strikes."""
     told, scores = lists(case), {}
     for name, row in ON_PIANOS.items():
         estimates = separate(setting_of(row), case.y, case.stems, case.basis, told)
         scores[name] = figures(case.stems, estimates, case.y, with_bss_eval=name in WITH_BSS_EVAL)
         if name == "recommended":
             worst = worst_stem(case, estimates, scores[name][0], told["listed"])
-    return scores, worst
+            early = before_strikes(case, estimates)
+    return scores, worst, early
+
+
+def before_strikes(case, estimates):
+    """How loud stems are in the ``STRIKE_S`` before a note is struck, in dB of the same time after, each strike.
+
+    Of those before which the true sound is silent, and so should the stem be.
+    """
+    n, level = round(STRIKE_S * SR), []
+    for note in case.played:
+        i, onset = list(case.stems).index(note.midi), round(note.onset * SR)
+        truth, stem = case.stems[note.midi], estimates[i]
+        if onset >= n and not truth[onset - n : onset].any():
+            before, after = (np.sum(np.square(stem[m : m + n], dtype=np.float64)) for m in (onset - n, onset))
+            if after:  # what has no stem there has no attack
+                level.append(10 * np.log10(max(before / after, 1e-12)))
+    return np.array(level)
 
 
 def worst_stem(case, estimates, sdrs, found):
@@ -622,7 +640,7 @@ def in_list(played, found):
 def pianos_tables(results):
     """Tables of every piece, of the means over the pieces of each group, and of the worst stems."""
     header = [f"{name}: {figure}" for name in ON_PIANOS for figure in FIGURES[: 1 + (name in WITH_BSS_EVAL)]]
-    values = {case.name: means_and_medians(scores) for case, (scores, _) in results}
+    values = {case.name: means_and_medians(scores) for case, (scores, *_) in results}
     rows = [[name, *(f"{mean:.2f} / {median:.2f}" for mean, median in cells)] for name, cells in values.items()]
     summary = []
     for group, members in by_group([case for case, _ in results]).items():
@@ -632,13 +650,15 @@ def pianos_tables(results):
             f"{np.mean(x):.2f}, worst {np.min(x):.2f} ({name})"
             for x, name in zip(of_pieces[:, :, 0].T, worst, strict=True)
         ]
+        early = np.concatenate([levels for case, (*_, levels) in results if case.group == group])
+        cells.append(f"{np.median(early):.0f} dB, {np.mean(early > LEAST_EARLY):.0%} of {len(early)}")
         summary.append([f"{GROUPS[group]} ({len(members)})", *cells])
-    worst = [[*case.name.split(", ", 1), *row] for case, (_, row) in results]
+    worst = [[*case.name.split(", ", 1), *row] for case, (_, row, _) in results]
     parts = [
         "### Each piece: mean / median over its notes, in dB",
         markdown(["", *header], rows),
         "### Means over the pieces of their means, in dB",
-        markdown(["", *header], summary),
+        markdown(["", *header, f"recommended: before a strike, and above {LEAST_EARLY} dB"], summary),
         "### The worst stem of each piece, as recommended",
         markdown(["piece", "piano", "worst stem", "SDR", "in it", "missing", "most from", "list"], worst),
     ]
@@ -832,8 +852,8 @@ def without_energies(H, U, energy, expected):
     return H, U
 
 
-def every_frame(fit, T, n=1, *, alone=False, original=adapt._Fit.sweep):
-    return original(fit, T, n)
+def every_frame(fit, T, *, alone=False, original=adapt._Fit.sweep):
+    return original(fit, T)
 
 
 def noise_of_one_bin(H):

@@ -35,10 +35,10 @@ References
 ----------
 .. [1] F. Rigaud, B. David and L. Daudet, "A parametric model and estimation techniques for the inharmonicity and
        tuning of the piano", JASA 133(5), 2013.
+.. [2] R. Salakhutdinov and S. Roweis, "Adaptive overrelaxed bound optimization methods", ICML 2003.
 """
 
 import functools
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -48,8 +48,9 @@ import utils
 from piano import blocks, pitch
 
 # Set by hand on the pieces of benchmarks/separation.py, where no other reason stands beside it.
-N_ROUNDS, N_BETWEEN = 16, 4  # steps towards c and g, and sweeps after each
-N_FREE = 40  # sweeps with the basis free at last; more are no better, see benchmarks/README.md
+N_ROUNDS = 48  # steps towards c and g, with a sweep after each
+FARTHER = 1.5  # times as far as Newton's step, for the counts follow the templates: below 2 it converges [2]_
+N_FREE = 30  # sweeps with the basis free at last; 40 gain .01 dB, see benchmarks/README.md
 ADAPTED_FRAMES = 512  # at most, spread over the recording: a piano is known after so many
 SAME_COLUMNS, CORE_FRAMES = 32, 128  # frames with one set of columns that sound, and frames of one core
 FIRMEST = 1e12  # the largest strength: the templates then stay as they are, to rounding
@@ -124,7 +125,7 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
     utils.check_bins(Y, basis.H)
     H, level = basis.H, basis.H.sum(axis=0)
     described = basis.columns and basis.sr
-    n_sweeps = 1 + N_FREE + (N_ROUNDS * N_BETWEEN if described else 0)
+    n_sweeps = 1 + N_FREE + (N_ROUNDS if described else 0)
     strength = strength if strength == "auto" else float(min(strength, FIRMEST))
     heard = np.flatnonzero(Y.loudness > 1e-3 * Y.loudness.max())
     quiet = QUIET * float(Y.loudness[heard].sum()) / max(len(heard), 1)
@@ -160,8 +161,8 @@ class _Fit:
     quiet: float  # of the prior
     count: Callable = None  # called after each sweep
 
-    def sweep(self, T, n=1, *, alone=False):
-        """Update the activations ``n`` times; N is what the recording then says of the columns, D what is expected.
+    def sweep(self, T, *, alone=False):
+        """Update the activations; with those before, N is what the recording says of the columns, D what is expected.
 
         Both are (K, L). Where a column is to be heard ``alone``, its share weighs them, see the top. In each block of
         frames only the columns that sound there take part.
@@ -173,10 +174,8 @@ class _Fit:
             l = np.flatnonzero(self.U[:, frames].any(axis=1))
             V, u, t = np.ascontiguousarray(self.V[:, frames]), self.U[l, frames], rows[l]
             prior = None if self.rate is None else (self.rate[l, frames], self.quiet)
-            updates = utils.kullback_leibler(V, t.T, u, floor, prior)
-            S = next(itertools.islice(updates, n - 1, None))
-            u[u < UNHEARD * u.max(axis=0, initial=0)] = 0
-            self.U[l, frames] = u
+            S = t.T @ u
+            S += floor
             R = V / S
             if alone:  # t u of what notes have in a bin is the column's share; both t of t^2 u^2 come in at last
                 share = 1 / np.maximum(S - np.outer(rows[-1], self.U[-1, frames]), UNTOLD)
@@ -184,6 +183,9 @@ class _Fit:
                 counts[1, l] += u**2 @ share.T
             else:
                 counts[0, l] += u @ R.T
+            utils.multiply(u, t @ R, t.sum(axis=1, keepdims=True), prior)
+            u[u < UNHEARD * u.max(axis=0, initial=0)] = 0
+            self.U[l, frames] = u
 
         def part(frames):
             counts = np.zeros((1 + alone, *rows.shape), rows.dtype)
@@ -191,11 +193,11 @@ class _Fit:
                 block(slice(first, min(first + SAME_COLUMNS, frames.stop)), counts)
             return counts
 
+        loud = self.U.sum(axis=1, keepdims=True)
         counts = sum(blocks.in_threads(part, blocks.frame_slices(self.V.shape[1], CORE_FRAMES)))
         rows = rows.astype(np.float64)
-        N, D = counts * rows**2 if alone else (counts[0] * rows, self.U.sum(axis=1, keepdims=True) * rows)
-        for _ in range(n):
-            self.count()
+        N, D = counts * rows**2 if alone else (counts[0] * rows, loud * rows)
+        self.count()
         return N[:-1].T, D[:-1].T
 
 
@@ -229,28 +231,26 @@ def summing_to_one(H):
 
 def _as_piano(fit, T0, N, D, basis):
     """Templates as the piano has them, N after sweeps with those, and the basis with its rotations moved along."""
-    cell, T0, column = cells(basis), np.maximum(T0, np.finfo(np.float32).tiny), np.arange(len(T0))[:, None]
-    heard = by_partial(N, cell).sum(axis=1)
+    cell, T0 = cells(basis), np.maximum(T0, np.finfo(np.float32).tiny)
+    heard = np.array([N[:, l].sum() for l in basis.notes.values()])
     heard = heard > 3e-3 * heard.max()  # what has fewer counts says nothing of c and g
     if fit.rate is not None:
         heard &= [fit.rate[l].min() < UNLISTED for l in basis.notes.values()]
     told = heard[:, None] & (partial_frequencies(basis) < basis.sr / 2)
     of_levels, of_cents = level_covariance(basis), cents_covariance(basis)
-    g, cents, T = np.zeros(told.shape), np.zeros(told.shape), T0
+    g, cents, T, sources = np.zeros(told.shape), np.zeros(told.shape), T0, (np.log(T0), summed_twice(T0))
     for r in range(N_ROUNDS):
-        slope = np.gradient(np.log(T), axis=0) * (-np.log(2) / 1200 * column)  # of log T, for each cent
-        n, d, n1, d1, n2 = (by_partial(each, cell) for each in (N, D, N * slope, D * slope, N * slope**2))
-        unit = told * COUNTS * heard.sum() / n.sum()
+        n, d, n1, d1, n2 = by_partial(N, D, T, cell, basis, heard)
+        unit = told * COUNTS * heard.sum() / max(n.sum(), np.finfo(n.dtype).tiny)
         ratio = np.divide(n, d, out=np.zeros_like(n), where=d > 0)
         moving = cents, unit * (n1 - ratio * d1), unit * n2
         steps = (*moving, *of_cents), (g, unit * (n - d), unit * d, *of_levels)
-        cents, found = blocks.in_threads(lambda step: newton(*step), steps)
-        g += np.clip(found - g, -3, 3)
-        place = places(cents, basis)
+        likely, louder = blocks.in_threads(lambda step: newton(*step), steps)
+        cents = cents + FARTHER * (likely - cents)
+        g = g + np.clip(FARTHER * (louder - g), -3, 3)
         wide = 20 * max(0, 1 - 2 * (r + 1) / N_ROUNDS)  # cents: at first templates meet partials that lie so far away
-        T = averaged(T0, place, wide) * np.exp(g.ravel())[cell]
-        T = summing_to_one(np.maximum(T, np.finfo(np.float32).tiny))
-        N, D = fit.sweep(T, N_BETWEEN)
+        T = shaped(sources, places(cents, basis), g, wide, cell, basis)
+        N, D = fit.sweep(T)
     alone, of_strings = of_cents
     strings = newton(*moving, 0 * alone, of_strings)  # a partial's own place is not known well enough to turn it
     return T, N, replace(basis, rotation=turned(basis, places(strings, basis)))
@@ -266,14 +266,16 @@ def newton(x, slope, weight, K, A):
     as there are notes, and one with R, in place of one with all of them (Rasmussen and Williams, "Gaussian Processes
     for Machine Learning", A.3).
     """
-    x, slope, weight = (each.T[..., None] for each in (x, slope, weight))  # (N_PARTIALS, notes, 1)
-    A = A.transpose(1, 0, 2)
-    told = np.linalg.solve(np.eye(len(K)) + weight * K, np.concatenate([weight * x + slope, weight * A], axis=2))
-    told = told.reshape(-1, told.shape[2])
-    of_all = A.reshape(len(told), -1).T @ told
+    heard = weight.any(axis=1)
+    x, slope, weight = (each[heard].T[..., None] for each in (x, slope, weight))  # (N_PARTIALS, notes, 1)
+    A = A[..., A[heard].any(axis=(0, 1))].transpose(1, 0, 2)
+    of_heard = A[:, heard]
+    right = np.concatenate([weight * x + slope, weight * of_heard], axis=2)
+    told = np.linalg.solve(np.eye(len(x[0])) + weight * K[np.ix_(heard, heard)], right)
+    of_all = np.tensordot(of_heard, told, ((0, 1), (0, 1)))
     common = np.linalg.solve(np.eye(len(of_all)) + of_all[:, 1:], of_all[:, 0])
-    alone = (told[:, 0] - told[:, 1:] @ common).reshape(x.shape[:2])
-    return (alone @ K + A @ common).T
+    alone = told[..., 0] - told[..., 1:] @ common
+    return (alone @ K[heard] + A @ common).T
 
 
 def partial_frequencies(basis):
@@ -283,23 +285,32 @@ def partial_frequencies(basis):
 
 
 def cells(basis):
-    """Partial that each bin of each column belongs to [shape=(K, L), int]: the nearest, counted note by note."""
+    """Partial of each note that each bin belongs to [shape=(notes, K), int]: the nearest, counted from zero."""
     f = np.arange(len(basis.H)) * basis.sr / basis.n_fft
-    nearest = [np.searchsorted((p[1:] + p[:-1]) / 2, f) for p in partial_frequencies(basis)]
-    return (np.stack(nearest) + N_PARTIALS * np.arange(len(nearest))[:, None])[basis.note_of].T
+    return np.stack([np.searchsorted((p[1:] + p[:-1]) / 2, f) for p in partial_frequencies(basis)])
 
 
-def by_partial(counts, cell):
-    """Sums of counts [shape=(K, L)] over each partial's bins and each note's states [shape=(notes, N_PARTIALS)]."""
-    n_notes = cell.max() // N_PARTIALS + 1
-    return np.bincount(cell.T.ravel(), counts.T.ravel(), n_notes * N_PARTIALS).reshape(n_notes, N_PARTIALS)
+def by_partial(N, D, T, cell, basis, heard):
+    """N, D, N s, D s and N s^2 summed over each partial's bins and states [shape=(5, notes, N_PARTIALS)].
+
+    s is the slope of log T for each cent. N, D and T have shape (K, L), ``cell`` is of :func:`cells`. What is not
+    ``heard`` [shape=(notes,), bool] is zero.
+    """
+    for_a_cent, sums = -np.log(2) / 1200 * np.arange(len(T)), np.zeros((5, len(cell), N_PARTIALS))  # in bins
+    for i in np.flatnonzero(heard):
+        l = list(basis.notes.values())[i]
+        n, d, slope = N.T[l], D.T[l], np.gradient(np.log(T.T[l]), axis=1) * for_a_cent
+        of_bins = np.stack([x.sum(axis=0) for x in (n, d, n * slope, d * slope, n * slope**2)])
+        first = np.flatnonzero(np.diff(cell[i], prepend=-1))  # bin of each partial that has any
+        sums[:, i, cell[i, first]] = np.add.reduceat(of_bins, first, axis=1)
+    return sums
 
 
 def level_covariance(basis):
     """Covariance of the log factors g, see the top, in the two parts that :func:`newton` takes."""
-    keys, octave = _distances_of_keys(basis), np.log2(partial_frequencies(basis))[..., None]
+    keys, octave = _distances_of_keys(basis), np.log2(np.minimum(partial_frequencies(basis), basis.sr))[..., None]
     of_partial = EVEN**2 + SHARED**2 * np.exp(-keys / NEAR_KEYS) + OWN**2 * (keys == 0)
-    apart = NEAR_OCTAVES / 2  # of bumps that overlap: with a random height each, their sum is the process, to rounding
+    apart = NEAR_OCTAVES / 1.5  # of bumps that overlap: of random heights, they are the process, to .00002 of it
     bumps = np.exp(-(((octave - np.arange(octave.min() - 1, octave.max() + 1, apart)) / NEAR_OCTAVES) ** 2))
     bumps *= COMMON * np.sqrt(apart / NEAR_OCTAVES * np.sqrt(2 / np.pi))
     of_note = np.broadcast_to(LEVEL * np.eye(len(keys))[:, None], (*octave.shape[:2], len(keys)))
@@ -326,37 +337,55 @@ def _distances_of_keys(basis):
 
 
 def places(cents, basis):
-    """Bin of the template that each bin of a column is taken from [shape=(K, L)]; between partials cents are linear."""
+    """Bin of the template that each bin of a note is from [shape=(notes, K)]; between partials cents are linear."""
     k = np.arange(len(basis.H))
     partial = partial_frequencies(basis) * basis.n_fft / basis.sr
     higher = np.stack([np.interp(k, *of_note) for of_note in zip(partial, cents, strict=True)])
-    return np.minimum(k / 2 ** (higher / 1200), len(k) - 1)[basis.note_of].T
+    return np.minimum(k / 2 ** (higher / 1200), len(k) - 1)
 
 
-def averaged(columns, place, cents):
-    """Columns at those places, averaged with the weights of a triangle that ends so many cents away."""
-    if not cents:
-        return np.exp(moved(np.log(columns), place))
+def shaped(sources, place, g, wide, cell, basis):
+    """The templates T of the equation at the top [shape=(K, L)].
+
+    ``sources`` are log T0 and T0 :func:`summed_twice`, ``place`` is of :func:`places` and ``cell`` of :func:`cells`.
+    At those places T0 is averaged with the weights of a triangle that ends ``wide`` cents away.
+    """
+    log_T0, total = sources
+    T = np.empty_like(log_T0)
+    for l, at, of_note in zip(basis.notes.values(), place, np.exp(g)[np.arange(len(g))[:, None], cell], strict=True):
+        side = np.maximum(at * (2 ** (wide / 1200) - 1), 1)
+        for i in l:
+            if wide:
+                high, here, low = (moved(total[:, i], each) for each in (at + side, at, at - side))
+                T[:, i] = np.maximum(high - 2 * here + low, 0) / side**2 * of_note
+            else:
+                T[:, i] = np.exp(moved(log_T0[:, i], at)) * of_note
+    T = np.maximum(T, np.finfo(np.float32).tiny, out=T)
+    return summing_to_one(T)
+
+
+def summed_twice(columns):
+    """A sum whose second difference, over as many bins, is the average of the columns around a bin."""
     total = np.cumsum(np.cumsum(columns, axis=0), axis=0)
-    total = np.vstack([0 * total[:1], total[:-1]])  # whose second difference is, at each place, the column there
-    wide = np.maximum(place * (2 ** (cents / 1200) - 1), 1)
-    high, low = (np.clip(place + side, 0, len(columns) - 1) for side in (wide, -wide))
-    return np.maximum(moved(total, high) - 2 * moved(total, place) + moved(total, low), 0) / wide**2
+    return np.asfortranarray(np.vstack([0 * total[:1], total[:-1]]))
 
 
-def moved(columns, place):
-    """Columns at those places, linear between bins."""
-    k = np.minimum(place.astype(int), len(columns) - 2)
-    before, after = (np.take_along_axis(columns, each, 0) for each in (k, k + 1))
-    return before + (place - k) * (after - before)
+def moved(column, place):
+    """A column at those places, linear between bins."""
+    return np.interp(place, np.arange(len(column)), column)
 
 
 def turned(basis, place):
     """Rotations of the moved templates: moved along, and turning faster as their partials are higher; or None."""
     if basis.rotation is None:
         return None
-    higher = np.arange(len(place))[:, None] - place  # bins
-    return (moved(basis.rotation, place) * np.exp(2j * np.pi * basis.hop / basis.n_fft * higher)).astype(np.complex64)
+    rotation = np.empty_like(basis.rotation)
+    for l, of_note in zip(basis.notes.values(), place, strict=True):
+        higher = np.arange(len(of_note)) - of_note  # bins
+        turn = np.exp(2j * np.pi * basis.hop / basis.n_fft * higher)
+        for i in l:
+            rotation[:, i] = moved(basis.rotation[:, i], of_note) * turn
+    return rotation
 
 
 def divergence(N, template):

@@ -10,7 +10,7 @@ What goes on keeps its phase; what newly appears has any. The notes add up to th
 wanted is their mean given all of Y: X_n = C_n (sum_n C_n)^(-1) Y with the covariances C_n over frames. That is the
 Wiener filter, and its mask where rho = 0. The Kalman filter and the smoother of Bryson and Frazier [2]_ work it out
 frame by frame, with all correlations between the ``N_TRACKED`` strongest notes of a bin; the others are masked, as all
-are in a bin that stays ``FAINT``.
+are in a bin that stays ``MASKED``.
 
 Noise is one more source: white, as loud in each frame as NMF finds it, without rotation. So it has no phase and no part
 of F, but a share of what F leaves: beta = H U / (H U + noise), and the residual gets the rest.
@@ -37,7 +37,7 @@ BLOCK, CONTEXT = 64, 16  # frames smoothed at a time, and frames before and afte
 N_BLOCKS = 6  # at most, spread over the recording, that rotations and energies are measured in
 N_SWEEPS = 200  # of NMF at most; most frames are at rest long before
 N_TRACKED = 6  # notes of a bin, the strongest of a block, that keep a phase there; the rest are Wiener-filtered
-FAINT = 1e-4  # of a block's loudest bin, 80 dB below it: a bin that stays softer there has masks alone
+MASKED = 1e-4  # of a block's loudest bin, 80 dB below it: a bin that stays softer there has masks alone
 COHERENCE = 0.985  # the largest rho: a template is steadier than the same note in a recording
 TRUSTED = 20.0  # strength of adaptation at which the templates' rotations count as much as the recording's
 
@@ -306,7 +306,7 @@ def smoothed_notes(Y, H, U, rotation, note_of, limits=None, to_unit=False):
     Y, H, rotation = (np.array(array, np.result_type(array, np.float64), order="C") for array in (Y, H, rotation))
     U = np.array(U, np.float64, order="C")
     kernel, n_tracked = blocks.compiled(_smooth_bins, SMOOTH_TYPES), N_TRACKED if rotation.any() else 0
-    faint = FAINT * np.abs(Y).max(initial=0)
+    faint = MASKED * np.abs(Y).max(initial=0)
 
     def smooth(bins):
         kernel(Y[bins], H[bins], U, rotation[bins], of, n_tracked, faint, first, to_unit, X[:, bins])

@@ -27,7 +27,7 @@ FINE_S = events.HOP / events.SR  # of a frame of the fine path
 MOST_CELLS = 10_000_000  # of the rough path's matrix, 200 MB: its frames are longer where both are long
 WINDOW_S, MARGIN_S = 10.0, 1.0  # of the fine path, and what it sees before and after it
 LEAST_MATCHED = 0.7  # of a score; of the right one .86 and more, of another piece, or a semitone off, .6 at most
-KEYS = 132  # eleven octaves, MIDI's 128
+ROWS = 132  # eleven octaves, MIDI's 128
 
 
 class Onsets(NamedTuple):
@@ -235,8 +235,8 @@ def path(told, heard, told_span, heard_span, frame, decay):
 
 
 def features(onsets, start, stop, frame, decay):
-    """Keys and pitch classes that are struck in each frame, dying away, [shape=(KEYS + 12, M)]; norm at most 1."""
-    X = np.full((KEYS, max(1, math.ceil((stop - start) / frame))), -np.inf)
+    """Keys and pitch classes that are struck in each frame, dying away, [shape=(ROWS + 12, M)]; norm at most 1."""
+    X = np.full((ROWS, max(1, math.ceil((stop - start) / frame))), -np.inf)
     inside = (onsets.time >= start) & (onsets.time < stop)
     m = ((onsets.time[inside] - start) / frame).astype(int).clip(max=X.shape[1] - 1)
     np.maximum.at(X, (onsets.midi[inside], m), np.log(onsets.strength[inside]))

@@ -22,7 +22,7 @@ STEPS = 2**23  # of a sample between 0 and 1 in 24 bit, which stems in FLAC have
 PEAK_SAMPLES = 256  # of a stem, of which the largest is kept, 12 ms: as near as a clip's end need be
 AT_ONCE = 8  # stems that are held as sound at a time
 # Where a key is struck, see quiet_before; its numbers were chosen among 40 settings on nine pieces and four pianos.
-SOONEST_S, LATEST_S = 0.01, 0.035  # before the listed onset, and after it, that a key may be struck
+EARLIEST_S, LATEST_S = 0.01, 0.035  # before the listed onset, and after it, that a key may be struck
 HAMMER_S = 0.01  # before a strike and after it, that tell it
 
 
@@ -150,10 +150,10 @@ def quiet_before(stems, i, onset, n_fft, sr):
     """
     y = stems[i]
     attack, reach = round(HAMMER_S * sr), n_fft // 2
-    start = max(0, onset - round(SOONEST_S * sr) - attack)
+    start = max(0, onset - round(EARLIEST_S * sr) - attack)
     part = y[start : onset + round(LATEST_S * sr) + attack]
     energy = np.cumsum(np.diff(part, 2, prepend=(*part[:1], *part[:1])).astype(np.float64) ** 2)
-    m = np.arange(max(0, onset - round(SOONEST_S * sr)) - start, len(part) - attack)
+    m = np.arange(max(0, onset - round(EARLIEST_S * sr)) - start, len(part) - attack)
     if not len(m) or energy[-1] == 0:
         return
     energy = np.append(0, energy) + 1e-9 * energy[-1] * np.arange(len(part) + 1)  # silence is not divided by

@@ -20,16 +20,16 @@ def itakura_saito_update(V, H, U, floor):
 
 
 def adaptation_sweep(V, H, U, prior):
-    """U <- U * (H^T (V / S)), then ``H <- normalise(H * (N + prior) / (D + c H))``, where c is what the prior sums to.
+    """``U <- U * (H^T (V / S))`` and ``H <- normalise(H * (N + prior) / (D + c H))`` at once; c is the prior's sum.
 
     ``N = sum_m beta H U V / S`` and ``D = sum_m beta H U``, with the shares beta among all columns but noise, the last.
     """
-    U = U * (H.T @ (V / (H @ U)))
+    found = U * (H.T @ (V / (H @ U)))
     parts, beta = np.einsum("kl,lm->lkm", H, U), np.pad(shares(H[:, :-1], U[:-1]), ((0, 1), (0, 0), (0, 0)))
     N = np.einsum("lkm,lkm,km->kl", beta, parts, V / (H @ U))
     D = np.einsum("lkm,lkm->kl", beta, parts)
     adapted = H * np.divide(N + prior, D + prior.sum(axis=0) * H, out=np.zeros_like(H), where=D > 0)
-    return adapted / np.maximum(adapted.sum(axis=0), np.finfo(float).tiny), U
+    return adapted / np.maximum(adapted.sum(axis=0), np.finfo(float).tiny), found
 
 
 def model(H, U, P):

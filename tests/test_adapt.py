@@ -97,8 +97,8 @@ def test_a_basis_is_adapted_by_sweeps_of_the_paper_whatever_its_columns_sum_to(p
     V, level = other @ U + 1e-6, np.array([1.0, 2.0, 0.5, 3.0])
     V_heard, start = started(V, H)
     whole = adapt.with_noise(H)  # of which noise stays as it is
-    _, start = oracle.adaptation_sweep(V_heard, whole, start, 0 * whole)
     N = H * ((V_heard / (whole @ start)) @ start[:-1].T)
+    _, start = oracle.adaptation_sweep(V_heard, whole, start, 0 * whole)
     of_itself = 1 / np.average(entropy(N, H), weights=N.sum(axis=0))  # entropy is sum_k p log(p / q) of each column
     for asked, strength in ((0.3, 0.3), ("auto", of_itself), (1e308, adapt.FIRMEST)):
         expected, U, prior = H, start, strength * N.sum() / (40 * H.shape[1]) * H
@@ -249,17 +249,13 @@ def test_a_sweep_leaves_out_what_does_not_sound_and_gives_what_the_columns_have(
     N, D = fit.sweep(H)
     assert not fit.U[-1].any()
     U, rate, found = U[:-1], rate[:-1], fit.U[:-1]
-    level, (R, R_after) = H.sum(axis=0)[:, None], (V / np.maximum(H @ u, utils.floor_of(V.dtype)) for u in (U, found))
+    level, R = H.sum(axis=0)[:, None], V / np.maximum(H @ U, utils.floor_of(V.dtype))
     expected = U * (H.T @ R) / level
     expected[3, 40] = 0  # nobody hears it
     np.testing.assert_allclose(found, expected / (1 + rate / (1 + expected * level / quiet)), rtol=1e-9)
-    np.testing.assert_allclose(N, H * (R_after @ found.T), rtol=1e-9)
-    np.testing.assert_allclose(D, H * found.sum(axis=1), rtol=1e-9)
+    np.testing.assert_allclose(N, H * (R @ U.T), rtol=1e-9)
+    np.testing.assert_allclose(D, H * U.sum(axis=1), rtol=1e-9)
     assert (N[:, 2] == 0).all()
-    twice, again = (adapt._Fit(V, fit.U.copy(), rate, quiet, lambda: None) for _ in range(2))
-    twice.sweep(H)
-    np.testing.assert_allclose(again.sweep(H, 2), twice.sweep(H), rtol=1e-12)
-    np.testing.assert_allclose(again.U, twice.U, rtol=1e-12)
 
 
 def test_the_prior_is_of_the_list_and_of_the_mean_frame_that_is_heard(played, monkeypatch):
@@ -310,9 +306,10 @@ def whole(K, A):
 def test_covariances_are_those_of_the_equations(monkeypatch):
     monkeypatch.setattr(adapt, "N_PARTIALS", 7)
     basis = described(spectra())
-    both = adapt.level_covariance(basis), adapt.cents_covariance(basis)
-    for found, expected in zip(both, covariances_of(basis), strict=True):
-        np.testing.assert_allclose(whole(*found), expected, rtol=1e-6, atol=1e-6)  # bumps are 1e-8 apart from a process
+    both, there = (adapt.level_covariance(basis), adapt.cents_covariance(basis)), adapt.partial_frequencies(basis) < SR
+    there = np.ix_(there.ravel(), there.ravel())
+    for found, expected in zip(both, covariances_of(basis), strict=True):  # to what bumps are apart from a process
+        np.testing.assert_allclose(whole(*found)[there], expected[there], rtol=1e-6, atol=4e-5 * adapt.COMMON**2)
 
 
 def test_steps_end_at_the_most_likely_values(rng):

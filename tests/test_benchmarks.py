@@ -76,6 +76,16 @@ def test_the_error_is_what_is_missing_and_what_comes_from_elsewhere(separation, 
     assert shares[69] == pytest.approx(0, abs=1e-3)
 
 
+def test_a_stem_is_held_against_itself_before_a_strike(separation, rng):
+    s = rng.standard_normal(separation.SR)
+    onset, n = separation.SR // 2, round(separation.STRIKE_S * separation.SR)
+    truth, stem = np.where(np.arange(len(s)) < onset, 0, s), np.where(np.arange(len(s)) < onset, 0.01 * s, s)
+    struck = played((60, 0.05), (60, 0.5), (60, 0.7))  # too early, fresh, while it sounds
+    case = separation.Case("", "", "real", truth, {60: truth}, None, struck)
+    expected = 10 * np.log10(1e-4 * np.sum(s[onset - n : onset] ** 2) / np.sum(s[onset : onset + n] ** 2))
+    np.testing.assert_allclose(separation.before_strikes(case, stem[None]), [expected])
+
+
 def test_noise_lies_below_a_recording_and_in_no_stem(separation, case):
     noisy = separation.noisy(case, 20)
     assert separation.sdr(case.y, noisy.y) == pytest.approx(20, abs=0.01)

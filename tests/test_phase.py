@@ -85,7 +85,7 @@ def test_a_phase_is_that_of_the_note_however_soft_it_is(rng):
 
 def test_a_bin_that_stays_faint_is_masked(rng):
     Y, H, U, rotation = small_problem(rng, 3)
-    for i, loudest in enumerate((0.9 * phase.FAINT, 1.1 * phase.FAINT, 1)):
+    for i, loudest in enumerate((0.9 * phase.MASKED, 1.1 * phase.MASKED, 1)):
         Y[i] *= 1e-3 * loudest / np.abs(Y[i]).max()  # a soft passage is held against itself
     smoothed, masked = (phase.smoothed_notes(Y, H, U, r, np.arange(3))[1] for r in (rotation, 0 * rotation))
     np.testing.assert_array_equal(smoothed[:, 0], masked[:, 0])
