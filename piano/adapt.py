@@ -15,14 +15,15 @@ and D = H * (1 U^T) what is expected,
     H <- normalise(H * (N' + S s T) / (D' + S s H)),   s = sum V / (40 L)
     U <- U * (H^T (V / HU)) / (1 + gamma / (1 + U / quiet))
 
-N' and D' are N and D where what a frame says of a bin counts by the column's share of the notes in it. So a partial is
-learnt where it sounds alone: where notes share a bin, magnitudes do not tell which of them is louder, and what a model
-shares out confirms that model. By the pseudo-counts S s T a note that is heard often is itself soon, and one that is
-never played keeps its moved template. C and K are covariances of Gaussian processes. c is the tuning and, in proportion
-to what it does to a partial, the logarithm of the inharmonicity B of strings, both with a part that is common to all
-keys, one that is smooth over them [1]_, and one of each key alone; and what each partial has of its own. g is a gain
-common to all notes, smooth over frequency, that is, microphone and room; one for each number of partial, common to all
-keys and smooth over them, that is, hammers and voicing; and each one's own.
+The first two go ``FARTHER``: N is worked out with T, and follows it. N' and D' are N and D where what a frame says of a
+bin counts by the column's share of the notes in it. So a partial is learnt where it sounds alone: where notes share a
+bin, magnitudes do not tell which of them is louder, and what a model shares out confirms that model. By the pseudo-
+counts S s T a note that is heard often is itself soon, and one that is never played keeps its moved template. C and K
+are covariances of Gaussian processes. c is the tuning and, in proportion to what it does to a partial, the logarithm of
+the inharmonicity B of strings, both with a part that is common to all keys, one that is smooth over them [1]_, and one
+of each key alone; and what each partial has of its own. g is a gain common to all notes, smooth over frequency, that
+is, microphone and room; one for each number of partial, common to all keys and smooth over them, that is, hammers and
+voicing; and each one's own.
 
 The last line has the list of notes in it: log p(U) = -gamma quiet log(1 + U / quiet), where gamma is ``UNLISTED``
 (1 - p) and p the confidence of the list that a note sounds, zero where it is not listed. There a note must explain more
@@ -248,7 +249,7 @@ def _as_piano(fit, T0, N, D, basis):
         likely, louder = blocks.in_threads(lambda step: newton(*step), steps)
         cents = cents + FARTHER * (likely - cents)
         g = g + np.clip(FARTHER * (louder - g), -3, 3)
-        wide = 20 * max(0, 1 - 2 * (r + 1) / N_ROUNDS)  # cents: at first templates meet partials that lie so far away
+        wide = 30 * max(0, 1 - 2 * (r + 1) / N_ROUNDS)  # cents: at first templates meet partials that lie so far away
         T = shaped(sources, places(cents, basis), g, wide, cell, basis)
         N, D = fit.sweep(T)
     alone, of_strings = of_cents
