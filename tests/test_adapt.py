@@ -130,11 +130,14 @@ def strings_apart(monkeypatch):
     return struck([(l, 24 * l, 20, 1.0) for l in range(len(KEYS))], 24 * len(KEYS))
 
 
-def strings(H):
-    """First partial in Hz and B of each key, of a line through the places of its partials, as Fletcher has them."""
+def strings(H, cents=0):
+    """First partial in Hz and B of each key, of a line through the places of its partials, as Fletcher has them.
+
+    They are looked for around those of a piano that is so many cents sharp.
+    """
     found = []
     for l, midi in enumerate(KEYS):
-        n, f1 = np.arange(1, 13), frequency(midi)
+        n, f1 = np.arange(1, 13), frequency(midi) * 2 ** (cents / 1200)
         n, places = n[pitch.partial(n, f1, 0.2) < 6000], []
         for low, high in zip(pitch.partial(n, f1, -0.4) * 0.985, pitch.partial(n, f1, 0.8) * 1.015, strict=True):
             k = np.searchsorted(F, low)
@@ -154,6 +157,15 @@ def test_tuning_and_inharmonicity_of_every_key_are_found(rng, strings_apart):
     assert 1200 * np.log2(f1 / expected_f1) == pytest.approx(0, abs=1)
     np.testing.assert_allclose(B, expected_B, rtol=0.1)
     np.testing.assert_allclose(expected_B, pitch.inharmonicity(frequency(KEYS), log_b), rtol=0.03)
+
+
+@pytest.mark.parametrize("cents", [-40, 40])
+def test_a_piano_that_is_out_of_tune_is_met(strings_apart, cents):
+    U, notes = strings_apart
+    true = spectra(cents)
+    adapted, *_ = adapt.adapt_basis((true @ U).astype(np.float32), described(spectra()), "auto", notes)
+    (f1, _), (expected, _) = strings(adapted.H, cents), strings(true, cents)
+    assert 1200 * np.log2(f1 / expected) == pytest.approx(0, abs=2)
 
 
 def test_a_key_that_is_not_played_is_tuned_as_the_others_are(strings_apart):
