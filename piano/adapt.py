@@ -309,8 +309,9 @@ def by_partial(N, D, T, cell, basis, heard):
 
 def level_covariance(basis):
     """Covariance of the log factors g, see the top, in the two parts that :func:`newton` takes."""
-    keys, octave = _distances_of_keys(basis), np.log2(np.minimum(partial_frequencies(basis), basis.sr))[..., None]
-    of_partial = EVEN**2 + SHARED**2 * np.exp(-keys / NEAR_KEYS) + OWN**2 * (keys == 0)
+    keys, octave = np.array(list(basis.notes)), np.log2(np.minimum(partial_frequencies(basis), basis.sr))[..., None]
+    of_partial = EVEN**2 + SHARED**2 * np.exp(-np.abs(np.subtract.outer(keys, keys)) / NEAR_KEYS)
+    of_partial += OWN**2 * np.eye(len(keys))
     apart = NEAR_OCTAVES / 1.5  # of bumps that overlap: of random heights, they are the process, to .00002 of it
     bumps = np.exp(-(((octave - np.arange(octave.min() - 1, octave.max() + 1, apart)) / NEAR_OCTAVES) ** 2))
     bumps *= COMMON * np.sqrt(apart / NEAR_OCTAVES * np.sqrt(2 / np.pi))
@@ -320,21 +321,16 @@ def level_covariance(basis):
 
 def cents_covariance(basis):
     """Covariance of the cents c, the same way: of single partials, and of strings."""
-    keys, n = _distances_of_keys(basis), np.arange(1, N_PARTIALS + 1)
-    B = pitch.inharmonicity(440 * 2 ** ((np.array(list(basis.notes)) - 69) / 12), 0.0)[:, None]
+    keys, n = np.array(list(basis.notes)), np.arange(1, N_PARTIALS + 1)
+    B = pitch.inharmonicity(440 * 2 ** ((keys[:, None] - 69) / 12), 0.0)
     stiff = 600 / np.log(2) * (B * n**2 / (1 + B * n**2) - B / (1 + B))  # cents that a neper of B is worth
-    near = np.exp(-((keys / EVEN_KEYS) ** 2) / 2)
+    near = np.exp(-((np.subtract.outer(keys, keys) / EVEN_KEYS) ** 2) / 2)
     tuning, of_B = (
         np.linalg.cholesky(common**2 + smooth**2 * near + own**2 * np.eye(len(keys)))
         for common, smooth, own in (TUNING, STIFFNESS)
     )
     strings = np.broadcast_to(tuning[:, None], (*stiff.shape, len(keys))), stiff[..., None] * of_B[:, None]
     return OWN_CENTS**2 * np.eye(len(keys)), np.concatenate(strings, axis=2)
-
-
-def _distances_of_keys(basis):
-    keys = np.array(list(basis.notes))
-    return np.abs(np.subtract.outer(keys, keys))
 
 
 def places(cents, basis):
@@ -351,18 +347,17 @@ def shaped(sources, place, g, wide, cell, basis):
     ``sources`` are log T0 and T0 :func:`summed_twice`, ``place`` is of :func:`places` and ``cell`` of :func:`cells`.
     At those places T0 is averaged with the weights of a triangle that ends ``wide`` cents away.
     """
-    log_T0, total = sources
+    (log_T0, total), factor = sources, np.exp(g)
     T = np.empty_like(log_T0)
-    for l, at, of_note in zip(basis.notes.values(), place, np.exp(g)[np.arange(len(g))[:, None], cell], strict=True):
-        side = np.maximum(at * (2 ** (wide / 1200) - 1), 1)
-        for i in l:
-            if wide:
-                high, here, low = (moved(total[:, i], each) for each in (at + side, at, at - side))
-                T[:, i] = np.maximum(high - 2 * here + low, 0) / side**2 * of_note
-            else:
-                T[:, i] = np.exp(moved(log_T0[:, i], at)) * of_note
-    T = np.maximum(T, np.finfo(np.float32).tiny, out=T)
-    return summing_to_one(T)
+    for i, note in enumerate(basis.note_of):
+        at, of_bins = place[note], factor[note, cell[note]]
+        if wide:
+            side = np.maximum(at * (2 ** (wide / 1200) - 1), 1)
+            high, here, low = (moved(total[:, i], each) for each in (at + side, at, at - side))
+            T[:, i] = np.maximum(high - 2 * here + low, 0) / side**2 * of_bins
+        else:
+            T[:, i] = np.exp(moved(log_T0[:, i], at)) * of_bins
+    return summing_to_one(np.maximum(T, np.finfo(np.float32).tiny, out=T))
 
 
 def summed_twice(columns):
@@ -381,11 +376,10 @@ def turned(basis, place):
     if basis.rotation is None:
         return None
     rotation = np.empty_like(basis.rotation)
-    for l, of_note in zip(basis.notes.values(), place, strict=True):
-        higher = np.arange(len(of_note)) - of_note  # bins
+    for i, note in enumerate(basis.note_of):
+        higher = np.arange(len(place[note])) - place[note]  # bins
         turn = np.exp(2j * np.pi * basis.hop / basis.n_fft * higher)
-        for i in l:
-            rotation[:, i] = moved(basis.rotation[:, i], of_note) * turn
+        rotation[:, i] = moved(basis.rotation[:, i], place[note]) * turn
     return rotation
 
 
