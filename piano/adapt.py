@@ -252,31 +252,31 @@ def _as_piano(fit, T0, N, D, basis):
         wide = 30 * max(0, 1 - 2 * (r + 1) / N_ROUNDS)  # cents: at first templates meet partials that lie so far away
         T = shaped(sources, places(cents, basis), g, wide, cell, basis)
         N, D = fit.sweep(T)
-    alone, of_strings = of_cents
-    strings = newton(*moving, 0 * alone, of_strings)  # a partial's own place is not known well enough to turn it
+    of_partials, of_strings = of_cents
+    strings = newton(*moving, 0 * of_partials, of_strings)  # a partial's own place is not known well enough to turn it
     return T, N, replace(basis, rotation=turned(basis, places(strings, basis)))
 
 
-def newton(x, slope, weight, K, A):
+def newton(x, slope, weight, own, common):
     """One step of Newton's method from x towards the most likely value of a Gaussian process, of mean zero.
 
     x, one value for each partial of each note, and the first derivative of the log-likelihood there, ``slope``, and its
     second, negated, ``weight``, have shape (notes, N_PARTIALS). Where both are zero nothing is told, and x only
-    follows. The covariance is ``delta_nn' K + A A^T``: K [shape=(notes, notes)] is of partials of one number, and A
-    [shape=(notes, N_PARTIALS, R)] of what all have in common. So there are N_PARTIALS equations with as many unknowns
-    as there are notes, and one with R, in place of one with all of them (Rasmussen and Williams, "Gaussian Processes
-    for Machine Learning", A.3).
+    follows. The covariance of two partials is ``own`` [shape=(notes, notes)] of their notes if they have one number,
+    and the product of what they have in ``common`` [shape=(notes, N_PARTIALS, R)]. So there are N_PARTIALS equations
+    with as many unknowns as there are notes, and one with R, in place of one with all of them (Rasmussen and Williams,
+    "Gaussian Processes for Machine Learning", A.3).
     """
     heard = weight.any(axis=1)
     x, slope, weight = (each[heard].T[..., None] for each in (x, slope, weight))  # (N_PARTIALS, notes, 1)
-    A = A[..., A[heard].any(axis=(0, 1))].transpose(1, 0, 2)
-    of_heard = A[:, heard]
+    common = common[..., common[heard].any(axis=(0, 1))].transpose(1, 0, 2)
+    of_heard = common[:, heard]
     right = np.concatenate([weight * x + slope, weight * of_heard], axis=2)
-    told = np.linalg.solve(np.eye(len(x[0])) + weight * K[np.ix_(heard, heard)], right)
+    told = np.linalg.solve(np.eye(len(x[0])) + weight * own[np.ix_(heard, heard)], right)
     of_all = np.tensordot(of_heard, told, ((0, 1), (0, 1)))
-    common = np.linalg.solve(np.eye(len(of_all)) + of_all[:, 1:], of_all[:, 0])
-    alone = told[..., 0] - told[..., 1:] @ common
-    return (alone @ K[heard] + A @ common).T
+    height = np.linalg.solve(np.eye(len(of_all)) + of_all[:, 1:], of_all[:, 0])
+    alone = told[..., 0] - told[..., 1:] @ height
+    return (alone @ own[heard] + common @ height).T
 
 
 def partial_frequencies(basis):

@@ -310,9 +310,10 @@ def covariances_of(basis):
     return K, C
 
 
-def whole(K, A):
-    """The covariance ``delta_nn' K + A A^T`` of all partials."""
-    return np.kron(K, np.eye(A.shape[1])) + np.einsum("inr,jmr->injm", A, A).reshape(2 * [A.shape[0] * A.shape[1]])
+def whole(own, common):
+    """The covariance of all partials, from its two parts."""
+    n_notes, n, _ = common.shape
+    return np.kron(own, np.eye(n)) + np.einsum("inr,jmr->injm", common, common).reshape(2 * [n_notes * n])
 
 
 def test_covariances_are_those_of_the_equations(monkeypatch):
@@ -326,13 +327,13 @@ def test_covariances_are_those_of_the_equations(monkeypatch):
 
 def test_steps_end_at_the_most_likely_values(rng):
     told = rng.random((4, 10)) < 0.7
-    K, A = rng.normal(0, 1, (4, 4)), rng.normal(0, 0.5, (4, 10, 6))
-    K = K @ K.T / 4 + np.eye(4)
+    own, common = rng.normal(0, 1, (4, 4)), rng.normal(0, 0.5, (4, 10, 6))
+    own = own @ own.T / 4 + np.eye(4)
     D = rng.uniform(3, 30, told.shape) * told
     N, x = D * np.exp(rng.normal(0, 0.7, D.shape)), np.zeros(told.shape)
     for _ in range(60):
-        x = adapt.newton(x, N - D * np.exp(x), D * np.exp(x), K, A)
-    C = whole(K, A)
+        x = adapt.newton(x, N - D * np.exp(x), D * np.exp(x), own, common)
+    C = whole(own, common)
     inverse = np.linalg.inv(C[np.ix_(told.ravel(), told.ravel())])
 
     def cost(x):
