@@ -345,14 +345,18 @@ def kullback_leibler(V, H, U, floor, prior=None):
     S += floor
     while True:
         np.divide(V, S, out=ratio)
-        multiply(U, np.matmul(H.T, ratio, out=factor), column_sums, prior)
+        kullback_leibler_step(U, np.matmul(H.T, ratio, out=factor), column_sums, prior)
         np.matmul(H, U, out=S)
         S += floor
         yield S
 
 
-def multiply(U, factor, column_sums, prior=None):
-    """The update of :func:`kullback_leibler`, in place, where ``factor`` is ``H^T (V / S)``."""
+def kullback_leibler_step(U, factor, column_sums, prior=None):
+    """The update of :func:`kullback_leibler` alone, for whoever has ``V / S`` already.
+
+    U [shape=(L, M), float, >= 0] is updated in place. ``factor`` [shape=(L, M), float, >= 0] is ``H^T (V / S)``, and is
+    written over. ``column_sums`` [shape=(L, 1), float, > 0] are those of H; ``prior`` is as there.
+    """
     factor /= column_sums
     U *= factor
     if prior is not None:

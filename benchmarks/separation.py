@@ -564,7 +564,7 @@ def lists(case):
 
 
 def measure_case(case):
-    """Figures of every note by column of ``ON_PIANOS``, the row of the table of worst stems, and that of strikes."""
+    """Figures of every note by column of ``ON_PIANOS``, the row of the table of worst stems, and what strikes tell."""
     told, scores = lists(case), {}
     for name, row in ON_PIANOS.items():
         estimates = separate(setting_of(row), case.y, case.stems, case.basis, told)

@@ -40,6 +40,7 @@ References
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -50,8 +51,8 @@ from piano import blocks, pitch
 
 # Set by hand on the pieces of benchmarks/separation.py, where no other reason stands beside it.
 N_ROUNDS = 48  # steps towards c and g, with a sweep after each
-FARTHER = 1.5  # times as far as Newton's step, for the counts follow the templates: below 2 it converges [2]_
-N_FREE = 30  # sweeps with the basis free at last; 40 gain .01 dB, see benchmarks/README.md
+FARTHER = 1.5  # times as far as Newton's step, for the counts follow the templates [2]_; 1.8 does not always converge
+N_FREE = 30  # sweeps with the basis free at last; between 20 and 40 lie .09 dB at most, see benchmarks/README.md
 ADAPTED_FRAMES = 512  # at most, spread over the recording: a piano is known after so many
 SAME_COLUMNS, CORE_FRAMES = 32, 128  # frames with one set of columns that sound, and frames of one core
 FIRMEST = 1e12  # the largest strength: the templates then stay as they are, to rounding
@@ -169,7 +170,8 @@ class _Fit:
         frames only the columns that sound there take part.
         """
         rows = utils.zero_below(np.ascontiguousarray(with_noise(T).T, self.U.dtype))  # (L + 1, K)
-        floor = utils.floor_of(rows.dtype)
+        floor, sums = utils.floor_of(rows.dtype), rows.sum(axis=1, keepdims=True)
+        loud = self.U.sum(axis=1, keepdims=True)  # before they are updated
 
         def block(frames, counts):
             l = np.flatnonzero(self.U[:, frames].any(axis=1))
@@ -184,7 +186,7 @@ class _Fit:
                 counts[1, l] += u**2 @ share.T
             else:
                 counts[0, l] += u @ R.T
-            utils.multiply(u, t @ R, t.sum(axis=1, keepdims=True), prior)
+            utils.kullback_leibler_step(u, t @ R, sums[l], prior)
             u[u < UNHEARD * u.max(axis=0, initial=0)] = 0
             self.U[l, frames] = u
 
@@ -194,7 +196,6 @@ class _Fit:
                 block(slice(first, min(first + SAME_COLUMNS, frames.stop)), counts)
             return counts
 
-        loud = self.U.sum(axis=1, keepdims=True)
         counts = sum(blocks.in_threads(part, blocks.frame_slices(self.V.shape[1], CORE_FRAMES)))
         rows = rows.astype(np.float64)
         N, D = counts * rows**2 if alone else (counts[0] * rows, loud * rows)
@@ -298,8 +299,7 @@ def by_partial(N, D, T, cell, basis, heard):
     ``heard`` [shape=(notes,), bool] is zero.
     """
     for_a_cent, sums = -np.log(2) / 1200 * np.arange(len(T)), np.zeros((5, len(cell), N_PARTIALS))  # in bins
-    for i in np.flatnonzero(heard):
-        l = list(basis.notes.values())[i]
+    for i, l in itertools.compress(enumerate(basis.notes.values()), heard):
         n, d, slope = N.T[l], D.T[l], np.gradient(np.log(T.T[l]), axis=1) * for_a_cent
         of_bins = np.stack([x.sum(axis=0) for x in (n, d, n * slope, d * slope, n * slope**2)])
         first = np.flatnonzero(np.diff(cell[i], prepend=-1))  # bin of each partial that has any
@@ -312,7 +312,7 @@ def level_covariance(basis):
     keys, octave = np.array(list(basis.notes)), np.log2(np.minimum(partial_frequencies(basis), basis.sr))[..., None]
     of_partial = EVEN**2 + SHARED**2 * np.exp(-np.abs(np.subtract.outer(keys, keys)) / NEAR_KEYS)
     of_partial += OWN**2 * np.eye(len(keys))
-    apart = NEAR_OCTAVES / 1.5  # of bumps that overlap: of random heights, they are the process, to .00002 of it
+    apart = NEAR_OCTAVES / 1.5  # of bumps that overlap: of random heights, they are the process, to .00003 of it
     bumps = np.exp(-(((octave - np.arange(octave.min() - 1, octave.max() + 1, apart)) / NEAR_OCTAVES) ** 2))
     bumps *= COMMON * np.sqrt(apart / NEAR_OCTAVES * np.sqrt(2 / np.pi))
     of_note = np.broadcast_to(LEVEL * np.eye(len(keys))[:, None], (*octave.shape[:2], len(keys)))

@@ -159,7 +159,7 @@ def test_tuning_and_inharmonicity_of_every_key_are_found(rng, strings_apart):
     np.testing.assert_allclose(expected_B, pitch.inharmonicity(frequency(KEYS), log_b), rtol=0.03)
 
 
-@pytest.mark.parametrize("cents", [-40, 40])
+@pytest.mark.parametrize("cents", [-50, 58, 60])  # at the last two, templates that are not averaged miss partials
 def test_a_piano_that_is_out_of_tune_is_met(strings_apart, cents):
     U, notes = strings_apart
     true = spectra(cents)
