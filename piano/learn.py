@@ -24,6 +24,7 @@ KEYS, OPTIONS = (pitch.PIANO[0], pitch.PIANO[-1]), {"n_fft": 8192, "states": 2} 
 KERNELS = events.KERNELS | {
     kernels.descend_bins: kernels.types(kernels.descend_bins, np.float32),
     phase._smooth_bins: phase.SMOOTH_TYPES,
+    phase._tell: phase.TELL_TYPES,
 }
 CACHE = "piano-note-by-note"  # name of the suite's folder among the user's caches
 

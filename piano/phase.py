@@ -53,23 +53,12 @@ def measure_rotation(Y):
     first = int(np.argmax(loudness))
     quiet = np.flatnonzero(loudness[first:] < 1e-4 * loudness[first])
     Y = Y[:, first : first + quiet[0] if len(quiet) else None].astype(np.complex128)
-    return _rotation(*_correlations(Y.T)[:3]).astype(np.complex64)
-
-
-def _correlations(x, steady=True):
-    """Of a note over its frames, the first axis, where it is ``steady`` since the last one [shape=(5, K), complex].
-
-    Sums of x_m conj(x_(m-1)), ``|x_m|^2``, ``|x_(m-1)|^2``, ``|x_m x_(m-1)|`` and its square.
-    """
-    energy = x.real**2 + x.imag**2
-    now, before = energy[1:] * steady, energy[:-1] * steady
-    squares = now * before
-    sums = np.sum(x[1:] * x[:-1].conj() * steady, axis=0), *(e.sum(axis=0) for e in (now, before))
-    return np.stack([*sums, np.sqrt(squares).sum(axis=0), squares.sum(axis=0)])
+    energy, cross = np.abs(Y) ** 2, np.sum(Y[:, 1:] * Y[:, :-1].conj(), axis=1)
+    return _rotation(cross, energy[:, 1:].sum(axis=1), energy[:, :-1].sum(axis=1)).astype(np.complex64)
 
 
 def _rotation(cross, now, before):
-    size = np.maximum(np.sqrt(now.real * before.real), np.abs(cross))  # the same, but for rounding: at most 1 comes out
+    size = np.maximum(np.sqrt(now * before), np.abs(cross))  # the same, but for rounding: at most 1 comes out
     return cross / np.maximum(size, np.finfo(np.float64).tiny)
 
 
@@ -84,14 +73,15 @@ def adapted_rotation(told, rotation, strength):
     so that the templates are trusted where they fit, and nothing where the recording's phases do not go on: q is the
     part of r' that is no chance, see :func:`coherent_part`.
 
-    ``told`` [shape=(5, N, K), complex] are the :func:`_correlations` of the notes as Wiener masks have them.
+    ``told`` [shape=(N, 6, K)] is what the notes as Wiener masks have them tell, see :func:`_tell`.
     ``rotation`` [shape=(K, N), complex] is that of the templates' notes. ``strength`` is that with which the basis
     keeps to its templates, see :func:`adapt.adapt_basis`. Returns [shape=(K, N), complex64].
     """
     trust = (min(strength, 1e6) / TRUSTED) ** 2  # of more, the recording's count for nothing
     adapted = np.empty(rotation.shape, np.complex64)
-    for n, (cross, now, before, sizes, squares) in enumerate(told.transpose(1, 0, 2)):
-        q = coherent_part(np.abs(cross) ** 2, sizes.real**2, squares.real)
+    for n, (re, im, now, before, sizes, squares) in enumerate(told):
+        cross = re + 1j * im
+        q = coherent_part(np.abs(cross) ** 2, sizes**2, squares)
         adapted[:, n] = q**2 * (_rotation(cross, now, before) + trust * rotation[:, n]) / (1 + trust)
     return adapted
 
@@ -99,10 +89,11 @@ def adapted_rotation(told, rotation, strength):
 def refined_rotation(told, rotation):
     """Rotations mixed with those of the notes that were smoothed by them, where a note sounds.
 
-    What was smoothed by a rotation leans to it, so that has three times the weight. ``told`` [shape=(5, N, K)] is
+    What was smoothed by a rotation leans to it, so that has three times the weight. ``told`` [shape=(N, 6, K)] is
     that of :func:`adapted_rotation`, of the smoothed notes; ``rotation`` and what is returned have shape (K, N).
     """
-    found = _rotation(*told[:3]).T
+    re, im, now, before, *_ = told.transpose(1, 2, 0)
+    found = _rotation(re + 1j * im, now, before)
     return np.where(found == 0, rotation, (found + 3 * rotation) / 4).astype(np.complex64)
 
 
@@ -116,7 +107,7 @@ def coherent_part(found, most, chance):
     """
     octave = np.frexp(np.arange(len(found)))[1]
     found, most, chance = (np.bincount(octave, values) for values in (found, most, chance))
-    heard = (found > chance) & (most > chance)
+    heard = (found > chance) & (most > 1.001 * chance)  # of a single pair of frames they are the same, but for rounding
     ratio = (found - chance) / np.where(heard, most - chance, 1) * most / np.where(heard, found, 1)
     return np.where(heard, np.minimum(ratio, 1), 0)[octave]
 
@@ -168,17 +159,18 @@ def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=Non
 
         def told(rotation):
             work = functools.partial(_told_block, H=H, rotation=rotation, note_of=note_of)
-            turns = energies = 0  # summed as they come: those of a block are large
-            for of_block in blocks.each(work, some, map):
-                turns, energies = turns + of_block[0], energies + of_block[1]
+            turns, energies = np.zeros((rotation.shape[1], 6, len(H))), np.zeros((2, *H.T.shape))
+            for of_block in blocks.each(work, some, map):  # summed as they come: those of a block are large
+                turns += of_block[0]
+                energies += of_block[1]
             return turns, energies
 
         turns, _ = told(np.zeros_like(rotation))
         rotation = adapted_rotation(turns, rotation, strength)
         turns, energies = told(rotation)
         rotation = refined_rotation(turns, rotation)
-        energies[0][:, -1] = energies[1][:, -1]  # noise stays white
-        H, U = with_energies(H, U, *energies)
+        energies[0, -1] = energies[1, -1]  # noise stays white
+        H, U = with_energies(H, U, *energies.transpose(0, 2, 1))
         rotation = rotation[:, basis.note_of]
         basis = replace(basis, H=(H[:, :-1] * level).astype(basis.H.dtype), rotation=rotation)
     return basis, held(Y, U * U.dtype.type(Y.unit / level), basis)
@@ -242,30 +234,26 @@ def _smoothed_block(job, *, H, rotation, note_of):
 
 
 def _told_block(job, *, H, rotation, note_of):
-    """What the smoothed notes X of one block tell, as sums over its frames.
-
-    Returns their :func:`_correlations` where they do not grow louder [shape=(5, N, K), complex], and
-    ``sum_m U E|x|^2 / A`` and ``sum_m U A`` [shape=(2, K, L), float]. A = H U over the note's columns is what |x| was
-    taken for. E|x|^2 is |X|^2 and the variance that is left: of a mask A^2 (1 - A^2 / sum A^2), and of a note with a
-    rotation 1 - rho^2 of that, as much as rho leaves open.
-    """
+    """What the smoothed notes of one block :func:`_tell`: ``turns`` [shape=(N, 6, K)] and ``energies`` (2, L, K)."""
     frames, U, limits = job
     notes, X = smoothed_notes(frames.read(), H, U, rotation, note_of, limits)
-    turns, energies = np.zeros((5, *rotation.T.shape), np.complex128), np.zeros((2, *H.shape))
-    U = U[:, slice(*limits)]
-
     columns = [np.flatnonzero(note_of == note) for note in notes]
-    rows, floor = np.ascontiguousarray(H.T), utils.floor_of(H.dtype)
-    A = np.stack(blocks.in_threads(lambda l: U[l].T @ rows[l], columns))  # frame first, as X lies in memory
-    total = np.maximum(np.einsum("nmk,nmk->mk", A, A), floor**2)
+    U, rows, unsure = (
+        np.ascontiguousarray(x, np.float32) for x in (U[:, slice(*limits)], H.T, 1 - np.abs(rotation.T) ** 2)
+    )
+    total = np.full((U.shape[1], len(H)), utils.floor_of(U.dtype) ** 2)
+
+    def add_up(m):
+        for l in columns:
+            total[m] += (U[l, m].T @ rows[l]) ** 2
+
+    blocks.in_threads(add_up, blocks.frame_slices(len(total), 8))
+    turns, energies = np.zeros((rotation.shape[1], 6, len(H)), np.float32), np.zeros((2, *rows.shape), np.float32)
+    tell = blocks.compiled(_tell, TELL_TYPES)
 
     def add(i):
-        k = np.flatnonzero((A[i] ** 2 > 1e-3 * total).any(axis=0))  # of the energy, or it does not count
-        x, a, u = X[i].T[:, k], A[i][:, k], U[columns[i]]
-        turns[:, notes[i], k] = _correlations(x, (a[1:] <= a[:-1]) & (a[1:] > 0))
-        unsure = (1 - np.abs(rotation[k, notes[i]]) ** 2) * a * (1 - a**2 / total[:, k])
-        energy = (x.real**2 + x.imag**2) / np.maximum(a, floor) + unsure
-        energies[:, k[:, None], columns[i]] = (u @ energy).T, (u @ a).T
+        n = notes[i]
+        tell(X[i].T, columns[i], U, rows, total, unsure[n], turns[n], energies)
 
     blocks.in_threads(add, range(len(notes)))
     return turns, energies
@@ -313,6 +301,81 @@ def smoothed_notes(Y, H, U, rotation, note_of, limits=None, to_unit=False):
 
     blocks.in_threads(smooth, blocks.frame_slices(len(Y), 32))
     return notes, X
+
+
+TELL_TYPES = (
+    "void(complex64[:, ::1], int64[::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[::1], "
+    "float32[:, ::1], float32[:, :, ::1])"
+)
+
+
+def _tell(x, columns, U, rows, total, unsure, turns, energies):
+    """What a note x [shape=(frames, K)] tells of its rotation and its energy; numba compiles this.
+
+    To ``turns`` [shape=(6, K)] are added sums over the frames in which it does not grow louder: real and imaginary part
+    of x_m conj(x_(m-1)), ``|x_m|^2``, ``|x_(m-1)|^2``, ``|x_m x_(m-1)|`` and its square. To ``energies`` [shape=(2, L,
+    K)] are added ``sum_m U E|x|^2 / A`` and ``sum_m U A`` in the note's columns. A = H U over these is what |x| was
+    taken for, and ``total`` [shape=(frames, K)] is sum A^2 over all notes. E|x|^2 is |X|^2 and the variance that is
+    left: of a mask A^2 (1 - A^2 / sum A^2), and of a note with a rotation as much of that as its rho leaves
+    ``unsure``, 1 - rho^2. Bins in which the note never has a thousandth of the energy do not count.
+
+    Loops are short, so that the compiler sees which arrays are apart and does several bins at once.
+    """
+    (n_frames, n_bins), zero, one, least = x.shape, np.float32(0), np.float32(1), np.float32(1e-3)
+    root = np.sqrt(np.finfo(np.float32).tiny)  # what is below it is zero: nothing becomes subnormal
+    A, heard = np.zeros((n_frames, n_bins), np.float32), np.zeros(n_bins, np.float32)
+    for m in range(n_frames):
+        a, s = A[m], total[m]
+        for l in columns:
+            u, h = U[l, m], rows[l]
+            for k in range(n_bins):
+                a[k] += u * h[k]
+        for k in range(n_bins):
+            heard[k] = one if a[k] * a[k] > least * s[k] else heard[k]
+    real, imaginary, size = np.zeros((3, 2, n_bins), np.float32)  # of this frame and of the one before, in turns
+    steady, energy = np.zeros((2, n_bins), np.float32)
+    re, im, now, before, sizes, squares = turns
+    for m in range(n_frames):
+        y, a, s, i = x[m], A[m], total[m], m % 2
+        y_re, y_im, y_size, z_re, z_im, z_size = (
+            real[i],
+            imaginary[i],
+            size[i],
+            real[1 - i],
+            imaginary[1 - i],
+            size[1 - i],
+        )
+        for k in range(n_bins):
+            y_re[k] = y[k].real if abs(y[k].real) > root else zero
+            y_im[k] = y[k].imag if abs(y[k].imag) > root else zero
+        for k in range(n_bins):
+            y_size[k] = np.sqrt(y_re[k] * y_re[k] + y_im[k] * y_im[k])
+        if m:
+            a_before = A[m - 1]
+            for k in range(n_bins):
+                steady[k] = heard[k] if zero < a[k] <= a_before[k] else zero
+            for k in range(n_bins):
+                re[k] += steady[k] * (y_re[k] * z_re[k] + y_im[k] * z_im[k])
+            for k in range(n_bins):
+                im[k] += steady[k] * (y_im[k] * z_re[k] - y_re[k] * z_im[k])
+            for k in range(n_bins):
+                now[k] += steady[k] * y_size[k] * y_size[k]
+            for k in range(n_bins):
+                before[k] += steady[k] * z_size[k] * z_size[k]
+            for k in range(n_bins):
+                both = steady[k] * y_size[k] * z_size[k]
+                both = both if both > root else zero
+                sizes[k] += both
+                squares[k] += both * both
+        for k in range(n_bins):
+            left = unsure[k] * a[k] * (one - a[k] * a[k] / s[k])
+            energy[k] = heard[k] * (y_size[k] * y_size[k] / max(a[k], root) + left)
+        for l in columns:
+            found, expected, u = energies[0, l], energies[1, l], U[l, m]
+            for k in range(n_bins):
+                found[k] += u * energy[k]
+            for k in range(n_bins):
+                expected[k] += u * a[k] * heard[k]
 
 
 SMOOTH_TYPES = (
