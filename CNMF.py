@@ -120,7 +120,7 @@ def write_parts(out, parts, piano, wanted, listed):
                 write_P(part.P[part.row])
             if stems:
                 mixture = blocks.read_frames(Y.Y, part.frames)
-                stems.write(separate.component_notes(mixture, piano, part, wanted))
+                stems.write(separate.component_notes(mixture, piano, part))
             error, cost = part.error, part.cost
             del part  # or its phases would be kept while the next ones are worked out
     return U, error, cost, stems

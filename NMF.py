@@ -74,8 +74,8 @@ def decompose(path, out_dir, *, templates, args, map):
         wanted = separate.wanted_notes(U, piano, found, args.stems, args.top_db)
         with out.stems(piano, wanted, listed) as stems:
             if stems:
-                for spectra in separate.masked_notes(Y, piano, U, wanted, mask=args.mask):
-                    stems.write(spectra)
+                for of_note in separate.masked_notes(Y, piano, U, mask=args.mask):
+                    stems.write(of_note)
         fit = output.Fit(U, cost, error, error, lambda frames: piano.H @ U[:, frames])
         ending = cli.ending(fit, strength, args)
         out.write(piano, fit, found, alignment, stems, ending)

@@ -126,7 +126,7 @@ def model_parts(Y, basis, truth, *, start):
 def components(Y, basis, truth, _=None, *, start, n_iter=N_ITER):
     """``sum_{l in n} X``, the parts of the model and their shares of what it leaves."""
     for part in utils.complex_nmf_blocks(Y, basis.H, n_iter, phase_init=start):
-        yield component_notes(Y[:, part.frames], basis, part, truth)
+        yield blocks.in_threads(component_notes(Y[:, part.frames], basis, part), truth)
 
 
 def masked(Y, basis, truth, played=None, *, loss, mask, strength=None):
@@ -134,7 +134,9 @@ def masked(Y, basis, truth, played=None, *, loss, mask, strength=None):
     prior = None
     if strength is not None:
         basis, _, prior = adapt.adapt_basis(Y, basis, strength, played)
-    return masked_notes(Y, basis, utils.nmf(Y, basis.H, N_ITER, loss=loss, prior=prior)[0], truth, mask=mask)
+    U, _ = utils.nmf(Y, basis.H, N_ITER, loss=loss, prior=prior)
+    for of_note in masked_notes(Y, basis, U, mask=mask):
+        yield blocks.in_threads(of_note, truth)
 
 
 def smoothed(Y, basis, truth, played=None, *, strength=None):
@@ -167,7 +169,8 @@ def true_masks(Y, basis, truth, *, mask):
     for m in range(Y.shape[1]):
         A = np.stack([np.abs(X[:, m]) for X in truth.values()], axis=1)  # (K, notes)
         ones = np.ones((len(truth), 1), A.dtype)
-        yield from masked_notes(Y[:, m : m + 1], Basis(A), ones, range(len(truth)), mask=mask)
+        (of_note,) = masked_notes(Y[:, m : m + 1], Basis(A), ones, mask=mask)
+        yield list(map(of_note, range(len(truth))))
 
 
 LOSSES = {"Euclidean": "frobenius", "KL": "kullback-leibler", "IS": "itakura-saito"}

@@ -69,24 +69,24 @@ def sounding_notes(U, basis, top_db):
     return [note for note, peak in peaks.items() if peak > 0 and peak >= threshold]
 
 
-def masked_notes(Y, basis, U, wanted, *, mask="wiener"):
-    """Yield each note's share of the mixture, block by block.
+def masked_notes(Y, basis, U, *, mask="wiener"):
+    """Yield what gives each note's share of the mixture, block by block.
 
     With the mask ``ratio`` that is ``X_n = (sum_{l in n} H_kl U_lm / S_km) Y_km``. With ``wiener`` it is the share of
     squared magnitudes, ``X_n = A_n^2 / (sum_n A_n^2) Y_km`` with ``A_n = sum_{l in n} H_kl U_lm``. All notes add up to
     Y where the model is not zero; where it is, none has a share.
 
     Y [shape=(K, M), complex] is the mixture, and may be a memory map or a :class:`utils.Spectrogram`. U [shape=(L, M)]
-    are the activations. ``wanted`` are the notes to yield, keys of ``basis.notes``. Yields a list of them
-    [shape=(K, frames), complex] for each block of frames, in the order of ``basis.notes``.
+    are the activations. Yields, for each block of frames, a function of a note, one of the keys of ``basis.notes``,
+    that returns its share [shape=(K, frames), complex].
     """
     U = U / (U.max() or 1) / basis.H.max()  # squares of very soft or loud models stay finite
     for frames, block in blocks.frame_blocks(utils.spectrogram(Y).Y, FRAMES):
-        yield _shares(block, basis, U[:, frames], wanted, {"ratio": 1, "wiener": 2}[mask])
+        yield _shares(block, basis, U[:, frames], {"ratio": 1, "wiener": 2}[mask])
 
 
-def _shares(Y, basis, U, wanted, power):
-    """The wanted notes of one block. Each is worked out only in the frames in which it sounds."""
+def _shares(Y, basis, U, power):
+    """The notes of one block. Each is worked out only in the frames in which it sounds."""
     Y = np.ascontiguousarray(Y.T)  # (frames, K)
 
     def magnitudes(l):
@@ -105,16 +105,16 @@ def _shares(Y, basis, U, wanted, power):
         X[frames] = share * Y[frames]
         return X.T
 
-    return blocks.in_threads(of_note, [note for note in basis.notes if note in wanted])
+    return of_note
 
 
-def component_notes(Y, basis, part, wanted):
+def component_notes(Y, basis, part):
     """Notes of a complex NMF, ``sum_{l in n} X_l`` with ``X = H U P + beta (Y - F)``, of one block of frames.
 
     beta is H U / (S + noise), so that X = H U (P + (Y - F) / (S + noise)). Y [shape=(K, frames), complex] is the
-    mixture, ``part`` the :class:`utils.Part` of :func:`utils.complex_nmf_blocks`, with phases. ``wanted`` are the notes
-    to give, keys of ``basis.notes``. Returns a list of them [shape=(K, frames), complex], in the order of
-    ``basis.notes``. Where any note sounds, all notes add up to Y but for the share of noise.
+    mixture, ``part`` the :class:`utils.Part` of :func:`utils.complex_nmf_blocks`, with phases. Returns a function of a
+    note, one of the keys of ``basis.notes``, that returns its spectrogram [shape=(K, frames), complex]: all notes at
+    once would take as much memory as their phases. Where any note sounds, all add up to Y but for the share of noise.
     """
     Y, F, U, H = Y.T, part.F.T, part.U.T, basis.H.T  # frame first, as transforms want it
     with blocks.one_blas_thread():
@@ -122,8 +122,8 @@ def component_notes(Y, basis, part, wanted):
     S += np.transpose(part.noise)
     R = np.divide(Y - F, S, out=np.zeros_like(F), where=utils.floor_of(S.dtype) * S.max(initial=0) < S)
 
-    def of_note(columns):
-        X = np.zeros(R.shape, R.dtype)  # whose memory is touched only where something is written, unlike zeros_like's
+    def of_note(note):
+        columns, X = basis.notes[note], np.zeros(R.shape, R.dtype)  # whose memory is touched only where it is written
         for row in np.unique(part.row[columns]):  # the states of a note may share a phase
             l = [l for l in columns if part.row[l] == row]
             m = np.flatnonzero(U[:, l].any(axis=1))
@@ -134,7 +134,7 @@ def component_notes(Y, basis, part, wanted):
                 X[m] += x
         return X.T
 
-    return blocks.in_threads(of_note, [l for note, l in basis.notes.items() if note in wanted])
+    return of_note
 
 
 def quiet_before(stems, i, onset, n_fft, sr):
@@ -259,10 +259,9 @@ class StemWriter:
         self.resamplers = {note: soxr.ResampleStream(*rates, 1, dtype="float32") for note in self.names if resampled}
         return self
 
-    def write(self, spectra):
-        """Write the next block of frames: np.ndarray [shape=(K, frames)], one for each name."""
-        spectra = dict(zip(self.names, spectra, strict=True))
-        self._write(lambda note: self.inverse[note].add(spectra[note]))
+    def write(self, of_note):
+        """Write the next block of frames; ``of_note`` returns that of a note, np.ndarray [shape=(K, frames)]."""
+        self._write(lambda note: self.inverse[note].add(of_note(note)))
 
     def __exit__(self, kind, *_):
         self.stack.callback(self.resamplers.clear)  # soxr complains, at length, of those that live to Python's end

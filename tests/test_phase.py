@@ -233,8 +233,8 @@ def test_a_block_hears_16_frames_on_both_sides(rng):
 
 def heard_notes(Y, piano, parts):
     """Every note of a basis as it is heard [shape=(notes, K, M)]."""
-    notes = [separate.component_notes(Y[:, part.frames], piano, part, piano.notes) for part in parts]
-    return np.concatenate([np.stack(part) for part in notes], axis=-1)
+    each = (separate.component_notes(Y[:, part.frames], piano, part) for part in parts)
+    return np.concatenate([np.stack(list(map(of_note, piano.notes))) for of_note in each], axis=-1)
 
 
 def test_the_sound_follows_the_sweeps_and_the_penalty(rng):

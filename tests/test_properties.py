@@ -80,7 +80,7 @@ def test_complex_nmf(phases, problem, n_iter):
     assert falls(cost, max(2 * utils.cost_scale(Y), model), np.float64 if in_double else Y.dtype)
     for part in parts:
         frames = part.frames
-        total = sum(separate.component_notes(Y[:, frames], Basis(H), part, range(H.shape[1])))
+        total = sum(map(separate.component_notes(Y[:, frames], Basis(H), part), range(H.shape[1])))
         S = H.astype(float) @ part.U
         sounding = S > 1e-30  # where the model is silent, no note has a share
         size = max(S.max(), np.abs(Y[:, part.frames]).max())
