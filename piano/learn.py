@@ -46,7 +46,7 @@ def learn_basis(templates, *, sr=22050, n_fft=2048, hop=None, states=1, n_iter=5
     and ``n_peaks``, ``damping`` and ``variance`` those of its start, see :func:`utils.harmonic_gmm`.
 
     Returns the :class:`basis.Basis` and a list of the normalised error of each template. Raises :class:`InputError` if
-    a template is silent, or too high for ``sr``.
+    a template is too high for ``sr``.
     """
     hop = hop or basis.default_hop(n_fft)
     learnt = []
@@ -83,13 +83,15 @@ def find_templates(files, sr=22050, c3=utils.C3_HZ, keys=None):
 
 
 def check_one_note(path, sr, c3=utils.C3_HZ):
-    """Raise :class:`InputError`, with what is heard, where other notes begin after the first in a recording.
+    """Raise :class:`InputError` where a recording is silent, or with what is heard, where other notes begin in it.
 
     A note is loudest at its beginning, in all its partials. What comes later and is louder is another's, but for beats.
     """
     from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
     y = recording.load(path, sr)
+    if not y.any():
+        raise InputError(f"{path}: got silence, expected one note")
     hop = max(1, round(0.046 * sr))  # s; windows are four times as long, and the mean of five is taken
     energy = uniform_filter1d(np.abs(recording.stft(y, n_fft=4 * hop, hop=hop), dtype=np.float64) ** 2, 5, axis=1)
     energy = np.maximum(energy, 0)  # the mean is a running sum
@@ -114,8 +116,6 @@ def learn_note(template, start, n_iter, sr, hop):
     """
     path, midi, f0, shift = template
     y = recording.transpose(recording.load(path, sr), sr, shift)
-    if not y.any():
-        raise InputError(f"{path}: got silence, expected one note")
     Y = recording.stft(y, n_fft=2 * (len(start) - 1), hop=hop)
     spectra = utils.learn_spectra(np.abs(Y), start, n_iter)
     utils.check_basis(spectra, path)
