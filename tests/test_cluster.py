@@ -1,7 +1,6 @@
 """A Dask cluster of real processes: the same bytes as without one, and clean ends when parts of it fall away."""
 
 import functools
-import importlib
 import json
 import math
 import os
@@ -64,7 +63,7 @@ def files(tmp_path_factory, learnt):
     """Folder with three bases, with a sound, and with spectrograms, one of them spoilt."""
     folder = tmp_path_factory.mktemp("files")
     copy_basis(learnt, folder)
-    soundfile.write(folder / "sound.flac", chorale(4), 22050)
+    soundfile.write(folder / "sound.flac", chorale(2), 22050)
     rng = np.random.default_rng(7)
     H = rng.random((K, L), dtype=np.float32)
     Y = (H @ rng.random((L, M), dtype=np.float32)) * np.exp(2j * np.pi * rng.random((K, M)))
@@ -91,24 +90,17 @@ def dask(tmp_path_factory):
         yield address
 
 
-@pytest.fixture(scope="module")
-def astray(tmp_path_factory):
-    """Address of a scheduler with a worker that has its own idea of the suite and of spec.npy."""
-    folder = tmp_path_factory.mktemp("astray")
-    (folder / "old" / "piano").mkdir(parents=True)
-    for name in ("piano/__init__.py", "piano/cluster.py", "utils.py"):
-        (folder / "old" / name).write_text("EUCLIDEAN_BLOCK = 100\n")
-    with scheduler(folder) as (_, address), worker(address, folder / "astray", PYTHONPATH=folder / "old"):
-        wait_for_workers(address, 1)
-        np.save(folder / "astray" / "spec.npy", np.ones((K, M), np.complex64))
-        yield address
-
-
 def results(folder):
     """What a run wrote: the bytes of each file, of run.json without the command, which names the cluster."""
     found = contents(folder)
     told = {name: json.loads(found[name]) | {"command": None} for name in found if Path(name).name == "run.json"}
     return found | told
+
+
+def assert_same(folder, other):
+    expected, got = results(folder), results(other)
+    assert len(expected) >= 5
+    assert [name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name)] == []
 
 
 def told(said):
@@ -118,36 +110,38 @@ def told(said):
 
 FEW = "short.npy 3 few.npy --stems --sr 22050"
 RUNS = {
-    "a divergence": ("NMF.py", "/proc/self/cwd/spec.npy 10 basis.npy --loss itakura-saito --seed 5 --dask astray"),
-    "random phases, stems": ("CNMF.py", f"{FEW} --phase-init random --adapt none --phase"),
-    "sinusoidal phases of an adapted basis": ("CNMF.py", FEW),
-    "a sound and its notes, on this machine": ("NMF.py", "sound.flac 3 fixed_basis.npy --stems --quiet --dask local"),
-    "one of three spoilt": ("CNMF.py", "spec.npy spoilt.npy short.npy 20 basis.npy -thr 0.01 --no-phase --quiet"),
-}  # /proc/self/cwd is a place that the workers do not see
+    "random phases, stems": (CNMF, f"{FEW} --phase-init random --adapt none --phase"),
+    "sinusoidal phases of an adapted basis": (CNMF, FEW),
+    "a sound and its notes, on this machine": (NMF, "sound.flac 3 fixed_basis.npy --stems --quiet --dask local"),
+    "one of three spoilt": (CNMF, "spec.npy spoilt.npy short.npy 9 basis.npy -thr 0.01 --no-phase --quiet"),
+}
 
 
 @pytest.mark.parametrize(("script", "words"), RUNS.values(), ids=RUNS)
-def test_the_same_bytes_as_without(root, files, dask, astray, tmp_path, monkeypatch, capsys, script, words):
+def test_the_same_bytes_as_without(root, files, dask, tmp_path, monkeypatch, capsys, script, words):
+    def ended(*arguments):
+        status = 0
+        try:
+            script.main([*plain.split(), *arguments])
+        except SystemExit as end:
+            status = end.code
+        return status, told(capsys.readouterr().err)
+
     monkeypatch.chdir(files)
-    plain, _, own = words.partition(" --dask ")
-    main, status = importlib.import_module(script.removesuffix(".py")).main, 0
-    try:
-        main([*plain.split(), "-o", str(tmp_path / "alone")])
-    except SystemExit as end:
-        status = end.code
-    address = {"": dask, "astray": astray, "local": "local"}[own]
-    spread = python(root / script, *plain.split(), "-o", tmp_path / "spread", "--dask", address)
-    assert (spread.returncode, told(spread.stderr)) == (status, told(capsys.readouterr().err))
-    expected, got = results(tmp_path / "alone"), results(tmp_path / "spread")
-    assert len(expected) >= 5
-    assert [name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name)] == []
-    if "spoilt" in words:
-        assert status == 2
-        (line,) = spread.stderr.splitlines()
+    plain, _, local = words.partition(" --dask ")
+    alone = ended("-o", str(tmp_path / "alone"))
+    if local:  # whose workers are made from the script
+        done = python(root / f"{script.__name__}.py", *words.split(), "-o", tmp_path / "spread")
+        spread = done.returncode, told(done.stderr)
+    else:
+        spread = ended("-o", str(tmp_path / "spread"), "--dask", dask)
+    assert spread == alone
+    assert_same(tmp_path / "alone", tmp_path / "spread")
+    assert spread[0] == (2 if "spoilt" in words else 0)
+    if spread[0]:
+        (line,) = spread[1]
         assert line.startswith("CNMF.py: error: spoilt.npy: got (nan")
         assert names(tmp_path / "spread") == ["short", "spec"]
-    else:
-        assert status == 0
 
 
 @contextmanager
@@ -178,39 +172,55 @@ def test_a_killed_worker_costs_only_time(root, files, dask, tmp_path, monkeypatc
             _, said = process.communicate(timeout=120)
             assert (process.returncode, len(said.splitlines())) == (0, 2), said
     CNMF.main(["long.npy", N_ITER, "basis.npy", "--no-phase", "-o", str(tmp_path / "alone")])
-    assert results(out) == results(tmp_path / "alone")
+    assert_same(out, tmp_path / "alone")
 
 
-def test_a_lost_scheduler_ends_the_run(root, files, tmp_path):
-    with scheduler(tmp_path) as (lost, address), worker(address, tmp_path / "worker", PYTHONPATH=""):
+def test_a_worker_needs_no_copy_and_a_lost_scheduler_ends_the_run(root, files, tmp_path, monkeypatch):
+    """The worker has its own idea of the suite and of spec.npy, and does not see where that lies here."""
+    monkeypatch.chdir(files)
+    for name in ("piano/__init__.py", "piano/cluster.py", "utils.py"):
+        (tmp_path / "old" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "old" / name).write_text("EUCLIDEAN_BLOCK = 100\n")
+    command = ["/proc/self/cwd/spec.npy", "5", "basis.npy", "--loss", "itakura-saito", "--seed", "5", "--quiet", "-o"]
+    NMF.main([*command, str(tmp_path / "alone")])
+    with scheduler(tmp_path) as (lost, address), worker(address, tmp_path / "it", PYTHONPATH=tmp_path / "old"):
+        wait_for_workers(address, 1)
+        np.save(tmp_path / "it" / "spec.npy", np.ones((K, M), np.complex64))
+        NMF.main([*command, str(tmp_path / "given"), "--dask", address])
+        assert_same(tmp_path / "alone", tmp_path / "given")
         with under_way(root, files, tmp_path, address) as (process, out):
             os.killpg(lost.pid, signal.SIGKILL)
             _, said = process.communicate(timeout=60)
-        assert process.returncode == 1
-        assert said == f"CNMF.py: error: --dask: lost the scheduler at {address}\n"
-        assert not out.exists()
+    assert (process.returncode, said) == (1, f"CNMF.py: error: --dask: lost the scheduler at {address}\n")
+    assert not out.exists()
 
 
-def test_a_worker_with_other_packages_is_named(files, dask, tmp_path, monkeypatch, refused):
-    monkeypatch.chdir(files)
+def test_other_packages_than_the_workers_are_named(root, files, dask, tmp_path):
     (tmp_path / "numba-0.0.1.dist-info").mkdir()
     (tmp_path / "numba-0.0.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: numba\nVersion: 0.0.1\n")
-    with worker(dask, tmp_path / "other", "--no-nanny", "--name", "other", PYTHONPATH=tmp_path):
-        wait_for_workers(dask, 3)
-        line = refused(NMF, "spec.npy", "5", "basis.npy", "-o", str(tmp_path / "out"), "--dask", dask)
-    assert line.startswith("NMF.py: error: --dask: got numba 0.0.1 on worker tcp://127.0.0.1:")
-    assert line.endswith(f", expected {cluster.environment()['numba']}, as on this machine")
+    command = root / "NMF.py", "spec.npy", "5", "basis.npy", "-o", tmp_path / "out", "--dask", dask
+    done = python(*command, cwd=files, PYTHONPATH=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        f"NMF.py: error: --dask: got numba {cluster.environment()['numba']} on worker tcp://127.0.0.1:"
+    )
+    assert line.endswith(", expected 0.0.1, as on this machine")
     assert not (tmp_path / "out").exists()
 
 
-def test_without_dask_it_is_said_what_to_install(root, files, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['dask'] = sys.modules['distributed'] = None\n")
-    command = root / "CNMF.py", "spec.npy", "5", "basis.npy", "--no-phase", "-o", tmp_path / "out"
-    done = python(*command, "--dask", "local", cwd=files, PYTHONPATH=tmp_path)
+def test_without_dask_it_is_said_what_to_install(files, tmp_path):
+    code = """if True:
+        import sys
+        sys.modules["dask"] = sys.modules["distributed"] = None
+        import CNMF
+        CNMF.main([*sys.argv[1:], "--quiet"])
+        CNMF.main([*sys.argv[1:], "--dask", "local"])
+    """
+    done = python("-c", code, "spec.npy", "5", "basis.npy", "--no-phase", "-o", tmp_path / "out", cwd=files)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "pip install -r requirements/dask.txt" in done.stderr
-    assert not (tmp_path / "out").exists()
-    assert python(*command, cwd=files, PYTHONPATH=tmp_path).returncode == 0
+    assert (tmp_path / "out" / "run.json").exists()  # of the first
 
 
 def test_few_blocks_are_under_way_at_once(dask):
