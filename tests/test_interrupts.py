@@ -62,7 +62,7 @@ raise SystemExit(cli.run({script}.main))
 )
 def test_every_loop_heeds_it(files, tmp_path, command):
     script, *arguments = command
-    begun, out = tmp_path / "begun", tmp_path / "out"
+    begun, out = tmp_path / "begun", tmp_path / "new" / "out"
     code = TOLD_OF_LOOPS.format(script=script.removesuffix(".py"), begun=str(begun))
     with started("-c", code, *arguments, "-o", out, "--quiet", cwd=files) as process:
         wait_for(lambda: begun.exists() or process.poll() is not None)
@@ -72,7 +72,7 @@ def test_every_loop_heeds_it(files, tmp_path, command):
         assert names(tmp_path) == ["begun"]
 
 
-@pytest.mark.parametrize(("script", "delay"), [("NMF.py", 0), ("CNMF.py", 0.1), ("make_init_H.py", 0), ("NMF.py", 0.1)])
+@pytest.mark.parametrize(("script", "delay"), [("NMF.py", 0), ("CNMF.py", 0.1), ("make_init_H.py", 0)])
 def test_imports_end_without_a_traceback(files, root, tmp_path, script, delay):
     arguments = ["spec.npy", NEVER, "basis.npy"] if script != "make_init_H.py" else [str(root / "basis_wav_piano")]
     with started(root / script, *arguments, "-o", tmp_path, "--quiet", cwd=files) as process:
@@ -94,9 +94,9 @@ def _has_numpy(pid):
 
 
 SWALLOWERS = {
-    "what C calls back": "ctypes.CFUNCTYPE(None)(come)()",  # as LLVM does when a kernel is loaded
-    "del": "type('Swallower', (), {'__del__': lambda self: come()})()",
-    "except": "try:\n    come()\nexcept BaseException:\n    pass",
+    "SIGINT": "ctypes.CFUNCTYPE(None)(come)()",  # as LLVM does when a kernel is loaded
+    "SIGTERM": "type('Swallower', (), {'__del__': lambda self: come()})()",
+    "SIGHUP": "try:\n    come()\nexcept BaseException:\n    pass",
 }
 
 
@@ -113,13 +113,10 @@ def ended_by(name):
     return 128 + getattr(signal, name), "", MESSAGE if name == "SIGINT" else ""
 
 
-@pytest.mark.parametrize(
-    ("name", "swallower"),
-    [("SIGINT", "what C calls back"), ("SIGTERM", "del"), ("SIGHUP", "except"), ("SIGINT", "except")],
-)
+@pytest.mark.parametrize(("name", "swallower"), SWALLOWERS.items())
 def test_it_is_raised_again_where_it_was_swallowed(name, swallower):
     come = f"come = lambda: os.kill(os.getpid(), signal.{name})"
-    assert run_script(f"{come}\n{SWALLOWERS[swallower]}\ntime.sleep(10)") == ended_by(name)
+    assert run_script(f"{come}\n{swallower}\ntime.sleep(10)") == ended_by(name)
 
 
 def test_nothing_cuts_short_what_is_tidied_up():
@@ -137,17 +134,17 @@ def test_an_import_cannot_swallow_it(tmp_path):
     assert run_script("import swallows\ntime.sleep(60)", cwd=tmp_path) == ended_by("SIGINT")
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
-def test_where_it_is_ignored_it_stays_so(name):
-    """As nohup does."""
-    ignored = f"signal.signal(signal.{name}, signal.SIG_IGN)"
-    assert run_script(f"os.kill(os.getpid(), signal.{name})", before=ignored) == (0, "", "")
+def test_where_it_is_ignored_it_stays_so():
+    """As nohup has it, and a job in the background."""
+    ignored = "for it in (signal.SIGINT, signal.SIGHUP): signal.signal(it, signal.SIG_IGN)"
+    come = "for it in (signal.SIGINT, signal.SIGHUP): os.kill(os.getpid(), it)"
+    assert run_script(come, before=ignored) == (0, "", "")
 
 
-@pytest.mark.parametrize("streams", ["2>/dev/full", "<&- >&- 2>&-", "2>&1 | true"])
+@pytest.mark.parametrize("streams", ["2>/dev/full", "<&- >&- 2>&-"])
 def test_nobody_who_listens_is_no_reason_to_fail(files, root, tmp_path, streams):
     run = f'"{sys.executable}" "{root / "NMF.py"}" spec.npy 3 basis.npy -o "{tmp_path}"'
-    subprocess.run(["bash", "-c", f"{run} {streams}; exit ${{PIPESTATUS[0]}}"], cwd=files, check=True, timeout=100)
+    subprocess.run(["sh", "-c", f"{run} {streams}"], cwd=files, check=True, timeout=100)
     assert np.load(tmp_path / "cost.npy").shape == (3,)
     assert (tmp_path / "run.json").exists()
 
@@ -162,7 +159,7 @@ def left(tmp_path_factory):
     np.save(folder / "basis.npy", rng.random((129, 3)))
     np.save(folder / "spec.npy", rng.standard_normal((129, 60)) + 1j * rng.standard_normal((129, 60)))
     inputs = str(folder / "spec.npy"), "2", str(folder / "basis.npy")
-    CNMF.main([*inputs, "--sr", "8000", "-o", str(folder / "out"), "--stems", "--phase"])
+    CNMF.main([*inputs, "--sr", "8000", "-o", str(folder / "out"), "--stems", "--phase", "--adapt", "none"])
     return folder
 
 
@@ -177,7 +174,6 @@ def earlier(left, tmp_path, monkeypatch):
     ("script", "arguments", "largest"),
     [
         ("CNMF.py", [], "out/phase_calc.npy"),
-        ("CNMF.py", ["--no-phase"], "out/reconst.npy"),
         ("NMF.py", ["--stems", "--format", "wav"], None),
         ("NMF.py", [], "out/learning_curve_CNMF.png"),
     ],
@@ -185,9 +181,7 @@ def earlier(left, tmp_path, monkeypatch):
 def test_a_disk_that_fills_up_is_one_line_and_status_1(earlier, root, script, arguments, largest):
     if largest is None:  # a stem; its header is on the disk, its samples are not
         np.save("spec.npy", np.load("spec.npy")[:, :20].repeat(20, axis=1).astype(np.complex64))
-        n_bytes = 4 * 64 * 400
-    else:
-        n_bytes = (earlier / largest).stat().st_size
+    n_bytes = 4 * 64 * 400 if largest is None else (earlier / largest).stat().st_size
     before = contents(earlier)
     done = python(
         *(root / script, "spec.npy", "3", "basis.npy", "--sr", "8000", "-o", "out", *arguments),
