@@ -109,25 +109,18 @@ def test_it_is_what_make_init_h_learns_from_the_suites_templates(folder, root, t
     assert list(basis.load(path).notes) == list(range(56, 62))
 
 
-@pytest.mark.parametrize("script", [NMF, CNMF])
-def test_a_sound_is_all_that_is_needed(folder, few_templates, capsys, script):
-    quiet = ["--quiet"] if script is CNMF else []  # a remark takes the list another search
-    script.main(["song.wav", "--stems", "-o", "out", *quiet])
-    assert quiet or "learning the 2 notes" in capsys.readouterr().err
-    (home,) = kept(folder / "home")
-    script.main(["song.wav", "200", str(home / "fixed_basis.npy"), "--stems", "-o", "named", "--quiet"])
-    for name in ("basis_calc.npy", "activation_calc.npy", "stems/060_C4.wav", "stems/060_C4.flac"):
-        if (folder / "named" / name).exists():
-            assert (folder / "out" / name).read_bytes() == (folder / "named" / name).read_bytes()
-    assert record("out")["inputs"] == record("named")["inputs"]  # the basis with its SHA-256
-    assert record("out")["command"] == [f"{script.__name__}.py", "song.wav", "--stems"]
-
-
-def test_what_the_first_run_compiles_is_compiled_while_it_learns(folder, few_templates, monkeypatch):
+def test_a_sound_is_all_that_is_needed(folder, few_templates, monkeypatch):
+    """What the first run compiles is compiled while it learns."""
     used, compiled = set(), blocks.compiled
     monkeypatch.setattr(blocks, "compiled", lambda *kernel: used.add(kernel) or compiled(*kernel))
-    CNMF.main(["song.wav", "20", "--listen", "-o", "out", "--quiet"])
+    CNMF.main(["song.wav", "--stems", "-o", "out", "--quiet"])
     assert used == set(learn.KERNELS.items())
+    (home,) = kept(folder / "home")
+    CNMF.main(["song.wav", "200", str(home / "fixed_basis.npy"), "--stems", "-o", "named", "--quiet"])
+    for name in ("basis_calc.npy", "activation_calc.npy", "stems/060_C4.flac"):
+        assert (folder / "out" / name).read_bytes() == (folder / "named" / name).read_bytes()
+    assert record("out")["inputs"] == record("named")["inputs"]  # the basis with its SHA-256
+    assert record("out")["command"] == ["CNMF.py", "song.wav", "--stems"]
 
 
 def test_it_is_learnt_anew_where_templates_or_options_differ_and_made_again_where_spoilt(
@@ -193,37 +186,24 @@ def results(folder):
     return sorted(path.parent.relative_to(folder).as_posix() for path in folder.rglob("run.json"))
 
 
-@pytest.fixture
-def songs(folder, rng, few_templates, two_templates):
-    """A folder of a sound with an unknown suffix, a spectrogram, and other things; with results of a run in it."""
+def test_a_folder_stands_for_what_is_in_it(folder, rng, few_templates, two_templates, refused):
+    """A sound with an unknown suffix and a spectrogram, not other things, a run's results, or the basis."""
     songs = folder / "songs"
-    songs.mkdir()
+    shutil.copytree(two_templates / "basis", songs)
     (folder / "song.wav").rename(songs / "first.dat")
-    shutil.copytree(two_templates / "basis", folder / "basis")
-    NMF.main(["songs/first.dat", "3", "basis/fixed_basis.npy", "--stems", "-o", "songs", "--quiet"])  # leaves sounds
-    np.save(songs / "second.npy", rng.random((257, 9)))
     for name in ("notes.txt", ".hidden.wav", "cover.png"):
         (songs / name).write_text("la")
-    return songs
-
-
-def test_a_folder_stands_for_what_is_in_it(songs, folder, refused):
-    NMF.main(["songs", "3", "basis/fixed_basis.npy", "-o", "out", "--quiet"])
-    assert results(folder / "out") == ["first", "second"]
+    command = ["3", "songs/fixed_basis.npy", "--quiet", "-o"]
+    NMF.main(["songs/first.dat", *command, "songs", "--stems"])  # leaves sounds
+    np.save(songs / "second.npy", rng.random((257, 9)))
+    for _ in range(2):
+        NMF.main(["songs", *command, "songs"])
+        assert results(songs) == [".", "first", "second"]
     NMF.main(["songs", "3", "-o", "sounds", "--quiet"])  # nothing else: all its sounds
     assert results(folder / "sounds") == ["first"]
     (songs / "broken.wav").write_bytes(b"RIFF\0\0\0\0WAVE")
-    line = refused(NMF, "songs", "3", "basis/fixed_basis.npy", "-o", "rest", "--quiet")
-    assert "broken.wav: cannot be read as audio" in line
+    assert "broken.wav: cannot be read as audio" in refused(NMF, "songs", *command, "rest")
     assert results(folder / "rest") == ["first", "second"]
-
-
-def test_the_results_of_a_folder_may_lie_in_it_and_so_may_the_basis(songs, folder):
-    for name in basis.names("fixed_basis.npy"):
-        (folder / "basis" / name).rename(songs / name)
-    for _ in range(2):
-        NMF.main(["songs", "3", "songs/fixed_basis.npy", "-o", "songs", "--quiet"])
-        assert results(songs) == [".", "first", "second"]
 
 
 def test_results_stay_inside_dir_whatever_the_name(folder, two_templates, rng):

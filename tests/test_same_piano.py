@@ -1,5 +1,7 @@
 """Several recordings of one piano: what one of them tells of a key serves the others."""
 
+import itertools
+
 import numpy as np
 import pytest
 import soundfile
@@ -36,7 +38,7 @@ def pianos(tmp_path_factory):
     return folder
 
 
-def command(pianos, out, *options, inputs=("low.wav", "high.wav")):
+def command(pianos, out, *options, inputs):
     """Arguments of a run that adapts the basis of the bright piano."""
     paths = [str(pianos / name) for name in (*inputs, "bright_basis/fixed_basis.npy")]
     return [*paths[:-1], "2", paths[-1], "--adapt", "auto", "--no-phase", "--quiet", *options, "-o", str(out)]
@@ -51,24 +53,19 @@ def apart(path, true, name):
         yield np.abs(a / a.sum(axis=1, keepdims=True) - b / b.sum(axis=1, keepdims=True)).sum()
 
 
-def test_what_one_recording_tells_of_a_key_serves_the_others(pianos, tmp_path):
-    true = basis.load(pianos / "dull_basis" / "fixed_basis.npy")
-    CNMF.main(command(pianos, tmp_path / "alone"))
-    CNMF.main(command(pianos, tmp_path / "together", "--same-piano"))
-    for name, other in (("low", "high"), ("high", "low")):
-        for keys, most in ((name, 1.1), (other, 0.6)):  # the others are never struck in this recording
-            spectra, patterns = apart(tmp_path / "together" / name / "basis_calc.npy", true, keys)
-            assert spectra < most * next(apart(tmp_path / "alone" / name / "basis_calc.npy", true, keys))
-            assert patterns < 0.6 * list(apart(pianos / "bright_basis" / "fixed_basis.npy", true, keys))[1]
-    inputs = record(tmp_path / "together" / "high")["inputs"]
-    assert [file["file"] for file in inputs[:2]] == ["high.wav", "low.wav"]
-
-
-def test_what_cannot_be_read_is_told_of_and_keeps_nothing_from_the_others(pianos, tmp_path, refused):
+def test_what_one_recording_tells_of_a_key_serves_the_others(pianos, tmp_path, refused):
+    """What cannot be read is told of, and keeps nothing from the others."""
     (pianos / "broken.wav").write_bytes((pianos / "low.wav").read_bytes()[:5000])
-    line = refused(CNMF, *command(pianos, tmp_path, "--same-piano", inputs=("broken.wav", "low.wav")))
-    assert "broken.wav: got 5000 bytes" in line
-    assert names(tmp_path) == ["low"]
+    inputs = "broken.wav", "low.wav", "high.wav"
+    assert "broken.wav: got 5000 bytes" in refused(CNMF, *command(pianos, tmp_path, "--same-piano", inputs=inputs))
+    assert names(tmp_path) == ["high", "low"]
+    true = basis.load(pianos / "dull_basis" / "fixed_basis.npy")
+    for name, keys in itertools.product(KEYS, KEYS):  # half of the keys are never struck in this recording
+        found = apart(tmp_path / name / "basis_calc.npy", true, keys)
+        given = apart(pianos / "bright_basis" / "fixed_basis.npy", true, keys)
+        assert all(now < 0.26 * before for now, before in zip(found, given, strict=True))  # alone .32 and .57
+    read = [file["file"] for file in record(tmp_path / "high")["inputs"]]
+    assert read[:3] == ["high.wav", "broken.wav", "low.wav"]
 
 
 def test_what_no_piano_can_be_learnt_from_together(pianos, tmp_path, refused):
