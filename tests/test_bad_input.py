@@ -124,6 +124,8 @@ WORDS = [
     (BOTH, "none.wav 3 basis.npy", "none.wav: no such file, expected a spectrogram (.npy) or a sound"),
     (NMF, "spec.npy 3 none.npy", "none.npy: no such file, expected a basis, .npy"),
     (NMF, "notes 3 /", "/: got a folder or a special file, expected a basis, .npy"),
+    (NMF, "basis.npy 3 basis.npy", "basis.npy: got a basis, expected a spectrogram (.npy) or a sound"),
+    (NMF, "spec.npy 3 notes/C4.wav", "notes/C4.wav: got a sound, expected a basis, .npy"),
     (NMF, "spec.npy spec.npy 3 basis.npy", "SPEC: got two inputs called spec"),
     (NMF, "x/Spec.wav spec.npy 3 basis.npy", "SPEC: got two inputs called Spec"),  # alike but for case
     (NMF, "Caf\u00e9.wav cafe\u0301.npy 3 basis.npy", "SPEC: got two inputs called Caf\u00e9"),  # and for its form

@@ -24,8 +24,6 @@ K, L, M = 33, 3, 20
 FILES = ["activation.png", "activation_calc.npy", "basis_calc.npy", "cost.npy", "run.json"]
 NMF_FILES = sorted([*FILES, "learning_curve_NMF.png"])
 CNMF_FILES = sorted([*FILES, "learning_curve_CNMF.png", "phase_calc.npy", "reconst.npy"])
-ENDINGS = ".json", ".npy", "_patterns.npy", "_rotation.npy", "_spectrogram.png"
-BASIS_FILES = [*(f"fixed_basis{ending}" for ending in ENDINGS), "run.json"]
 
 
 @pytest.fixture
@@ -265,7 +263,7 @@ def test_the_basis_is_written_with_its_picture(tmp_path, monkeypatch, drawn, cap
     for midi in (59, 60, 61):
         (tmp_path / "notes" / TEMPLATES[midi].name).symlink_to(TEMPLATES[midi])
     make_init_H.main(["notes"])
-    assert names(tmp_path) == sorted([*BASIS_FILES, "notes"])
+    assert names(tmp_path) == sorted([*make_init_H.OUTPUTS, "notes"])
     assert "3 notes, B3 to C#4, 3 columns" in capsys.readouterr().err
     axes, colour_bar = drawn["fixed_basis_spectrogram.png"].axes
     assert axes.get_yscale() == "log"

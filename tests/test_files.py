@@ -13,10 +13,9 @@ import pytest
 import soundfile
 
 import NMF
-from helpers import environment, python, save_basis, started, tone, wait_for
+from helpers import environment, save_basis, started, tone, wait_for
 from piano import files, recording
 from piano.basis import Basis
-from utils import InputError
 
 pytestmark = [pytest.mark.same_everywhere("reads and refuses files; no numbers"), pytest.mark.usefixtures("drawn")]
 
@@ -54,20 +53,14 @@ CONTENTS = {
 }
 
 
-@pytest.mark.parametrize(("content", "name"), CONTENTS.items(), ids=CONTENTS.values())
-def test_what_is_no_sound_is_called_what_it_is(folder, refused, content, name):
-    for path in ("x.wav", "x.npy", "basis2.npy"):
-        (folder / path).write_bytes(content)
-    for arguments, expected in (
-        (["x.wav", "3", "basis.npy"], f"x.wav: got {name}, expected a spectrogram (.npy) or a sound"),
-        (["x.npy", "3", "basis.npy"], f"x.npy: got {name}, expected a spectrogram (.npy) or a sound"),
-        (["tone.wav", "3", "basis2.npy"], f"basis2.npy: got {name}, expected a basis, .npy"),
-        (["tone.wav", "3", "tone.wav"], "tone.wav: got a sound, expected a basis, .npy"),
-        (["basis.npy", "3", "basis.npy"], "basis.npy: got a basis, expected a spectrogram (.npy) or a sound"),
-    ):
-        assert refused(NMF, *arguments, "-o", "out") == f"NMF.py: error: {expected}"
-    with pytest.raises(InputError, match=f"got {name}, expected a sound file"):
-        recording.load(folder / "x.wav", SR)
+def test_what_is_no_sound_is_called_what_it_is(folder, refused):
+    for content, name in CONTENTS.items():
+        for path, arguments, expected in (
+            ("x.wav", ["x.wav", "3", "basis.npy"], "a spectrogram (.npy) or a sound"),
+            ("x.npy", ["tone.wav", "3", "x.npy"], "a basis, .npy"),
+        ):
+            (folder / path).write_bytes(content)
+            assert refused(NMF, *arguments, "-o", "out") == f"NMF.py: error: {path}: got {name}, expected {expected}"
 
 
 def test_a_file_is_what_it_holds_whatever_its_name(folder, rng):
@@ -76,12 +69,6 @@ def test_a_file_is_what_it_holds_whatever_its_name(folder, rng):
         (folder / name).rename(new)
         NMF.main([new, "3", "basis.npy", "-o", f"of {new}", "--quiet"])
         assert (folder / f"of {new}" / "spectrogram.png").exists() == ("tone" in new)
-
-
-def test_what_soundfile_writes_is_a_sound(tmp_path):
-    for form in ("aiff", "au", "caf", "flac", "mp3", "ogg", "rf64", "w64", "wav", "nist"):
-        soundfile.write(tmp_path / "x", tone(2), SR, format=form)
-        assert files.kind(tmp_path / "x") == files.SOUND, form
 
 
 # --- Sounds ---
@@ -93,14 +80,17 @@ def test_audio_files_are_found_in_order_and_other_files_passed_over(tmp_path):
     assert [path.name for path in recording.audio_files(tmp_path)] == ["a.FLAC", "b.wav", "c.aif", "d.ogg"]
 
 
-FORMATS = {"PCM_16": ("wav", 2**-15), "PCM_U8": ("wav", 2**-7), "PCM_24": ("flac", 2**-23), "VORBIS": ("ogg", 0.05)}
+FORMATS = [
+    *(("WAV", "PCM_16", 2**-15), ("WAV", "PCM_U8", 2**-7), ("FLAC", "PCM_24", 2**-23), ("OGG", "VORBIS", 0.05)),
+    *((name, None, 2**-15) for name in ("AIFF", "AU", "CAF", "RF64", "W64", "NIST")),
+]
 
 
-@pytest.mark.parametrize("subtype", FORMATS)
-def test_any_format_is_read_as_the_same_sound(tmp_path, subtype):
-    ending, tolerance = FORMATS[subtype]
-    soundfile.write(tmp_path / f"a.{ending}", tone(), SR, subtype=subtype)
-    y = recording.load(tmp_path / f"a.{ending}", SR)
+@pytest.mark.parametrize(("form", "subtype", "tolerance"), FORMATS)
+def test_any_format_is_read_as_the_same_sound(tmp_path, form, subtype, tolerance):
+    soundfile.write(tmp_path / "a", tone(), SR, format=form, subtype=subtype)
+    y = recording.load(tmp_path / "a", SR)
+    assert files.kind(tmp_path / "a") == files.SOUND
     assert y.dtype == np.float32
     np.testing.assert_allclose(y, tone(), atol=tolerance)
 
@@ -140,7 +130,7 @@ def test_what_is_too_soft_to_be_a_sound_is_not_joined(tmp_path):
     assert np.sqrt(np.mean(y[:SR] ** 2)) == pytest.approx(0.1, rel=1e-3)
 
 
-@pytest.mark.parametrize("n", [2, 3, 12])
+@pytest.mark.parametrize("n", [2, 12])
 def test_however_many_are_joined_they_are_as_long_in_all_and_all_are_there(tmp_path, monkeypatch, n):
     monkeypatch.setattr(recording, "JOINED_S", 6)
     monkeypatch.setattr(recording, "PIECE_S", 1)
@@ -157,9 +147,9 @@ def test_however_many_are_joined_they_are_as_long_in_all_and_all_are_there(tmp_p
 
 
 @needs_ffmpeg
-@pytest.mark.parametrize("name", ["x.m4a", "x.mp4", "x.aac", "x.wma", "x.mka", "x", "x.wav"])
+@pytest.mark.parametrize("name", ["x.m4a", "x.wma", "x.mka", "x.wav"])
 def test_ffmpeg_reads_what_soundfile_cannot(folder, capfd, name):
-    form = [] if name.partition(".")[2] not in ("", "wav") else ["-c:a", "aac", "-f", "adts"]
+    form = ["-c:a", "aac", "-f", "adts"] if name == "x.wav" else []
     y = recording.load(converted(name, *form), SR)
     lag = np.argmax(np.correlate(y[: SR // 2], tone(2)[: SR // 4])[:3000])
     middle = slice(SR // 2, SR)
@@ -187,12 +177,10 @@ def test_an_m4a_is_taken_apart_at_its_own_rate(folder):
 
 
 @needs_ffmpeg
-def test_a_broken_m4a_is_told_in_one_line(folder, root):
+def test_a_broken_m4a_is_told_in_one_line(folder, refused):
     content = (folder / converted("x.m4a")).read_bytes()
     (folder / "x.m4a").write_bytes(content[: len(content) // 2])  # what tells where things are stands at the end
-    done = python(root / "NMF.py", "x.m4a", "3", "basis.npy", "-o", "out")
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    line = refused(NMF, "x.m4a", "3", "basis.npy", "-o", "out")
     assert line.startswith("NMF.py: error: x.m4a: cannot be read as audio (ffmpeg: ")
     assert not (folder / "out").exists()
 
