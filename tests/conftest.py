@@ -12,6 +12,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import make_init_H
+from helpers import TEMPLATES
 
 ROOT = Path(__file__).resolve().parents[1]
 if "PYTEST_XDIST_WORKER" in os.environ:  # beside the tests of another Python, or as on another processor
@@ -69,6 +70,16 @@ def learnt(tmp_path_factory):
     """Folder that holds what ``make_init_H.py basis_wav_piano`` writes."""
     folder = tmp_path_factory.mktemp("learnt")
     make_init_H.main([str(ROOT / "basis_wav_piano"), "-o", str(folder)])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory):
+    """Folder that holds the basis of four keys, C4, E4, C5 and E5: learnt, and gone through, much sooner than all."""
+    notes, folder = tmp_path_factory.mktemp("notes"), tmp_path_factory.mktemp("few")
+    for midi in (60, 64, 72, 76):
+        (notes / TEMPLATES[midi].name).symlink_to(TEMPLATES[midi])
+    make_init_H.main([str(notes), "-o", str(folder)])
     return folder
 
 

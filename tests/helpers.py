@@ -116,3 +116,8 @@ def frequency(midi):
 def tone(seconds=1.0, f=440.0, sr=22050):
     """A sine [shape=(n,)]."""
     return 0.5 * np.sin(2 * np.pi * f * np.arange(round(seconds * sr)) / sr)
+
+
+def struck(*keys, seconds=0.7):
+    """Keys of the suite's piano, one after another, at 22050 Hz [shape=(n,)]."""
+    return np.concatenate([soundfile.read(TEMPLATES[midi], frames=round(22050 * seconds))[0] for midi in keys])

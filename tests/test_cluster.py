@@ -23,7 +23,7 @@ pytest.importorskip("distributed")
 import CNMF
 import NMF
 import utils
-from helpers import chorale, contents, copy_basis, names, python, started, wait_for
+from helpers import contents, copy_basis, names, python, started, struck, wait_for
 from piano import cluster
 
 pytestmark = pytest.mark.same_everywhere("starts schedulers and workers, for work that other files test")
@@ -59,11 +59,11 @@ def wait_for_workers(address, n):
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory, learnt):
+def files(tmp_path_factory, few):
     """Folder with three bases, with a sound, and with spectrograms, one of them spoilt."""
     folder = tmp_path_factory.mktemp("files")
-    copy_basis(learnt, folder)
-    soundfile.write(folder / "sound.flac", chorale(2), 22050)
+    copy_basis(few, folder)
+    soundfile.write(folder / "sound.flac", struck(72, 76), 22050)
     rng = np.random.default_rng(7)
     H = rng.random((K, L), dtype=np.float32)
     Y = (H @ rng.random((L, M), dtype=np.float32)) * np.exp(2j * np.pi * rng.random((K, M)))

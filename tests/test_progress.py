@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from helpers import chorale
+from helpers import struck
 
 pytestmark = pytest.mark.same_everywhere("what a terminal shows")
 
@@ -45,11 +45,11 @@ def _read(terminal):
 NAMES = "Reading the recording", "Finding the notes", "Following the notes", "Taking it apart", "Writing the results"
 
 
-def test_one_bar_with_named_stages_is_gone_at_the_end(root, learnt, tmp_path):
+def test_one_bar_with_named_stages_is_gone_at_the_end(root, few, tmp_path):
     """Of a sound: a spectrogram is read before a bar is drawn. Stages that this run does not have do not count."""
-    soundfile.write(tmp_path / "short.wav", chorale(1), 22050)
+    soundfile.write(tmp_path / "short.wav", struck(76), 22050)
     options = "--listen", "--adapt", "none", "-o", tmp_path / "out"
-    told = on_terminal(root, "CNMF", [tmp_path / "short.wav", "20", learnt / "fixed_basis.npy", *options])
+    told = on_terminal(root, "CNMF", [tmp_path / "short.wav", "20", few / "fixed_basis.npy", *options])
     shown = re.findall(r"\[(\d)/(\d)\] ([A-Z][a-z ]+[a-z]) +(\d+)%", told)
     stages = list(dict.fromkeys((int(i), int(n), name) for i, n, name, _ in shown))
     assert stages == [(i, len(NAMES), name) for i, name in enumerate(NAMES, 1)]
@@ -60,7 +60,7 @@ def test_one_bar_with_named_stages_is_gone_at_the_end(root, learnt, tmp_path):
     assert screen[-2].startswith("results are in ")
 
 
-def test_with_quiet_there_is_no_bar(root, learnt, tmp_path):
+def test_with_quiet_there_is_no_bar(root, few, tmp_path):
     np.save(tmp_path / "spec.npy", np.ones((1025, 20)))
-    arguments = [tmp_path / "spec.npy", "200", learnt / "fixed_basis.npy", "--quiet", "-o", tmp_path / "out"]
+    arguments = [tmp_path / "spec.npy", "200", few / "fixed_basis.npy", "--quiet", "-o", tmp_path / "out"]
     assert on_terminal(root, "NMF", arguments) == ""

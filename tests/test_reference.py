@@ -7,7 +7,7 @@ import re
 import pytest
 import soundfile
 
-from helpers import chorale
+from helpers import struck
 
 pytestmark = [pytest.mark.same_everywhere("compares words"), pytest.mark.usefixtures("drawn")]
 
@@ -70,14 +70,14 @@ def files_left(folder):
     return {re.sub(r"\d{3}_[A-G]s?\d\.", "060_C4.", name) for name in names}
 
 
-def test_every_file_of_the_basis_is_told(tables, learnt):
-    assert files_left(learnt) == files_told(tables, "Files of make_init_H.py")
+def test_every_file_of_the_basis_is_told(tables, few):
+    assert files_left(few) == files_told(tables, "Files of make_init_H.py")
 
 
 @pytest.mark.parametrize("script", ["NMF", "CNMF"])
-def test_every_file_of_a_run_is_told(script, tables, learnt, tmp_path):
-    soundfile.write(tmp_path / "short.wav", chorale(1), 22050)
-    command = [str(tmp_path / "short.wav"), "3", str(learnt / "fixed_basis.npy"), "--stems", "--listen", "--quiet"]
+def test_every_file_of_a_run_is_told(script, tables, few, tmp_path):
+    soundfile.write(tmp_path / "short.wav", struck(76), 22050)
+    command = [str(tmp_path / "short.wav"), "3", str(few / "fixed_basis.npy"), "--stems", "--listen", "--quiet"]
     also = ["--phase"] if script == "CNMF" else []
     importlib.import_module(script).main([*command, *also, "-o", str(tmp_path / "out")])
     told = files_told(tables, "Files of NMF.py")
