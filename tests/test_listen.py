@@ -748,11 +748,6 @@ def test_everything_can_be_done_with_the_keyboard(page):
     assert page.evaluate("[...listen.view.solo]") == [67, 66]
     press(page, "m")
     assert page.evaluate("[[...listen.view.solo], [...listen.view.muted]]") == [[67], [66]]
-    press(page, "Escape")
-    scale = page.evaluate("listen.shown.scale")
-    press(page, "+")
-    assert page.evaluate("listen.shown.scale") == pytest.approx(1.5 * scale)
-    press(page, "]")
     page.locator("#rows button").nth(1).focus()
     press(page, "Enter")
     wait_for(page, "listen.playing()?.heard.note === listen.page.notes[1]")
