@@ -113,7 +113,7 @@ def ended_by(name):
     return 128 + getattr(signal, name), "", MESSAGE if name == "SIGINT" else ""
 
 
-@pytest.mark.parametrize(("name", "swallower"), SWALLOWERS.items())
+@pytest.mark.parametrize(("name", "swallower"), SWALLOWERS.items(), ids=SWALLOWERS)
 def test_it_is_raised_again_where_it_was_swallowed(name, swallower):
     come = f"come = lambda: os.kill(os.getpid(), signal.{name})"
     assert run_script(f"{come}\n{swallower}\ntime.sleep(10)") == ended_by(name)

@@ -310,10 +310,8 @@ class Hand(NamedTuple):
             self.page.wait_for_timeout(400)
         pytest.fail(f"pressed {name} in vain")
 
-    def drag(self, start, end, modifier=None):
+    def drag(self, start, end):
         middle = [(a + b) / 2 for a, b in zip(start, end, strict=True)]
-        if modifier:
-            self.page.keyboard.down(modifier)
         if self.touch:
             session = self.page.context.new_cdp_session(self.page)
             for kind, *points in (("touchStart", start), ("touchMove", middle), ("touchMove", end), ("touchEnd",)):
@@ -326,8 +324,6 @@ class Hand(NamedTuple):
             self.page.mouse.move(*middle)
             self.page.mouse.move(*end)
             self.page.mouse.up()
-        if modifier:
-            self.page.keyboard.up(modifier)
         drawn(self.page)
 
 
@@ -420,19 +416,14 @@ def test_large_page_is_mp3_and_adds_up_too(opened, example, tmp_path, monkeypatc
     assert soundfile.info(coded).frames >= len(example.y) + 1152  # Firefox drops some of the last frame
 
 
-def played(page):
-    """What the run that plays now plays: from where to where, and a sound of it."""
-    from_, until = page.evaluate("[listen.playing().rounds[0].from, listen.playing().rounds[0].until]")
-    mix, solo = page.evaluate("[listen.playing().heard.mix, [...listen.playing().heard.solo]]")
-    return from_, until, {"from": from_, "until": until, "mix": mix, "solo": solo, "volume": 1, "speed": 1}
-
-
 def assert_clip_is_heard(page, example, path, midi):
     """What plays now is the stem of a pitch, and nothing else; returns from where to where."""
     wait_for(page, "listen.playing()")
-    from_, until, options = played(page)
+    from_, until = page.evaluate("[listen.playing().rounds[0].from, listen.playing().rounds[0].until]")
+    mix, solo = page.evaluate("[listen.playing().heard.mix, [...listen.playing().heard.solo]]")
+    sound = heard(page, **{"from": from_, "until": until, "mix": mix, "solo": solo, "volume": 1, "speed": 1})
     expected = clips_of(example, path, midi)[round(from_ * SR) : round(until * SR)]
-    assert level((heard(page, **options) - expected)[FADE:-FADE], expected) < -60
+    assert level((sound - expected)[FADE:-FADE], expected) < -60
     return from_, until
 
 
@@ -822,7 +813,9 @@ def test_notes_are_deleted_moved_and_stretched_by_hand_and_come_back(hand):
     page.locator("#undo").click()
     drawn(page)
     if not hand.touch:
-        hand.drag(middle, [middle[0] + 20, middle[1] - high], "Shift")  # in time only
+        page.keyboard.down("Shift")
+        hand.drag(middle, [middle[0] + 20, middle[1] - high])  # in time only
+        page.keyboard.up("Shift")
         assert nearest(page, "E4") == moved
         page.locator("#undo").click()
         drawn(page)
