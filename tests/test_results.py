@@ -31,14 +31,23 @@ def texts(folder):
     return {str(path): (folder / path).read_text() for path in paths if not str(path).startswith(".")}
 
 
+def hidden(folder):
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def files(folder):
+    """Every path below ``folder`` with what is there: a text, the target of a link, or None for a folder."""
+    paths = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*"))}
+    return {
+        name: os.readlink(path) if path.is_symlink() else path.read_text() if path.is_file() else None
+        for name, path in paths.items()
+    }
+
+
 def test_a_command_that_is_written_tells_of_no_place():
     words = ["/home/me/song.wav", "--score=/home/a=b/song.csv", "--out-dir=a/b", "-5", "200", "c=/d"]
     expected = ["song.wav", "--score=song.csv", "--out-dir=a/b", "-5", "200", "c=/d"]
     assert results.without_folders(words) == expected
-
-
-def hidden(folder):
-    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
 def test_outputs_appear_together_and_replace_what_was_there(tmp_path):
@@ -155,15 +164,6 @@ def test_a_signal_does_not_stop_the_handing_over_half_way(tmp_path, monkeypatch)
 
 TOPS = {"a", "c", "stems", "run.json"}  # of NEW
 REFUSED = "no earlier run left here like this"
-
-
-def files(folder):
-    """Every path below ``folder`` with what is there: a text, the target of a link, or None for a folder."""
-    paths = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*"))}
-    return {
-        name: os.readlink(path) if path.is_symlink() else path.read_text() if path.is_file() else None
-        for name, path in paths.items()
-    }
 
 
 def replaced_by_mine(name):
@@ -309,23 +309,13 @@ def test_what_the_user_changed_or_added_stays_where_an_option_is_not_asked_for_a
 
 
 MINE = hashlib.sha256(b"mine").hexdigest()
+ELSEWHERE = f'{{"stems/../../mine": "{MINE}", "../mine": "{MINE}", "/etc/passwd": "", ".": "", "": ""}}'
 STRANGE = [
-    "",
-    "[]",
-    "{}",
-    "[" * 10**5,
-    b"\xff\xfe",
-    '{"script": {}, "outputs": {"mine": ""}, "earlier": []}',
-    *(
-        f'{{"script": "A.py", "outputs": {outputs}, "earlier": {earlier}}}'
-        for outputs, earlier in (
-            ('"stems"', "[]"),
-            ('["notes.csv", "stems"]', "[]"),  # as runs once wrote it
-            ('{"notes.csv": null, "stems": 3}', "[]"),
-            (f'{{"stems/../../mine": "{MINE}", "../mine": "{MINE}", "/etc/passwd": "", ".": "", "": ""}}', "[]"),
-            ('{"mine": ""}', "[1]"),
-        )
-    ),
+    *("", "[]", "{}", "[" * 10**5, b"\xff\xfe", '{"script": {}, "outputs": {"mine": ""}, "earlier": []}'),
+    '{"script": "A.py", "outputs": ["notes.csv", "stems"], "earlier": []}',  # as runs once wrote it
+    '{"script": "A.py", "outputs": {"notes.csv": null, "stems": 3}, "earlier": []}',
+    f'{{"script": "A.py", "outputs": {ELSEWHERE}, "earlier": []}}',
+    '{"script": "A.py", "outputs": {"mine": ""}, "earlier": [1]}',
 ]
 
 
