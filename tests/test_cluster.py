@@ -195,10 +195,10 @@ def test_a_worker_needs_no_copy_and_a_lost_scheduler_ends_the_run(root, files, t
     assert not out.exists()
 
 
-def test_other_packages_than_the_workers_are_named(root, files, dask, tmp_path):
+def test_other_packages_than_the_workers_are_named_before_the_work(root, files, dask, tmp_path):
     (tmp_path / "numba-0.0.1.dist-info").mkdir()
     (tmp_path / "numba-0.0.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: numba\nVersion: 0.0.1\n")
-    command = root / "NMF.py", "spec.npy", "5", "basis.npy", "-o", tmp_path / "out", "--dask", dask
+    command = root / "NMF.py", "none.npy", "5", "basis.npy", "-o", tmp_path / "out", "--dask", dask
     done = python(*command, cwd=files, PYTHONPATH=tmp_path)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
