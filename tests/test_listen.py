@@ -901,10 +901,8 @@ def test_a_page_of_a_part_has_all_notes_in_the_time_of_the_recording(opened, exa
     """The list that it gives is, but for what was changed, what notes.csv says."""
     listed = [a_note(60, 0.123456, 0.98765, -3.14159, 0.98765), *NOTES[1:]]
     path = write(tmp_path / "part.html", example._replace(notes=listed), title="a song.flac", span=(2.0, 3.0))
-    data, first = (
-        data_of(path),
-        2 * SR // listen.PEAK_SAMPLES * listen.PEAK_SAMPLES,
-    )  # whole ones: their peaks are known
+    data = data_of(path)
+    first = 2 * SR // listen.PEAK_SAMPLES * listen.PEAK_SAMPLES  # whole ones, whose peaks are known
     assert (data["offset"], data["length"]) == (first / SR, 3 * SR - first)
     page = opened(path)
     assert np.abs(heard(page) - example.y[first : 3 * SR]).max() < 1e-5
