@@ -119,12 +119,12 @@ def in_noise(f1, B, rng):
 
 STRINGS = {  # keys, by how many cents they are out of tune, their sound, and by how many what is measured may be off
     "supple": (KEYS[::4], 0, lambda f1, B, _: string(f1, 0.4 * B), 3),
-    "of average stiffness": (KEYS, 0, lambda f1, B, _: string(f1, B), 3),
+    "of average stiffness": (KEYS[2::2], 0, lambda f1, B, _: string(f1, B), 3),
     "stiff": (KEYS[1::4], 0, lambda f1, B, _: string(f1, 2.5 * B), 3),
-    "flat": (range(21, 97, 4), -45, lambda f1, B, _: string(f1, B), 8),  # 0.1 Hz at A0
-    "sharp": (range(21, 97, 4), 45, lambda f1, B, _: string(f1, B), 8),
+    "flat": (range(21, 97, 6), -45, lambda f1, B, _: string(f1, B), 8),  # 0.1 Hz at A0
+    "sharp": (range(21, 97, 6), 45, lambda f1, B, _: string(f1, B), 8),
     "of a stretched top octave": (range(97, 109), 60, lambda f1, B, _: string(f1, B, seconds=0.5), 4),
-    "a third of a second long": (KEYS[::3], 0, lambda f1, B, _: string(f1, B, seconds=0.3), 40),
+    "a third of a second long": (KEYS[::6], 0, lambda f1, B, _: string(f1, B, seconds=0.3), 40),
     "without partials below 80 Hz": (range(21, 48, 2), 0, without_low_partials(80), 15),
     "without partials below 250 Hz": (range(21, 48, 2), 0, without_low_partials(250), 15),
     "under a knock that is louder": (range(90, 109), 0, under_a_knock, 10),
@@ -187,7 +187,7 @@ def test_a_folder_is_read_from_its_names(pattern):
 
 @pytest.mark.parametrize(("pattern", "away"), [("note_{}", 0), ("{:03d}", 0.45)])
 def test_files_counted_from_one_are_measured_as_a_whole_and_may_be_out_of_tune(pattern, away):
-    assert notes_of({pattern.format(midi - 20): midi + away for midi in KEYS}) == KEYS
+    assert notes_of({pattern.format(midi - 40): midi + away for midi in KEYS[20:60]}) == KEYS[20:60]
 
 
 def test_names_are_believed_where_they_are_those_of_notes():
@@ -227,9 +227,8 @@ def test_a_measured_note_comes_with_its_fundamental_and_a_named_one_with_that_of
 
 
 def test_the_templates_are_known_without_their_names():
-    paths = {Path(f"pf{i}.wav"): path for i, path in enumerate(TEMPLATES.values())}
-    notes = pitch.notes_of_folder(list(paths), lambda path: soundfile.read(paths[path])[0], SR)
-    assert [midi for midi, _ in notes] == list(TEMPLATES)
+    sounds = {f"pf{midi - 36}": soundfile.read(path)[0] for midi, path in TEMPLATES.items() if midi % 2}
+    assert notes_of(sounds) == list(range(37, 96, 2))
 
 
 def test_the_peak_of_a_parabola_lies_where_algebra_has_it():

@@ -79,13 +79,13 @@ def test_a_score_of_another_piece_is_refused(root, sound, piano, other):
 
 
 def test_the_matrix_of_a_long_recording_is_bounded(monkeypatch, rng):
-    """Ten minutes against as many, at a tenth of the bound; what is asked of librosa is counted."""
+    """Five minutes against as many, at a tenth of the bound; what is asked of librosa is counted."""
     import librosa.sequence
 
     cells, dtw = [], librosa.sequence.dtw
     monkeypatch.setattr(librosa.sequence, "dtw", lambda C: (cells.append(C.size), dtw(C=C))[1])
     monkeypatch.setattr(scores, "MOST_CELLS", scores.MOST_CELLS // 10)
-    told = scores.Onsets(np.sort(rng.uniform(0, 600, 2400)), rng.integers(40, 80, 2400), np.ones(2400))
+    told = scores.Onsets(np.sort(rng.uniform(0, 300, 1200)), rng.integers(40, 80, 1200), np.ones(1200))
     at = scores.place(told, told)
     assert max(cells) < 1.1 * scores.MOST_CELLS
     assert np.mean(np.abs(at - told.time) < 0.05) > 0.95
@@ -103,21 +103,16 @@ def octave(piano):
     return replace(piano, H=piano.H[:, kept], columns=columns, rotation=rotation, patterns=piano.patterns[kept])
 
 
-def one_after_another(midis):
-    """One note after another, each for a second, at the rate of the list."""
-    y = [recording.load(TEMPLATES[midi], events.SR)[: events.SR] for midi in midis]
-    return np.concatenate([*y, np.zeros(events.SR, np.float32)])
-
-
 def test_no_key_without_a_template_is_named_in_an_example(piano, root):
     y = recording.load(root / "examples" / "invention" / "mismatched" / "mixture.flac", events.SR)
-    assert notes.played_beyond(y, piano) == []
+    assert notes.played_beyond(y[: 6 * events.SR], piano) == []
 
 
 @pytest.mark.usefixtures("drawn")
 def test_keys_without_a_template_are_named_in_a_line_and_a_quiet_one_does_not(tmp_path, octave, capsys):
     basis.save(tmp_path / "fixed_basis.npy", octave)
-    soundfile.write(tmp_path / "song.wav", one_after_another([60, 57, 64, 75, 67, 57, 75, 72]), events.SR)
+    y = [recording.load(TEMPLATES[midi], events.SR)[: events.SR] for midi in (60, 57, 64, 75, 67, 72)]
+    soundfile.write(tmp_path / "song.wav", np.concatenate([*y, 0 * y[0]]), events.SR)
     command = [str(tmp_path / "song.wav"), "3", str(tmp_path / "fixed_basis.npy"), "-o", str(tmp_path / "out")]
     line = "A3, C5, D#5: played, but no key of the basis (make_init_H.py --keys A0 C8 gives it all keys)"
     NMF.main(command)

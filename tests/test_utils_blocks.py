@@ -37,15 +37,11 @@ def again():
     print(x[0], sum(f.stats.cache_hits.values()), type(f._cache).__name__)
     return f.stats.cache_path
 folder = again()
-"""
-DAMAGE = """
 for ending, left in (('nbi', 0), ('nbc', 0.5)):
     (path,) = glob.glob(f'{folder}/*.{ending}')
     os.truncate(path, int(left * os.path.getsize(path)))
     again()
 again()
-"""
-STRANGERS = """
 for mode, owner in ((0o775, -1), (0o757, -1), (0o755, 1 if os.geteuid() == 0 else -1)):
     os.chmod(folder, mode)
     os.chown(folder, owner, -1)
@@ -75,18 +71,13 @@ def test_what_is_compiled_elsewhere_is_kept_and_ends_with_the_run(tmp_path, own)
         os.kill(int(slow.stem), 0)
 
 
-def test_damaged_compiled_code_is_made_anew(own):
-    made, read = "8.0 0 FunctionCache\n", "8.0 1 FunctionCache\n"
-    assert said(AGAIN + DAMAGE, own) == 3 * made + read
+def test_damaged_compiled_code_is_made_anew_and_only_that_in_a_folder_of_ones_own_is_read(own):
+    made, ours, others = (f"8.0 {found}\n" for found in ("0 FunctionCache", "1 FunctionCache", "0 NullCache"))
+    last = others if os.geteuid() == 0 else ours  # only root can give a folder away
+    assert said(AGAIN, own) == 3 * made + ours + ours + others + last
 
 
 def test_no_place_to_keep_compiled_code_is_no_error(tmp_path, own):
     (tmp_path / "__pycache__").write_text("a file where the folder would be")
     nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR"), str(tmp_path / "small.py"))
     assert said(TWO_NUMBERS.format("float64"), own | nowhere) == "[8. 8.]\n"
-
-
-def test_compiled_code_is_read_from_a_folder_of_ones_own_alone(own):
-    made, ours, others = (f"8.0 {found}\n" for found in ("0 FunctionCache", "1 FunctionCache", "0 NullCache"))
-    last = others if os.geteuid() == 0 else ours  # only root can give a folder away
-    assert said(AGAIN + STRANGERS, own) == made + ours + others + last
