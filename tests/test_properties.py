@@ -36,13 +36,13 @@ def falls(cost, scale, dtype):
     return (np.diff(cost) <= 16 * np.finfo(dtype).eps * max(scale, cost[0]) + np.finfo(float).tiny).all()
 
 
-@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler", "itakura-saito"])
+@pytest.mark.parametrize(("loss", "solver"), utils.UPDATES)
 @BOUNDED
 @given(problem=problems(), n_iter=st.integers(1, 12))
-def test_nmf(loss, problem, n_iter):
+def test_nmf(loss, solver, problem, n_iter):
     Y, H = problem
     before = Y.tobytes(), H.tobytes()
-    U, cost = utils.nmf(Y, H, n_iter, loss=loss)
+    U, cost = utils.nmf(Y, H, n_iter, loss=loss, solver=solver)
     assert U.shape == (H.shape[1], Y.shape[1])
     assert np.isfinite(U).all()
     assert (U >= 0).all()

@@ -121,27 +121,6 @@ def test_arrays_of_another_shape_and_what_a_loss_cannot_have_are_named(small):
             utils.nmf(Y, basis, 1, **options)
 
 
-@pytest.mark.filterwarnings("ignore:Maximum number of iterations")
-@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler"])
-def test_the_minimum_is_scikit_learns(rng, loss):
-    from sklearn.decomposition import non_negative_factorization
-
-    V, H = rng.random((40, 6)) + 0.1, rng.random((40, 4))
-    H /= H.sum(axis=0)
-    U, _ = utils.nmf(V, H, 20000, loss=loss)
-    W, _, _ = non_negative_factorization(
-        V.T,
-        H=np.ascontiguousarray(H.T),
-        n_components=4,
-        update_H=False,
-        solver="mu",
-        beta_loss=loss,
-        max_iter=20000,
-        tol=0,
-    )
-    np.testing.assert_allclose(U, W.T, atol=1e-4 * W.max())
-
-
 # --- Coordinate descent ---------------------------------------------------------------------------------
 
 
@@ -169,16 +148,20 @@ KINDS = ["plain", "spiky", "nearly collinear", "overlapping notes", "silent fram
 SINGLE_AND_DOUBLE = [*((kind, np.float32) for kind in KINDS), ("overlapping notes", np.float64), ("zeros", np.float64)]
 
 
+def never_rises(cost, dtype):
+    return np.diff(cost).max() <= (1e-7 if dtype == np.float32 else 1e-12) * cost[0]
+
+
 @pytest.mark.parametrize(("kind", "dtype"), SINGLE_AND_DOUBLE)
 def test_euclidean_descent_ends_at_the_least_squares_of_every_frame(kind, dtype):
     tolerance = 1e-4 if dtype == np.float32 else 1e-6
     H, V = spectra_and_sounds(kind, 1)
     U, cost = utils.nmf(V.astype(dtype), H.astype(dtype), 20000, solver="cd")
-    residuals = [nnls(H, v)[1] for v in V.T]
-    assert cost[-1] == pytest.approx(np.sum(np.square(residuals)) / 2, rel=tolerance)
+    assert never_rises(cost, dtype)
+    expected, residuals = map(np.array, zip(*(nnls(H, v) for v in V.T), strict=True))
+    assert cost[-1] == pytest.approx(np.sum(residuals**2) / 2, rel=tolerance)
     if kind != "nearly collinear":  # there very different activations do nearly as well
-        expected = np.stack([nnls(H, v)[0] for v in V.T], axis=1)
-        np.testing.assert_allclose(U, expected, atol=100 * tolerance * expected.max())
+        np.testing.assert_allclose(U.T, expected, atol=100 * tolerance * expected.max())
 
 
 @pytest.mark.parametrize(("kind", "dtype"), SINGLE_AND_DOUBLE)
@@ -186,6 +169,7 @@ def test_the_other_descent_ends_where_no_activation_can_lower_the_divergence(kin
     H, V = spectra_and_sounds(kind, 2)
     H /= H.sum(axis=0)
     U, cost = utils.nmf(V.astype(dtype), H.astype(dtype), 3000, loss="kullback-leibler", solver="cd")
+    assert never_rises(cost, dtype)
     sounding = V.any(axis=0)
     U, V = U[:, sounding].astype(float), V[:, sounding]
     S = H @ U + 1e-300  # zero where a bin of V is, and no note has anything there
@@ -195,25 +179,6 @@ def test_the_other_descent_ends_where_no_activation_can_lower_the_divergence(kin
     assert cost[-1] == pytest.approx(kullback_leibler(V, S), rel=1e-6)
     _, reference = utils.nmf(V, H, 5000, loss="kullback-leibler")
     assert cost[-1] < reference[-1] * (1 + 1e-6)
-
-
-@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler"])
-@pytest.mark.parametrize(("kind", "dtype"), SINGLE_AND_DOUBLE)
-def test_no_sweep_raises_the_cost(loss, kind, dtype):
-    for seed, gain in [(0, 1), (21, 1), (5, 1e-6), (6, 1e6)]:
-        H, V = spectra_and_sounds(kind, seed)
-        V = (gain * V).astype(dtype)
-        _, cost = utils.nmf(V, H.astype(dtype), 80, loss=loss, solver="cd", seed=seed)
-        assert np.diff(cost).max() <= (1e-7 if dtype == np.float32 else 1e-12) * cost[0]
-        assert cost[-1] < cost[0]
-
-
-def test_a_soft_note_that_has_a_bin_of_its_own_is_not_taken_away():
-    H = np.array([[1e-3, 0.0], [1.0, 1.0]])
-    V, start = np.array([[5e-4], [1.0]]), np.array([[0.05], [1.05]])  # without column 0 nothing would explain bin 0
-    U, cost = utils._kullback_leibler_descent(V, H, start, 1, np.zeros(1, bool))
-    assert cost[0] < kullback_leibler(V, H @ start)
-    assert U[0, 0] > 0
 
 
 WITH_PRIOR = [("kullback-leibler", solver, True) for solver in ("mu", "cd")]
