@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,13 @@ def copy_basis(folder, other, name="fixed_basis"):
     """Copy a basis, with all that is stored beside it, into another folder."""
     for path in Path(folder).glob(f"{name}*"):
         shutil.copy(path, other)
+
+
+def with_keys(basis, keys):
+    """A basis of which every template has one column, with some of its keys alone."""
+    l = [l for l, midi in enumerate(basis.templates) if midi in keys]
+    arrays = {"H": basis.H[:, l], "rotation": basis.rotation[:, l], "patterns": basis.patterns[l]}
+    return replace(basis, columns=[basis.columns[i] for i in l], **arrays)
 
 
 def level(error, reference):

@@ -1,12 +1,12 @@
 """make_init_H.py: the basis learnt from a folder of notes."""
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 import soundfile
-import soxr
 
 import make_init_H
 import utils
@@ -56,31 +56,11 @@ def test_every_column_of_the_piano_basis_has_its_strongest_partials_at_its_pitch
     np.testing.assert_allclose([column["f0"] for column in info["columns"]], f0, atol=6e-4)
 
 
-def learn_one(folder, y, sr, name="C4.wav", *options, **subtype):
-    """Spectra learnt from ``y`` as the only template of a new folder."""
-    folder.mkdir()
-    soundfile.write(folder / name, y, sr, **subtype)
-    make_init_H.main([str(folder), "-o", str(folder), *options])
-    return np.load(folder / "fixed_basis.npy")
-
-
-def test_stereo_flac_and_other_rates_give_the_same_note(tmp_path, learnt):
-    y, sr = soundfile.read(TEMPLATES[60])
-    expected = np.load(learnt / "fixed_basis.npy")[:, [60 - 36]]
-    one_side = np.column_stack([y, np.zeros_like(y)])  # mixed down it is y / 2, and a column forgets the gain
-    np.testing.assert_array_equal(learn_one(tmp_path / "flac", y, sr, "C4.flac"), expected)
-    stereo = learn_one(tmp_path / "stereo", one_side, sr, subtype="DOUBLE")
-    np.testing.assert_allclose(stereo, expected, rtol=1e-4, atol=1e-9)
-    fast = learn_one(tmp_path / "fast", soxr.resample(y, sr, 48000), 48000, subtype="DOUBLE")
-    assert strongest_series(fast[:, 0]) == 60
-    assert np.abs(fast - expected).sum() < 0.02  # of a spectrum that sums to 1
-
-
 def test_basis_at_another_rate_and_window_length(tmp_path):
-    y, sr = soundfile.read(TEMPLATES[60])
-    options = ("--sr", "16000", "--n-fft", "4096", "--hop-length", "256", "--n-peaks", "20")
-    H = learn_one(tmp_path / "other", y, sr, "C4.wav", *options)
-    _, info = load(tmp_path / "other")
+    shutil.copyfile(TEMPLATES[60], tmp_path / "C4.wav")
+    options = "--sr", "16000", "--n-fft", "4096", "--hop-length", "256", "--n-peaks", "20"
+    make_init_H.main([str(tmp_path), "-o", str(tmp_path), *options])
+    H, info = load(tmp_path)
     assert H.shape == (2049, 1)
     assert strongest_series(H[:, 0], 16000, 4096) == 60
     assert (info["sr"], info["n_fft"], info["hop"]) == (16000, 4096, 256)
@@ -132,24 +112,19 @@ def test_several_templates_of_a_key_are_one_note_of_several_columns(tmp_path):
     assert basis.load(tmp_path / "fixed_basis.npy").notes == {60: [0, 1], 62: [2]}
 
 
-def test_what_is_no_single_note_is_refused_with_what_is_heard(root, tmp_path, refused):
-    line = refused(make_init_H, str(root / "examples" / "chorale" / "matched"), "-o", str(tmp_path / "out"))
-    assert "mixture.flac: got more than one note (E3, and at " in line
-    assert not (tmp_path / "out").exists()
-
-
-def test_one_note_that_follows_another_is_heard(tmp_path):
+def test_one_note_that_follows_another_is_refused_with_what_is_heard(tmp_path, refused):
     (first, sr), (second, _) = (soundfile.read(TEMPLATES[midi]) for midi in (60, 67))
     gap = 3 * sr // 2  # the first has died away by half
     y = np.zeros(gap + len(second))
     y[: min(gap, len(first))] += first[:gap]
     y[gap:] += second
     soundfile.write(tmp_path / "C4.wav", y, sr)
-    with pytest.raises(utils.InputError, match=r"got more than one note \(C4, and at 1\.\d s G4\)"):
-        learn.check_one_note(tmp_path / "C4.wav", SR)
+    line = refused(make_init_H, str(tmp_path), "-o", str(tmp_path / "out"))
+    assert re.search(r"C4\.wav: got more than one note \(C4, and at 1\.\d s G4\)", line)
+    assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("sr", "step"), [(8000, 4), (SR, 1), (44100, 4)])
-def test_single_notes_are_single_notes(sr, step):
-    for path in list(TEMPLATES.values())[::step]:
+@pytest.mark.parametrize("sr", [8000, 44100])  # make_init_H.py has taken them for single notes at 22050
+def test_single_notes_are_single_notes(sr):
+    for path in list(TEMPLATES.values())[::5]:
         learn.check_one_note(path, sr)
