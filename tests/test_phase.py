@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import oracle
 import utils
 from helpers import level
 from piano import adapt, phase, recording, separate
@@ -116,13 +117,11 @@ def told(Y, H, U):
 
 @pytest.mark.parametrize("strength", [1e-9, phase.TRUSTED, 1e9])
 def test_another_pianos_rotation_is_between_what_its_notes_show_and_the_templates(rng, strength):
-    K, M = 9, 40
-    omega, template = rng.uniform(-3, 3, (K, 2)), 0.9 * np.exp(1j * rng.uniform(-3, 3, (K, 2)))
-    H, U = np.zeros((2 * K, 2)), np.zeros((2, M))
+    K, m = 9, np.arange(40)
+    omega, template = rng.uniform(-3, 3, 2 * K), 0.9 * np.exp(1j * rng.uniform(-3, 3, 2 * K))
+    H, U = np.zeros((2 * K, 2)), np.tile(0.9**m, (2, 1))
     H[:K, 0] = H[K:, 1] = rng.random(K) + 0.1  # no bin in common
-    omega, template = np.concatenate([omega[:, 0], omega[:, 1]]), np.concatenate([template[:, 0], template[:, 1]])
-    U[:] = 0.9 ** np.arange(M)
-    Y = 1e-3 * (H @ U) * np.exp(1j * omega[:, None] * np.arange(M))
+    Y = 1e-3 * (H @ U) * np.exp(1j * omega[:, None] * m)
     found = phase.adapted_rotation(told(Y, H, U), np.stack([template] * 2, axis=1), strength)
     share = strength**2 / (phase.TRUSTED**2 + strength**2)
     expected = (1 - share) * np.exp(1j * omega) + share * template
@@ -155,9 +154,7 @@ def test_the_coherent_part_is_all_of_phases_that_go_on_and_none_of_others(rng):
 
 def held_sweep(Y, H, U, P, weight, p):
     """Kameoka's sweep with P held, every array whole."""
-    HU = H.T[:, :, None] * U[:, None]  # (L, K, M)
-    beta = HU / HU.sum(axis=0)
-    X = HU * P + beta * (Y - (HU * P).sum(axis=0))
+    beta, X = oracle.shares(H, U), oracle.components(Y, H, U, P)
     above = np.einsum("kl,lkm->lm", H, (X * P.conj()).real / beta)
     return np.maximum(0, above) / (np.einsum("kl,lkm->lm", H**2, 1 / beta) + weight * p * U ** (p - 2))
 
@@ -182,12 +179,12 @@ def test_activations_are_refined_by_sweeps_with_phases_held(rng):
     weight = utils.sparsity_weight(np.sum(np.abs(Y) ** 2), 70, 3, 1.2, 0.1)
     expected = utils.nmf(Y, adapt.with_noise(H), phase.N_SWEEPS, loss="kullback-leibler", solver="cd")[0][:-1]
     expected[expected < utils.SILENT * expected.max(axis=0)] = 1e-30  # never exactly zero, for the oracle's sake
-    errors, costs = [], []
+    errors, costs, P = [], [], P.astype(complex)
     for _ in range(n_iter):
-        expected = np.maximum(held_sweep(Y, H, expected, P.astype(complex), weight, 1.2), 1e-30)
-        model = (H.T[:, :, None] * expected[:, None] * P).sum(axis=0)
+        expected = np.maximum(held_sweep(Y, H, expected, P, weight, 1.2), 1e-30)
+        model = oracle.model(H, expected, P)
         errors.append(np.sum(np.abs(Y - model) ** 2))
-        costs.append(errors[-1] + 2 * weight * np.sum(expected**1.2))
+        costs.append(oracle.objective(Y, H, expected, P, weight, 1.2))
     assert pytest.approx(expected, rel=1e-5, abs=1e-6) == U
     assert pytest.approx(model, rel=1e-5, abs=1e-6) == F
     error, cost = parts[-1].error, parts[-1].cost
