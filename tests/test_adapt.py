@@ -84,19 +84,14 @@ def partial_levels(H):
     return found
 
 
-def started(V, H):
-    """Frames that adaptation looks at, and the activations it starts from without a list of notes."""
-    heard = V[:, V.sum(axis=0) > 1e-3 * V.sum(axis=0).max()]
-    U, _ = utils.nmf(heard, adapt.with_noise(H), 12, loss="kullback-leibler", solver="cd")
-    return heard, np.maximum(U, 0.01 * adapt.QUIET * heard.sum() / heard.shape[1])
-
-
 def test_a_basis_is_adapted_by_sweeps_of_the_paper_whatever_its_columns_sum_to(problem):
     """Of itself, the strength is one over the divergence of what is counted, averaged by loudness."""
     H, other, U = problem
     V, level = other @ U + 1e-6, np.array([1.0, 2.0, 0.5, 3.0])
-    V_heard, start = started(V, H)
+    V_heard = V[:, V.sum(axis=0) > 1e-3 * V.sum(axis=0).max()]
     whole = adapt.with_noise(H)  # of which noise stays as it is
+    start, _ = utils.nmf(V_heard, whole, 12, loss="kullback-leibler", solver="cd")
+    start = np.maximum(start, 0.01 * adapt.QUIET * V_heard.sum() / V_heard.shape[1])
     N = H * ((V_heard / (whole @ start)) @ start[:-1].T)
     _, start = oracle.adaptation_sweep(V_heard, whole, start, 0 * whole)
     of_itself = 1 / np.average(entropy(N, H), weights=N.sum(axis=0))  # entropy is sum_k p log(p / q) of each column

@@ -12,6 +12,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import utils
 from piano import blocks
 
+counted = pytest.mark.same_everywhere("counts threads and jobs")
+
 
 def blas_threads(_=None):
     return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
@@ -26,6 +28,7 @@ def three_threads():
         yield
 
 
+@counted
 @pytest.mark.parametrize("workers", ["this thread", "this machine", "threads", "processes"])
 def test_every_piece_has_one_thread_of_blas_whoever_does_it(workers, three_threads):
     spawn = multiprocessing.get_context("spawn")
@@ -35,6 +38,7 @@ def test_every_piece_has_one_thread_of_blas_whoever_does_it(workers, three_threa
         assert blas_threads() == {3}
 
 
+@counted
 def test_the_last_to_leave_lifts_the_limit(three_threads):
     first, second = blocks.one_blas_thread(), blocks.one_blas_thread()
     first.__enter__()
@@ -57,6 +61,7 @@ def test_a_map_of_ones_own_gives_the_same_bytes(solve, n_frames, rng, three_thre
                 np.testing.assert_array_equal(found, wanted)
 
 
+@counted
 def test_jobs_are_fetched_as_they_are_done_and_come_in_order(monkeypatch):
     monkeypatch.setattr(blocks, "available_cores", lambda: blocks.core_limit.get() or 3)
     fetched = []
@@ -72,6 +77,7 @@ def test_jobs_are_fetched_as_they_are_done_and_come_in_order(monkeypatch):
     assert list(done) == list(range(1, 8))
 
 
+@counted
 def test_cores_without_a_job_of_their_own_help_with_the_others(monkeypatch):
     monkeypatch.setattr(blocks, "available_cores", lambda: blocks.core_limit.get() or 4)
     assert list(blocks.each(lambda _: blocks.available_cores(), range(5), at_once=8)) == [1, 1, 1, 1, 4]

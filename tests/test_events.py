@@ -64,11 +64,6 @@ def assert_heard(found, notes, tolerance=0.05, missing=0):
     assert not left, f"nobody played {[(event.midi, round(event.onset, 2)) for event in left]}"
 
 
-def pickled_map(function, items):
-    """The builtin, as other processes would do it."""
-    return (pickle.loads(pickle.dumps(function))(item) for item in items)
-
-
 MELODY = [(0.5 + 0.4 * i, 0.8 + 0.4 * i, midi, 0.5) for i, midi in enumerate((60, 62, 64, 65, 67, 72, 55, 48))]
 MIDDLE = range(46, 76)  # keys, for what does not depend on how many more there are
 
@@ -334,6 +329,7 @@ def test_several_velocities_are_one_note():
     assert_heard(listed(mix(MELODY, 4), np.concatenate([P, dull]), np.concatenate([midi, midi])), MELODY)
 
 
+@pytest.mark.same_everywhere("whole numbers")
 def test_segments_cover_a_recording_once():
     for n in (0, 1, SR, 44 * SR, 46 * SR, 500 * SR + 77):
         cuts = list(events.segments(n))
@@ -352,7 +348,11 @@ def test_segments_hear_what_the_whole_does(monkeypatch):
 def test_neither_cores_nor_where_the_work_is_done_change_the_list(monkeypatch):
     monkeypatch.setattr(events, "SEGMENT_S", 1.0)
     y, done = mix(MELODY[:4], 2.5), []
-    expected = listed(y, *patterns(MIDDLE), map=pickled_map, progress=lambda *n: done.append(n))
+
+    def elsewhere(function, items):
+        return (pickle.loads(pickle.dumps(function))(item) for item in items)
+
+    expected = listed(y, *patterns(MIDDLE), map=elsewhere, progress=lambda *n: done.append(n))
     assert sum(n for n, _ in done) == done[-1][1]
     monkeypatch.setattr(blocks, "available_cores", lambda: blocks.core_limit.get() or 12)
     assert listed(y, *patterns(MIDDLE)) == expected

@@ -11,18 +11,12 @@ import soundfile
 import make_init_H
 import utils
 from helpers import TEMPLATES, frequency
-from piano import basis, cli, learn, recording
+from piano import basis, cli, learn, pitch, recording
 
 pytestmark = pytest.mark.same_everywhere("commands; what they compute is in test_utils_basis")
 
 SR, N_FFT = 22050, 2048
-NOTES = [
-    f"{name}{octave}"
-    for octave in range(2, 7)
-    for name in ["C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"]
-]  # C2 to B6
-MIDI = range(36, 96)
-PIANO = range(21, 109)
+MIDI = range(36, 96)  # C2 to B6
 
 
 def strongest_series(spectrum, sr=SR, n_fft=N_FFT):
@@ -35,7 +29,7 @@ def strongest_series(spectrum, sr=SR, n_fft=N_FFT):
         near = np.abs(k - partials[:, None] * n_fft / sr) <= 1  # (N, K)
         return 0.9 ** np.arange(len(partials)) @ np.where(near, spectrum, 0).max(axis=1)
 
-    return max(PIANO, key=strength)
+    return max(pitch.PIANO, key=strength)
 
 
 def load(folder):
@@ -50,7 +44,7 @@ def test_every_column_of_the_piano_basis_has_its_strongest_partials_at_its_pitch
     np.testing.assert_allclose(H.sum(axis=0, dtype=np.float64), 1, atol=1e-6)
     assert [strongest_series(h) for h in H.T] == list(MIDI)
     assert (info["sr"], info["n_fft"], info["hop"], info["window"]) == (22050, 2048, 512, "hann")
-    assert [column["note"] for column in info["columns"]] == NOTES
+    assert [column["note"] for column in info["columns"]] == [pitch.note_name(midi) for midi in MIDI]
     assert [column["file"] for column in info["columns"]] == [path.name for path in TEMPLATES.values()]
     f0 = [130.81 * 2 ** ((midi - 48) / 12) for midi in MIDI]
     np.testing.assert_allclose([column["f0"] for column in info["columns"]], f0, atol=6e-4)

@@ -28,12 +28,6 @@ def flat_start(Y, H):
     return np.tile(np.abs(Y).sum(axis=0) / H.sum(), (H.shape[1], 1))
 
 
-def random_start(Y, L, seed=0):
-    """Phases [shape=(L, K, M)] that a run with moving phases starts from."""
-    frames = [utils._random_phases(seed, m, (L, len(Y)), Y.dtype) for m in range(Y.shape[1])]
-    return np.stack(frames, axis=-1)
-
-
 # --- Pinned phases ---
 
 
@@ -65,7 +59,8 @@ def test_pinned_sweeps_are_sparse_euclidean_updates_of_the_magnitudes(small, spa
 def test_sweeps_from_random_phases_are_those_of_the_paper(rng, shape, p, sparsity):
     K, L, M = shape
     Y, H = complex_spectrogram(rng, K, M), rng.random((K, L)) ** 2 + 1e-3
-    U, P, lam, costs = flat_start(Y, H), random_start(Y, L), weight(Y, L, p, sparsity), []
+    P = np.stack([utils._random_phases(0, m, (L, K), Y.dtype) for m in range(M)], axis=-1)
+    U, lam, costs = flat_start(Y, H), weight(Y, L, p, sparsity), []
     for _ in range(20):
         U, P = oracle.complex_sweep(Y, H, U, P, lam, p)
         costs.append(oracle.objective(Y, H, U, P, lam, p))

@@ -103,6 +103,7 @@ def test_frames_do_not_depend_on_each_other(rng):
     assert first_cost[-1] == pytest.approx(frobenius(Y[:, :n], H @ U[:, :n]), rel=1e-11)
 
 
+@pytest.mark.same_everywhere("compares messages")
 def test_arrays_of_another_shape_and_what_a_loss_cannot_have_are_named(small):
     """What else is wrong with arrays, a command tells of its files: see test_bad_input."""
     V, H, ones = *small, np.ones(5)
