@@ -26,12 +26,6 @@ def header(shape):
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
 
 
-def npz():
-    file = io.BytesIO()
-    np.savez(file, a=np.ones((3, 2)))
-    return file.getvalue()
-
-
 class Trap:
     """Leaves a mark where it is unpickled."""
 
@@ -40,11 +34,12 @@ class Trap:
 
 
 WHOLE = npy(np.ones((5, 4), np.float32))
+np.savez(NPZ := io.BytesIO(), a=np.ones((3, 2)))
 NO_HEADER = "no readable .npy header"
 UNREADABLE = {
     "nothing in it": (b"", NO_HEADER),
     "text": (b"0.5 0.25\n0.1 0.3\n", NO_HEADER),
-    "npz": (npz(), NO_HEADER),
+    "npz": (NPZ.getvalue(), NO_HEADER),
     "pickled array": (npy(np.array([[Trap()]], dtype=object)), "an array of object"),
     "cut in the data": (WHOLE[:-1], "79 bytes of data, expected 80"),
     "more than the data": (WHOLE + b"\0", "81 bytes of data, expected 80"),
