@@ -208,12 +208,8 @@ def test_a_frame_that_is_done_is_left_and_zeros_are_left_out_of_the_others(rng):
     H, U = rng.random((12, 4)), rng.random((4, 3))
     V = H @ U
     U[1] = 0
-    swept, S, state = (
-        np.array(U.T, order="C"),
-        np.zeros((3, 12)),
-        np.array([kernels.DONE, kernels.NONZERO, kernels.ALL]),
-    )
-    kernels.descend_bins(V.T, H.T, H.sum(axis=0), 0 * swept, 1.0, S, swept, state, 0)
+    swept, state = np.array(U.T), np.array([kernels.DONE, kernels.NONZERO, kernels.ALL])
+    kernels.descend_bins(V.T, H.T, H.sum(axis=0), 0 * swept, 1.0, np.zeros_like(V.T), swept, state, 0)
     swept = swept.T
     np.testing.assert_array_equal(swept[:, 0], U[:, 0])
     rest = [0, 2, 3]
