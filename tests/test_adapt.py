@@ -174,15 +174,15 @@ def test_a_key_that_is_not_played_is_tuned_as_the_others_are(strings_apart):
 def test_a_piano_tuned_otherwise_is_found_with_its_rotations(strings_apart):
     U, notes = strings_apart
     H = spectra()
-    turn = np.exp(2j * np.pi * HOP / SR * F)[:, None] * np.ones(len(KEYS))
+    turn = np.exp(2j * np.pi * HOP / SR * frequency(KEYS)) * np.ones((len(F), 1))
     basis = Basis(**{**vars(described(H)), "rotation": turn.astype(np.complex64)})
     adapted, *_ = adapt.adapt_basis((spectra(9.0) @ U).astype(np.float32), basis, "auto", notes)
     fits = [adapt.divergence(spectra(9.0), np.maximum(found, 1e-9)) for found in (H, adapted.H)]
     assert fits[1] < 0.1 * fits[0]
     ratio = 2 ** (9 / 1200)
-    for l, midi in enumerate(KEYS):  # a bin has the template's turn, and what its partials, now higher, turn more
+    for l, midi in enumerate(KEYS):  # as the first partial does, which is now higher
         k = round(frequency(midi) * ratio * N_FFT / SR)
-        expected = np.exp(2j * np.pi * HOP / SR * F[k])
+        expected = np.exp(2j * np.pi * HOP / SR * frequency(midi) * ratio)
         assert abs(np.angle(adapted.rotation[k, l] / expected)) < 0.4
 
 
