@@ -124,6 +124,27 @@ def test_arrays_of_another_shape_and_what_a_loss_cannot_have_are_named(small):
             utils.nmf(Y, basis, 1, **options)
 
 
+@pytest.mark.filterwarnings("ignore:Maximum number of iterations")
+@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler"])
+def test_the_minimum_is_scikit_learns(rng, loss):
+    from sklearn.decomposition import non_negative_factorization
+
+    V, H = rng.random((40, 6)) + 0.1, rng.random((40, 4))
+    H /= H.sum(axis=0)
+    U, _ = utils.nmf(V, H, 20000, loss=loss)
+    W, _, _ = non_negative_factorization(
+        V.T,
+        H=np.ascontiguousarray(H.T),
+        n_components=4,
+        update_H=False,
+        solver="mu",
+        beta_loss=loss,
+        max_iter=20000,
+        tol=0,
+    )
+    np.testing.assert_allclose(U, W.T, atol=1e-4 * W.max())
+
+
 # --- Coordinate descent ---------------------------------------------------------------------------------
 
 
