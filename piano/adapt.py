@@ -272,8 +272,11 @@ def newton(x, slope, weight, own, common):
     x, slope, weight = (each[heard].T[..., None] for each in (x, slope, weight))  # (N_PARTIALS, notes, 1)
     common = common[..., common[heard].any(axis=(0, 1))].transpose(1, 0, 2)
     of_heard = common[:, heard]
-    right = np.concatenate([weight * x + slope, weight * of_heard], axis=2)
-    told = np.linalg.solve(np.eye(len(x[0])) + weight * own[np.ix_(heard, heard)], right)
+    right, between = np.concatenate([weight * x + slope, weight * of_heard], axis=2), own[np.ix_(heard, heard)]
+    if np.count_nonzero(between) > len(between):
+        told = np.linalg.solve(np.eye(len(between)) + weight * between, right)
+    else:  # the same, sooner: no key tells of another
+        told = right / (1 + weight * np.diag(between)[:, None])
     of_all = np.tensordot(of_heard, told, ((0, 1), (0, 1)))
     height = np.linalg.solve(np.eye(len(of_all)) + of_all[:, 1:], of_all[:, 0])
     alone = told[..., 0] - told[..., 1:] @ height
