@@ -50,6 +50,7 @@ import utils
 from piano import blocks, pitch
 
 # Set by hand on the pieces of benchmarks/separation.py, where no other reason stands beside it.
+N_STARTED = 4  # sweeps of coordinate descent at first; with 12 activations settle before their templates have moved
 N_ROUNDS = 48  # steps towards c and g, with a sweep after each
 FARTHER = 1.5  # times as far as Newton's step, for the counts follow the templates [2]_; 1.8 does not always converge
 N_FREE = 30  # sweeps with the basis free at last; between 20 and 40 lie .09 dB at most, see benchmarks/README.md
@@ -207,7 +208,8 @@ def _started(Y, T, frames, rate, quiet, seed):
     """The :class:`_Fit` of some frames; NMF of them tells what sounds."""
     V = np.abs(Y.at(frames).read())
     V = utils.zero_below(V.astype(np.result_type(V, np.float32), order="C"))
-    U, _ = utils.nmf(V, with_noise(T).astype(V.dtype), 12, loss="kullback-leibler", solver="cd", seed=seed)
+    options = {"loss": "kullback-leibler", "solver": "cd", "seed": seed}
+    U, _ = utils.nmf(V, with_noise(T).astype(V.dtype), N_STARTED, **options)
     if rate is not None:
         rate = np.pad(rate[:, frames], ((0, 1), (0, 0)))  # noise may sound anywhere
     may_sound = 1 if rate is None else rate < UNLISTED

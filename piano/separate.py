@@ -21,9 +21,11 @@ UNHEARD_DB = 40.0  # a note this much softer than listed has no sound of its own
 STEPS = 2**23  # of a sample between 0 and 1 in 24 bit, which stems in FLAC have
 PEAK_SAMPLES = 256  # of a stem, of which the largest is kept, 12 ms: as near as a clip's end need be
 AT_ONCE = 8  # stems that are held as sound at a time
-# Where a key is struck, see quiet_before; its numbers were chosen among 40 settings on nine pieces and four pianos.
+# Where a key is struck, see quiet_before. Chosen among 40 settings on nine pieces, and the last two among 50 more on
+# twenty. Times in s.
 EARLIEST_S, LATEST_S = 0.01, 0.035  # before the listed onset, and after it, that a key may be struck
-HAMMER_S = 0.01  # before a strike and after it, that tell it
+HAMMER_S = 0.007  # before a strike and after it, that tell it
+RISE_S = 0.004  # that a stem fades in, half of it before the strike
 
 
 def file_name(basis, note, kind="flac"):
@@ -162,19 +164,20 @@ def quiet_before(stems, i, onset, n_fft, sr):
     quiet = max(0, struck - reach)
     ends = quiet, struck + reach // 2
     was, comes = (np.sum(np.square(y[max(0, end - reach // 2) : end], dtype=np.float64)) for end in ends)
-    if was > 0.01 * comes:  # a key 20 dB softer was silent
+    if not struck or was > 0.01 * comes:  # a key 20 dB softer was silent
         return
-    rise = np.sin(np.linspace(0, np.pi / 2, round(0.003 * sr), endpoint=False)) ** 2  # 3 ms of rise
-    gain = np.append(np.zeros(struck - quiet), rise)[len(rise) :]
+    rise = np.sin(np.linspace(0, np.pi / 2, round(RISE_S * sr), endpoint=False)) ** 2
+    whole = min(len(y), struck + len(rise) // 2)  # from there on all of it is heard
+    gain = np.append(np.zeros(whole - quiet), rise)[len(rise) :]
     if quiet:  # what sounded before dies away
         n = min(len(rise), len(gain))
         gain[:n] = np.maximum(gain[:n], 1 - rise[:n])
-    taken = y[quiet:struck] * (1 - gain).astype(y.dtype)
-    y[quiet:struck] -= taken
-    alike = np.abs(stems[:, quiet:struck] @ taken)
+    taken = y[quiet:whole] * (1 - gain).astype(y.dtype)
+    y[quiet:whole] -= taken
+    alike = np.abs(stems[:, quiet:whole] @ taken)
     alike[i] = 0
     if alike.any():
-        stems[:, quiet:struck] += np.outer(alike / alike.sum(), taken)
+        stems[:, quiet:whole] += np.outer(alike / alike.sum(), taken)
 
 
 def fresh_onsets(listed, sr):

@@ -90,7 +90,7 @@ def test_a_basis_is_adapted_by_sweeps_of_the_paper_whatever_its_columns_sum_to(p
     V, level = other @ U + 1e-6, np.array([1.0, 2.0, 0.5, 3.0])
     V_heard = V[:, V.sum(axis=0) > 1e-3 * V.sum(axis=0).max()]
     whole = adapt.with_noise(H)  # of which noise stays as it is
-    start, _ = utils.nmf(V_heard, whole, 12, loss="kullback-leibler", solver="cd")
+    start, _ = utils.nmf(V_heard, whole, adapt.N_STARTED, loss="kullback-leibler", solver="cd")
     start = np.maximum(start, 0.01 * adapt.QUIET * V_heard.sum() / V_heard.shape[1])
     N = H * ((V_heard / (whole @ start)) @ start[:-1].T)
     _, start = oracle.adaptation_sweep(V_heard, whole, start, 0 * whole)
