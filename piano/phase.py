@@ -337,14 +337,8 @@ def _tell(x, columns, U, rows, total, unsure, turns, energies):
     re, im, now, before, sizes, squares = turns
     for m in range(n_frames):
         y, a, s, i = x[m], A[m], total[m], m % 2
-        y_re, y_im, y_size, z_re, z_im, z_size = (
-            real[i],
-            imaginary[i],
-            size[i],
-            real[1 - i],
-            imaginary[1 - i],
-            size[1 - i],
-        )
+        y_re, y_im, y_size = real[i], imaginary[i], size[i]
+        z_re, z_im, z_size = real[1 - i], imaginary[1 - i], size[1 - i]
         for k in range(n_bins):
             y_re[k] = y[k].real if abs(y[k].real) > root else zero
             y_im[k] = y[k].imag if abs(y[k].imag) > root else zero
