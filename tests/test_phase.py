@@ -288,17 +288,21 @@ def test_a_single_pair_of_frames_is_chance_whatever_rounding_makes_of_it(rng):
         assert not phase.coherent_part(squares * (1 + found), squares * (1 + most), squares).any()
 
 
-def test_what_blocks_tell_is_that_of_the_masked_notes_where_they_do_not_grow_louder(rng):
+@pytest.mark.parametrize("rho", [0, 0.8])
+def test_what_blocks_tell_is_that_of_the_smoothed_notes_where_they_do_not_grow_louder(rng, rho):
     K, L, M, note_of = 5, 4, 30, np.array([1, 0, 1, 2])
     H, U = rng.random((K, L)), rng.random((L, M)) * (rng.random((L, M)) < 0.7)
-    U[3] = 0  # note 2 is silent
+    U[0], U[3] = rng.uniform(0.5, 1, M), 0  # note 2 is silent
+    H[2:4, 1] = H[2:4, 0] * [0.1, 1e-3]  # note 0 never has half of the energy of a bin, nor a thousandth of another's
     Y = utils.spectrogram(rng.standard_normal((K, M)) + 1j * rng.standard_normal((K, M)))
-    job = Y.at(slice(None)), U, (0, M)
-    turns, energies = phase._told_block(job, H=H, rotation=np.zeros((K, 3), complex), note_of=note_of)
+    rotation = rho * utils.unit_phase(rng.standard_normal((K, 3)) + 1j)
+    turns, energies = phase._told_block((Y.at(slice(None)), U, (0, M)), H=H, rotation=rotation, note_of=note_of)
     A = np.stack([H[:, note_of == n] @ U[note_of == n] for n in range(3)])
-    X = A**2 / np.maximum((A**2).sum(axis=0), 1e-300) * Y.Y / Y.unit
-    X[:, :, ~U.any(axis=0)] = 0
-    falls = (A[..., 1:] <= A[..., :-1]) & (A[..., 1:] > 0)
+    X, total = np.zeros(A.shape, complex), np.sum(A**2, axis=0)
+    X[:2] = phase.smoothed_notes(Y.Y / Y.unit, H, U, rotation, note_of)[1]
+    heard = (1e-3 * total < A**2).any(axis=2)  # [shape=(notes, K)]
+    assert not heard[0, 3]
+    falls = (A[..., 1:] <= A[..., :-1]) & (A[..., 1:] > 0) & heard[..., None]
     now, before = np.where(falls, X[..., 1:], 0), np.where(falls, X[..., :-1], 0)
     turn = now * before.conj()
     expected = [turn.real, turn.imag, np.abs(now) ** 2, np.abs(before) ** 2, np.abs(turn), np.abs(turn) ** 2]
@@ -306,10 +310,22 @@ def test_what_blocks_tell_is_that_of_the_masked_notes_where_they_do_not_grow_lou
     np.testing.assert_allclose(turns, np.stack([x.sum(axis=2) for x in expected], axis=1), **single)
     assert not turns[2].any()
     for l, n in enumerate(note_of):
-        unsure = A[n] * (1 - A[n] ** 2 / np.maximum(np.sum(A**2, axis=0), 1e-300))  # no rotation: a mask
+        unsure = (1 - rho**2) * A[n] * (1 - A[n] ** 2 / total)
         expected = (np.abs(X[n]) ** 2 / np.maximum(A[n], 1e-30) + unsure) * U[l]
-        np.testing.assert_allclose(energies[0, l], expected.sum(axis=1), **single)
-        np.testing.assert_allclose(energies[1, l], (A[n] * U[l]).sum(axis=1), **single)
+        np.testing.assert_allclose(energies[0, l], heard[n] * expected.sum(axis=1), **single)
+        np.testing.assert_allclose(energies[1, l], heard[n] * (A[n] * U[l]).sum(axis=1), **single)
+
+
+def test_nothing_that_blocks_tell_is_subnormal(rng):
+    """Where a note cancels another, next to nothing is left of both: here of one that is alone."""
+    level = 10.0 ** np.repeat([0, -11, -21], 2)  # of each bin
+    Y = utils.spectrogram((level[:, None] * np.exp(1j * rng.random((6, 12)))).astype(np.complex64))
+    job = Y.at(slice(None)), np.ones((1, 12), np.float32), (0, 12)
+    told = phase._told_block(
+        job, H=np.ones((6, 1), np.float32), rotation=np.zeros((6, 1), complex), note_of=np.zeros(1, int)
+    )
+    for sums in told:
+        assert not np.any((sums != 0) & (np.abs(sums) < np.finfo(np.float32).tiny))
 
 
 def test_spectra_get_the_energies_that_are_found_and_stay_as_loud(rng):

@@ -299,6 +299,19 @@ def test_a_key_that_was_silent_is_silent_until_it_is_struck_and_one_that_rings_i
     np.testing.assert_array_equal(stems[0], y)
 
 
+def test_a_stem_fades_in_around_its_strike_and_what_begins_with_the_recording_is_left_alone(rng):
+    y = np.zeros(12000, np.float32)
+    y[6000:] = rng.standard_normal(6000)  # the hammer lasts as long as what tells it
+    for first in (0, 6000):
+        stems = y[None, first:].copy()
+        separate.quiet_before(stems, 0, 6000 - first, 1024, 8000)
+        rise = np.sin(np.linspace(0, np.pi / 2, 32, endpoint=False)) ** 2  # 4 ms
+        expected = y[first:].copy()
+        if not first:
+            expected[5984:6016] *= rise.astype(np.float32)
+        np.testing.assert_allclose(stems[0], expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("size", [700, 5000, 16000])
 def test_strikes_are_the_same_in_blocks_of_any_size(rng, size):
     y, strikes = struck_stem(rng, 0.2)
