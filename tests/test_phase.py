@@ -318,7 +318,7 @@ def test_what_blocks_tell_is_that_of_the_smoothed_notes_where_they_do_not_grow_l
 
 def test_nothing_that_blocks_tell_is_subnormal(rng):
     """Where a note cancels another, next to nothing is left of both: here of one that is alone."""
-    level = 10.0 ** np.repeat([0, -11, -21], 2)  # of each bin
+    level = 10.0 ** np.repeat([0, -10, -21], 2)  # of each bin
     Y = utils.spectrogram((level[:, None] * np.exp(1j * rng.random((6, 12)))).astype(np.complex64))
     job = Y.at(slice(None)), np.ones((1, 12), np.float32), (0, 12)
     told = phase._told_block(
