@@ -21,11 +21,8 @@ log = logging.getLogger(__name__)
 TEMPLATES = results.ROOT / "basis_wav_piano"  # the suite's own
 KEYS, OPTIONS = (pitch.PIANO[0], pitch.PIANO[-1]), {"n_fft": 8192, "states": 2}  # all 88, and what separates best
 # What the recommended command compiles, in the order in which it is needed.
-KERNELS = events.KERNELS | {
-    kernels.descend_bins: kernels.types(kernels.descend_bins, np.float32),
-    phase._smooth_bins: phase.SMOOTH_TYPES,
-    phase._tell: phase.TELL_TYPES,
-}
+DESCENT = {kernels.descend_bins: kernels.types(kernels.descend_bins, np.float32)}
+KERNELS = events.KERNELS | DESCENT | phase.KERNELS
 CACHE = "piano-note-by-note"  # name of the suite's folder among the user's caches
 
 

@@ -249,7 +249,7 @@ def _told_block(job, *, H, rotation, note_of):
 
     blocks.in_threads(add_up, blocks.frame_slices(len(total), 8))
     turns, energies = np.zeros((rotation.shape[1], 6, len(H)), np.float32), np.zeros((2, *rows.shape), np.float32)
-    tell = blocks.compiled(_tell, TELL_TYPES)
+    tell = blocks.compiled(_tell, KERNELS[_tell])
 
     def add(i):
         n = notes[i]
@@ -293,7 +293,7 @@ def smoothed_notes(Y, H, U, rotation, note_of, limits=None, to_unit=False):
     rotation = rotation * (np.minimum(size, COHERENCE) / np.maximum(size, np.finfo(np.float64).tiny))
     Y, H, rotation = (np.array(array, np.result_type(array, np.float64), order="C") for array in (Y, H, rotation))
     U = np.array(U, np.float64, order="C")
-    kernel, n_tracked = blocks.compiled(_smooth_bins, SMOOTH_TYPES), N_TRACKED if rotation.any() else 0
+    kernel, n_tracked = blocks.compiled(_smooth_bins, KERNELS[_smooth_bins]), N_TRACKED if rotation.any() else 0
     faint = MASKED * np.abs(Y).max(initial=0)
 
     def smooth(bins):
@@ -301,12 +301,6 @@ def smoothed_notes(Y, H, U, rotation, note_of, limits=None, to_unit=False):
 
     blocks.in_threads(smooth, blocks.frame_slices(len(Y), 32))
     return notes, X
-
-
-TELL_TYPES = (
-    "void(complex64[:, ::1], int64[::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[::1], "
-    "float32[:, ::1], float32[:, :, ::1])"
-)
 
 
 def _tell(x, columns, U, rows, total, unsure, turns, energies):
@@ -370,12 +364,6 @@ def _tell(x, columns, U, rows, total, unsure, turns, energies):
                 found[k] += u * energy[k]
             for k in range(n_bins):
                 expected[k] += u * a[k] * heard[k]
-
-
-SMOOTH_TYPES = (
-    "void(complex128[:, ::1], float64[:, ::1], float64[:, ::1], complex128[:, ::1], int64[::1], int64, "
-    "float64, int64, boolean, complex64[:, :, :])"
-)
 
 
 def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, faint, first, to_unit, X):
@@ -500,3 +488,11 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, faint, first, to_unit, X
                     size = np.sqrt(re * re + im * im)
                     x_i = x_i * np.float32(1 / size) if size > least_size else one
                 X[i, k, m] = x_i
+
+
+KERNELS = {
+    _smooth_bins: "void(complex128[:, ::1], float64[:, ::1], float64[:, ::1], complex128[:, ::1], int64[::1], int64, "
+    "float64, int64, boolean, complex64[:, :, :])",
+    _tell: "void(complex64[:, ::1], int64[::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[::1], "
+    "float32[:, ::1], float32[:, :, ::1])",
+}
