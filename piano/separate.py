@@ -21,11 +21,12 @@ UNHEARD_DB = 40.0  # a note this much softer than listed has no sound of its own
 STEPS = 2**23  # of a sample between 0 and 1 in 24 bit, which stems in FLAC have
 PEAK_SAMPLES = 256  # of a stem, of which the largest is kept, 12 ms: as near as a clip's end need be
 AT_ONCE = 8  # stems that are held as sound at a time
-# Where a key is struck, see quiet_before. Chosen among 40 settings on nine pieces, and the last two among 50 more on
-# twenty. Times in s.
+# Where a key is struck, see quiet_before. Chosen among 40 settings on nine pieces, and all but the first two among 100
+# more on twenty. Times in s.
 EARLIEST_S, LATEST_S = 0.01, 0.035  # before the listed onset, and after it, that a key may be struck
 HAMMER_S = 0.007  # before a strike and after it, that tell it
 RISE_S = 0.004  # that a stem fades in, half of it before the strike
+SOFTER = 0.02  # of the energy of a strike: what is 17 dB softer is leakage of others
 
 
 def file_name(basis, note, kind="flac"):
@@ -144,29 +145,32 @@ def quiet_before(stems, i, onset, n_fft, sr):
 
     No mask can part what one window sees of a note that begins in its middle, so a stem would sound before it is
     struck. The strike is where the energy of the second difference, in which hammers stand out, grows most. What is
-    taken from the stem is shared out to the others, by how much they are like it there.
+    taken from the stem is shared out to the others, by how much they are like it, and by how loud each is at that
+    moment: so none that is silent before its own strike gets any.
 
     ``stems`` [shape=(notes, n), float] are whole, or what of them lies within ``n_fft`` and .1 s of the onset; i is a
     row of them. ``onset`` is the sample of the listed onset, ``n_fft`` the length of the transform, and ``sr`` the
     sampling rate in Hz.
     """
+    from scipy.ndimage import uniform_filter1d
+
     y = stems[i]
     attack, reach = round(HAMMER_S * sr), n_fft // 2
     start = max(0, onset - round(EARLIEST_S * sr) - attack)
     part = y[start : onset + round(LATEST_S * sr) + attack]
-    energy = np.cumsum(np.diff(part, 2, prepend=(*part[:1], *part[:1])).astype(np.float64) ** 2)
+    difference = np.diff(part, 2, prepend=(*part[:1], *part[:1]))
+    energy = np.append(0, np.cumsum(difference.astype(np.float64) ** 2))
     m = np.arange(max(0, onset - round(EARLIEST_S * sr)) - start, len(part) - attack)
-    if not len(m) or energy[-1] == 0:
+    before, after = energy[m] - energy[np.maximum(m - attack, 0)], energy[m + attack] - energy[m]
+    if not after.any():
         return
-    energy = np.append(0, energy) + 1e-9 * energy[-1] * np.arange(len(part) + 1)  # silence is not divided by
-    before = energy[m] - energy[np.maximum(m - attack, 0)] + 1e-9 * energy[-1]
-    struck = start + int(m[np.argmax((energy[m + attack] - energy[m]) / before)])
+    struck = start + int(m[np.argmax(after / (before + SOFTER * after.max()))])
     quiet = max(0, struck - reach)
     ends = quiet, struck + reach // 2
     was, comes = (np.sum(np.square(y[max(0, end - reach // 2) : end], dtype=np.float64)) for end in ends)
-    if not struck or was > 0.01 * comes:  # a key 20 dB softer was silent
-        return
     rise = np.sin(np.linspace(0, np.pi / 2, round(RISE_S * sr), endpoint=False)) ** 2
+    if struck < len(rise) // 2 or was > SOFTER * comes:  # the recording begins with it, or its key sounded before
+        return
     whole = min(len(y), struck + len(rise) // 2)  # from there on all of it is heard
     gain = np.append(np.zeros(whole - quiet), rise)[len(rise) :]
     if quiet:  # what sounded before dies away
@@ -174,10 +178,14 @@ def quiet_before(stems, i, onset, n_fft, sr):
         gain[:n] = np.maximum(gain[:n], 1 - rise[:n])
     taken = y[quiet:whole] * (1 - gain).astype(y.dtype)
     y[quiet:whole] -= taken
-    alike = np.abs(stems[:, quiet:whole] @ taken)
+    x = stems[:, quiet:whole]
+    loud = uniform_filter1d(np.abs(x), len(rise), axis=1)  # around each sample
+    norm = np.linalg.norm(x, axis=1)
+    alike = np.divide(np.abs(x @ taken), norm, out=np.zeros_like(norm), where=norm > 0)
     alike[i] = 0
-    if alike.any():
-        stems[:, quiet:whole] += np.outer(alike / alike.sum(), taken)
+    shares = alike[:, None] * loud
+    total = shares.sum(axis=0)
+    x += shares * np.divide(taken, total, out=np.zeros_like(taken), where=total > 1e-6 * np.abs(taken))
 
 
 def fresh_onsets(listed, sr):
