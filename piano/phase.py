@@ -35,7 +35,7 @@ from piano import adapt, blocks
 
 BLOCK, CONTEXT = 64, 16  # frames smoothed at a time, and frames before and after that they are smoothed with
 N_BLOCKS = 6  # at most, spread over the recording, that rotations and energies are measured in
-N_SWEEPS = 200  # of NMF at most; most frames are at rest long before
+N_SWEEPS = 20  # of NMF; 200 change the mean SDR of twenty pieces by .01 dB at most
 N_TRACKED = 6  # notes of a bin, the strongest of a block, that keep a phase there; the rest are Wiener-filtered
 MASKED = 1e-4  # of a block's loudest bin, 80 dB below it: a bin that stays softer there has masks alone
 COHERENCE = 0.985  # the largest rho: a template is steadier than the same note in a recording
@@ -179,7 +179,7 @@ def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=Non
 def activations(Y, basis, seed=0, prior=None, **options):
     """Activations of a basis, and in one row more of noise, which no prior holds back [shape=(L + 1, M), float, >= 0].
 
-    By Kullback-Leibler NMF until nothing moves; parameters are those of :func:`start`, options of :func:`utils.nmf`.
+    By ``N_SWEEPS`` of Kullback-Leibler NMF; parameters are those of :func:`start`, options of :func:`utils.nmf`.
     """
     prior = prior and (np.pad(prior[0], ((0, 1), (0, 0))), prior[1])
     options |= {"loss": "kullback-leibler", "solver": "cd", "seed": seed, "prior": prior}

@@ -221,6 +221,24 @@ def test_what_is_played_is_listed(notes):
         assert [event.offset for event in found] == pytest.approx([offset for _, offset, *_ in notes], abs=0.2)
 
 
+def test_a_note_ends_where_it_falls_fast_and_far_not_where_it_beats_or_dies_away():
+    t = np.arange(events.LONGEST)
+    c = np.stack(
+        [
+            0.96 ** np.maximum(t - 40, 0.0),  # a damper that hardly touches the string
+            np.where(t < 40, 1, 0.6),  # strings that beat
+            np.where(t < 40, 1, 0.5),
+            0.8 ** np.maximum(t - 40, 0.0),
+            np.where(t < 40, 0.985**t, 0.05),
+            np.ones(len(t)),
+        ]
+    ).astype(np.float32)
+    length = np.array([*5 * [len(t)], 70])
+    struck = events.Struck(np.zeros(6, int), np.zeros(6, int), length, c, np.full(6, -1))
+    assert events.ends(struck)[1:].tolist() == [events.LONGEST, 40, 42, 40, 70]
+    assert 40 + np.log(0.1) / np.log(0.96) < events.ends(struck)[0] < 100  # a tenth is left: nobody hears that
+
+
 @far_off
 def test_keys_struck_again_while_they_sound_are_listed():
     """Loud and soft in turn, under the pedal, with others sounding: of six strikes one may be missed."""
