@@ -315,7 +315,8 @@ def test_a_stem_fades_in_around_its_strike_and_what_begins_with_the_recording_is
 def test_of_a_chord_no_stem_gets_what_is_taken_from_another_before_it_is_struck_itself(rng):
     y, (strike, _) = struck_stem(rng, 0.2)
     y[strike - 60 : strike - 30] += 0.05 * rng.standard_normal(30).astype(np.float32)  # another hammer, 26 dB softer
-    like, unlike = (0.3 * np.sin(turn * (np.arange(len(y)) - strike + 512)).astype(np.float32) for turn in (30 / 511, 1))
+    n = np.arange(len(y)) - strike + 512
+    like, unlike = (0.3 * np.sin(turn * n).astype(np.float32) for turn in (30 / 511, 1))
     stems = np.stack([y, y, like, unlike])
     for i, late in ((0, -30), (1, 20)):
         separate.quiet_before(stems, i, strike + late, 1024, 8000)
