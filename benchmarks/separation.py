@@ -742,7 +742,9 @@ def with_truth(Y, basis, truth, prior, parts):
         if "spectra" in parts:
             H[:, l] = best_fit(np.abs(X), H[:, l], with_spectra=True)[0]
         if "rotations" in parts:
-            rotation[:, l] = phase._rotation(*phase._correlations(X.T)[:3])[:, None]
+            cross, energy = np.sum(X[:, 1:] * X[:, :-1].conj(), axis=1), np.abs(X) ** 2
+            size = np.sqrt(energy[:, 1:].sum(axis=1) * energy[:, :-1].sum(axis=1))
+            rotation[:, l] = np.divide(cross, size, out=np.zeros_like(cross), where=size > 0)[:, None]
     U = phase.activations(Y, replace(basis, H=H), prior=prior)
     if "activations" in parts:
         U[:] = 0  # there is no noise

@@ -101,6 +101,14 @@ def test_every_part_can_be_left_out(separation, case, monkeypatch):
     assert phase.coherent_part(*np.ones((3, 8))).sum() == 0  # all is as before
 
 
+def test_every_part_can_be_the_truth(separation, case, monkeypatch):
+    monkeypatch.setattr(separation, "listed", lambda *_: case.played)
+    monkeypatch.setattr(separation.adapt, "N_FREE", 1)
+    means = separation.measure_parts(case)
+    assert len(means) == len(separation.PARTS)
+    assert means[-1] > max(10, means[0] - 1)  # a model that knows all
+
+
 # --- Speed --------------------------------------------------------------------------------------------
 
 
