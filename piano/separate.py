@@ -144,31 +144,18 @@ def quiet_before(stems, i, onset, n_fft, sr):
     """Silence stem i in the half window before a strike, where its key was silent before that; in place.
 
     No mask can part what one window sees of a note that begins in its middle, so a stem would sound before it is
-    struck. The strike is where the energy of the second difference, in which hammers stand out, grows most. What is
-    taken from the stem is shared out to the others, by how much they are like it, and by how loud each is at that
-    moment: so none that is silent before its own strike gets any.
+    struck. What is taken from it is the others', see :func:`share_out`.
 
     ``stems`` [shape=(notes, n), float] are whole, or what of them lies within ``n_fft`` and .1 s of the onset; i is a
     row of them. ``onset`` is the sample of the listed onset, ``n_fft`` the length of the transform, and ``sr`` the
     sampling rate in Hz.
     """
-    from scipy.ndimage import uniform_filter1d
-
-    y = stems[i]
-    attack, reach = round(HAMMER_S * sr), n_fft // 2
-    start = max(0, onset - round(EARLIEST_S * sr) - attack)
-    part = y[start : onset + round(LATEST_S * sr) + attack]
-    difference = np.diff(part, 2, prepend=(*part[:1], *part[:1]))
-    energy = np.append(0, np.cumsum(difference.astype(np.float64) ** 2))
-    m = np.arange(max(0, onset - round(EARLIEST_S * sr)) - start, len(part) - attack)
-    before, after = energy[m] - energy[np.maximum(m - attack, 0)], energy[m + attack] - energy[m]
-    if not after.any():
-        return
-    struck = start + int(m[np.argmax(after / (before + SOFTER * after.max()))])
+    y, reach = stems[i], n_fft // 2
+    struck = find_strike(y, onset, sr)
     quiet = max(0, struck - reach)
     ends = quiet, struck + reach // 2
     was, comes = (np.sum(np.square(y[max(0, end - reach // 2) : end], dtype=np.float64)) for end in ends)
-    rise = np.sin(np.linspace(0, np.pi / 2, round(RISE_S * sr), endpoint=False)) ** 2
+    rise = np.sin(np.linspace(0, np.pi / 2, max(2, round(RISE_S * sr)), endpoint=False)) ** 2
     if struck < len(rise) // 2 or was > SOFTER * comes:  # the recording begins with it, or its key sounded before
         return
     whole = min(len(y), struck + len(rise) // 2)  # from there on all of it is heard
@@ -178,14 +165,39 @@ def quiet_before(stems, i, onset, n_fft, sr):
         gain[:n] = np.maximum(gain[:n], 1 - rise[:n])
     taken = y[quiet:whole] * (1 - gain).astype(y.dtype)
     y[quiet:whole] -= taken
-    x = stems[:, quiet:whole]
-    loud = uniform_filter1d(np.abs(x), len(rise), axis=1)  # around each sample
-    norm = np.linalg.norm(x, axis=1)
-    alike = np.divide(np.abs(x @ taken), norm, out=np.zeros_like(norm), where=norm > 0)
+    share_out(taken, stems[:, quiet:whole], i, len(rise))
+
+
+def find_strike(y, onset, sr):
+    """Sample near a listed onset at which a stem is struck; 0 where it is silent there.
+
+    That is where the energy of the second difference, in which hammers stand out, grows most.
+    """
+    attack, earliest = round(HAMMER_S * sr), max(0, onset - round(EARLIEST_S * sr))
+    start = max(0, earliest - attack)
+    part = y[start : onset + round(LATEST_S * sr) + attack]
+    difference = np.diff(part, 2, prepend=(*part[:1], *part[:1]))
+    energy = np.append(0, np.cumsum(difference.astype(np.float64) ** 2))
+    m = np.arange(earliest - start, len(part) - attack)
+    before, after = energy[m] - energy[np.maximum(m - attack, 0)], energy[m + attack] - energy[m]
+    return start + int(m[np.argmax(after / (before + SOFTER * after.max()))]) if after.any() else 0
+
+
+def share_out(taken, stems, i, around):
+    """Add what was taken from stem i to the others, by how much they are like it, and how loud each is there; in place.
+
+    So none that is silent before its own strike gets any. ``taken`` [shape=(n,), float] is of the same samples as
+    ``stems`` [shape=(notes, n), float]; loudness is the mean over ``around`` samples. Where all others are silent, it
+    is lost: the residual has it.
+    """
+    from scipy.ndimage import uniform_filter1d
+
+    norm = np.linalg.norm(stems, axis=1)
+    alike = np.divide(np.abs(stems @ taken), norm, out=np.zeros_like(norm), where=norm > 0)
     alike[i] = 0
-    shares = alike[:, None] * loud
+    shares = alike[:, None] * uniform_filter1d(np.abs(stems), around, axis=1)
     total = shares.sum(axis=0)
-    x += shares * np.divide(taken, total, out=np.zeros_like(taken), where=total > 1e-6 * np.abs(taken))
+    stems += shares * np.divide(taken, total, out=np.zeros_like(taken), where=total > 1e-6 * np.abs(taken))
 
 
 def fresh_onsets(listed, sr):
