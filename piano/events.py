@@ -60,7 +60,7 @@ CANDIDATE_LEVEL = 0.02  # of the robust maximum of all onset strengths: a local 
 ROUNDS = (0.12, 2), (0.08, 2), (0.08, 1)
 MISTUNED_CENTS = np.arange(-40, 41, 10)  # by which a recording may be out of tune with the patterns
 # A note ends where it has lost three tenths in so many frames, and goes on to lose nearly half: one that beats loses
-# less. Chosen among 1800 settings, on the ten pieces, examples/ and twenty that were played.
+# less. Chosen among 2600 settings, on the ten pieces, examples/ and twenty that were played.
 BEFORE, AFTER = 5, 10  # frames
 FALL_S = 0.045  # s, that a note has been falling by then
 SAME_S = 0.048  # s, three frames; two segments' onsets of one note differ by less
