@@ -171,7 +171,8 @@ def quiet_before(stems, i, onset, n_fft, sr):
 def find_strike(y, onset, sr):
     """Sample near a listed onset at which a stem is struck; 0 where it is silent there.
 
-    That is where the energy of the second difference, in which hammers stand out, grows most.
+    That is where the energy of the second difference, in which hammers stand out, grows most. What is ``SOFTER`` than
+    the strike counts as silence: in a chord the hammers of the other notes leak into each stem, ms before or after.
     """
     attack, earliest = round(HAMMER_S * sr), max(0, onset - round(EARLIEST_S * sr))
     start = max(0, earliest - attack)
