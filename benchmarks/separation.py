@@ -743,8 +743,8 @@ def with_truth(Y, basis, truth, prior, parts):
             H[:, l] = best_fit(np.abs(X), H[:, l], with_spectra=True)[0]
         if "rotations" in parts:
             cross, energy = np.sum(X[:, 1:] * X[:, :-1].conj(), axis=1), np.abs(X) ** 2
-            size = np.sqrt(energy[:, 1:].sum(axis=1) * energy[:, :-1].sum(axis=1))
-            rotation[:, l] = np.divide(cross, size, out=np.zeros_like(cross), where=size > 0)[:, None]
+            now, before = energy[:, 1:].sum(axis=1), energy[:, :-1].sum(axis=1)
+            rotation[:, l] = phase._rotation(cross, now, before)[:, None]
     U = phase.activations(Y, replace(basis, H=H), prior=prior)
     if "activations" in parts:
         U[:] = 0  # there is no noise

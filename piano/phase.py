@@ -179,7 +179,7 @@ def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=Non
 def activations(Y, basis, seed=0, prior=None, **options):
     """Activations of a basis, and in one row more of noise, which no prior holds back [shape=(L + 1, M), float, >= 0].
 
-    By ``N_SWEEPS`` of Kullback-Leibler NMF; parameters are those of :func:`start`, options of :func:`utils.nmf`.
+    By ``N_SWEEPS`` sweeps of Kullback-Leibler NMF; parameters are those of :func:`start`, options of :func:`utils.nmf`.
     """
     prior = prior and (np.pad(prior[0], ((0, 1), (0, 0))), prior[1])
     options |= {"loss": "kullback-leibler", "solver": "cd", "seed": seed, "prior": prior}

@@ -173,6 +173,8 @@ def find_strike(y, onset, sr):
 
     That is where the energy of the second difference, in which hammers stand out, grows most. What is ``SOFTER`` than
     the strike counts as silence: in a chord the hammers of the other notes leak into each stem, ms before or after.
+
+    ``y`` [shape=(n,), float] is the stem, ``onset`` the sample of the listed onset, ``sr`` the sampling rate in Hz.
     """
     attack, earliest = round(HAMMER_S * sr), max(0, onset - round(EARLIEST_S * sr))
     start = max(0, earliest - attack)
