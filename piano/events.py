@@ -865,7 +865,7 @@ def describe(V, B, patterns, struck, fraction):
 
 
 def ends(struck):
-    """Frame of each event, (E,), in which it falls as those do whose key is up, or that after its last. Heads are level."""
+    """Frame of each event, (E,), in which it falls as those do whose key is up, or the one after its last."""
     c = np.where(np.arange(LONGEST) < struck.length[:, None], struck.c, 0)
     earlier, later = np.pad(c, ((0, 0), (BEFORE, 0)), "edge")[:, :-BEFORE], np.pad(c, ((0, 0), (0, AFTER)))[:, AFTER:]
     falls = (c < 0.7 * earlier) & (later < 0.55 * earlier) | (c < 0.1 * factor(struck)[:, None])
