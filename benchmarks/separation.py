@@ -4,6 +4,7 @@
     python benchmarks/separation.py --draw    # measures nothing, draws the chart again from the tables
     python benchmarks/separation.py --pianos FOLDER    # rendered and real pianos; prints tables, writes nothing
     python benchmarks/separation.py --pianos FOLDER --lists LISTS    # real performances on them besides
+    python benchmarks/separation.py --pianos FOLDER --lists LISTS --in-a-row 5    # the same, five lists a recording
     python benchmarks/separation.py --pianos FOLDER --leave-out    # the same, without each part of the method in turn
     python benchmarks/separation.py --pianos FOLDER --parts    # the same, with parts of the truth in turn
     python benchmarks/separation.py --pianos FOLDER --same-piano    # each piano learnt from all of its pieces
@@ -26,7 +27,8 @@ most from  the note that most of the rest, a s - s_hat, is like, how many semito
 list       how many of the note's onsets the list has, within 0.1 s, and how many others
 
 With --lists the first 20 s of each list of notes of a folder, such as the truths of MAPS, are played on each piano,
-too, by all layers but the softest: the basis of that is then another layer's. A piano of one layer has none.
+too, by all layers but the softest: the basis of that is then another layer's. A piano of one layer has none. With
+--in-a-row N, N lists after one another are one recording: what a piece of some minutes tells of its piano.
 
 With --parts the model of the recommended setting gets the true rotations, spectra (the two columns that are best for
 each note by Kullback-Leibler NMF), activations (the best with its columns) and what goes together: what each part of
@@ -441,6 +443,7 @@ def main(argv=None):
     parser.add_argument("--pianos", metavar="FOLDER", type=Path, help="measure real pianos besides, see above")
     parser.add_argument("--examples", metavar="FOLDER", type=Path, help="with the above, more pieces, see above")
     parser.add_argument("--lists", metavar="LISTS", type=Path, help="with --pianos, what is performed, see above")
+    parser.add_argument("--in-a-row", metavar="N", type=int, default=1, help="lists of a recording, see above")
     parser.add_argument("--noise", metavar="DB", type=float, help="white noise DB below each recording, see above")
     parser.add_argument("--parts", action="store_true", help="replace parts of the estimation by the truth, see above")
     parser.add_argument("--leave-out", action="store_true", help="leave out parts of what is recommended, see above")
@@ -448,12 +451,12 @@ def main(argv=None):
     parser.add_argument("--iterations", action="store_true", help="stop what is recommended early, see above")
     args = parser.parse_args(argv)
     if args.iterations:
-        results = over_cases(measure_iterations, read_cases(args.pianos, args.examples, args.lists))
+        results = over_cases(measure_iterations, read_cases(args.pianos, args.examples, args.lists, args.in_a_row))
         print(f"\n{iterations_table(results)}")
         draw_iterations(ROOT / "images" / "iterations.png", results)
         return
     if args.pianos or args.examples or args.leave_out or args.parts or args.noise is not None:
-        cases = read_cases(args.pianos, args.examples, args.lists)
+        cases = read_cases(args.pianos, args.examples, args.lists, args.in_a_row)
         cases = cases if args.noise is None else [noisy(case, args.noise) for case in cases]
         measure, text = (measure_left_out, left_out_table) if args.leave_out else (measure_case, pianos_tables)
         measure, text = (measure_parts, parts_table) if args.parts else (measure, text)
@@ -491,8 +494,8 @@ class Case(NamedTuple):
         return f"{self.piece}, {self.piano}{', own basis' if self.group.endswith('own') else ''}"
 
 
-def read_cases(pianos=None, examples=None, lists=None):
-    """Every piece of examples/ and of a folder like it as they are; each of examples/, and each list, on each piano."""
+def read_cases(pianos=None, examples=None, lists=None, n=1):
+    """Every piece of examples/ and of a folder like it as they are; each of examples/, and n lists, on each piano."""
     _, states, n_fft = RECOMMENDED
     suites, cases = learn_basis(n_fft, states, ROOT / "basis_wav_piano", "--keys", "A0", "C8"), []
     for folder in filter(None, (ROOT / "examples", examples)):
@@ -507,7 +510,7 @@ def read_cases(pianos=None, examples=None, lists=None):
         for kind, basis in bases.items():
             for piece, played in examples.items():
                 cases.append(played_case(piece, piano.name, kind or "real", layers, basis, played))
-            for piece, played in performances(lists, layers).items() if lists else ():
+            for piece, played in in_a_row(performances(lists, layers), n).items() if lists else ():
                 group = ", ".join(filter(None, ("performed", kind)))
                 cases.append(played_case(piece, piano.name, group, layers[1:] or layers, basis, played))
     if len({case.name for case in cases}) < len(cases):
@@ -521,6 +524,18 @@ def performances(lists, layers):
     for path in sorted(lists.glob("*.csv")):
         played = [note for note in notes.read_score(path) if note.onset < SECONDS and near(note, layers)]
         found[path.stem] = [note._replace(offset=min(note.offset, SECONDS)) for note in played]
+    return found
+
+
+def in_a_row(performances, n):
+    """So many performances after one another as one, in order, by the name of the first."""
+    found, names = {}, list(performances)
+    for first, *others in (names[i : i + n] for i in range(0, len(names), n)):
+        found[first] = [
+            note._replace(onset=note.onset + later, offset=note.offset + later)
+            for later, name in zip(itertools.count(0, SECONDS), (first, *others), strict=False)
+            for note in performances[name]
+        ]
     return found
 
 

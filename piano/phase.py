@@ -33,11 +33,12 @@ import numpy as np
 import utils
 from piano import adapt, blocks
 
-BLOCK, CONTEXT = 64, 16  # frames smoothed at a time, and frames before and after that they are smoothed with
-N_BLOCKS = 6  # at most, spread over the recording, that rotations and energies are measured in
-N_SWEEPS = 20  # of NMF; 200 change the mean SDR of twenty pieces by .01 dB at most
+BLOCK, CONTEXT = 64, 8  # frames smoothed at a time, and frames before and after that they are smoothed with
+N_BLOCKS = 24  # at most, spread over the recording, that rotations and energies are measured in: two minutes of it
+N_SWEEPS = 10  # of NMF; 8 to 200 differ by .01 dB in the mean SDR of twenty-six pieces
 N_TRACKED = 6  # notes of a bin, the strongest of a block, that keep a phase there; the rest are Wiener-filtered
 MASKED = 1e-4  # of a block's loudest bin, 80 dB below it: a bin that stays softer there has masks alone
+TOLD_BINS = 512  # that :func:`_tell` works on at a time: what it needs of them stays in a core's nearest cache
 COHERENCE = 0.985  # the largest rho: a template is steadier than the same note in a recording
 TRUSTED = 20.0  # strength of adaptation at which the templates' rotations count as much as the recording's
 
@@ -234,9 +235,18 @@ def _smoothed_block(job, *, H, rotation, note_of):
 
 
 def _told_block(job, *, H, rotation, note_of):
-    """What the smoothed notes of one block :func:`_tell`: ``turns`` [shape=(N, 6, K)] and ``energies`` (2, L, K)."""
+    """What the smoothed notes of one block :func:`_tell`: ``turns`` [shape=(N, 6, K)] and ``energies`` (2, L, K).
+
+    Where no note has a rotation they are Wiener masks, which :func:`_tell` works out itself, four times as fast.
+    """
     frames, U, limits = job
-    notes, X = smoothed_notes(frames.read(), H, U, rotation, note_of, limits)
+    Y, masked = frames.read(), not rotation.any()
+    if masked:
+        notes = np.unique(note_of[U.any(axis=1)])
+        X = [np.ascontiguousarray(Y[:, slice(*limits)].T, np.complex64)] * len(notes)
+    else:
+        notes, X = smoothed_notes(Y, H, U, rotation, note_of, limits)
+        X = X.transpose(0, 2, 1)
     columns = [np.flatnonzero(note_of == note) for note in notes]
     U, rows, unsure = (
         np.ascontiguousarray(x, np.float32) for x in (U[:, slice(*limits)], H.T, 1 - np.abs(rotation.T) ** 2)
@@ -253,7 +263,7 @@ def _told_block(job, *, H, rotation, note_of):
 
     def add(i):
         n = notes[i]
-        tell(X[i].T, columns[i], U, rows, total, unsure[n], turns[n], energies)
+        tell(X[i], columns[i], U, rows, total, unsure[n], masked, turns[n], energies)
 
     blocks.in_threads(add, range(len(notes)))
     return turns, energies
@@ -275,7 +285,7 @@ def smoothed_notes(Y, H, U, rotation, note_of, limits=None, to_unit=False):
     limits : tuple, optional
         First frame that is wanted, and the one after the last.
     to_unit : bool
-        Whether only the phase is wanted: X / |X|, and 1 where X is zero.
+        Whether only the phase is wanted: X / |X|, and 1 where Y is zero.
 
     Returns
     -------
@@ -303,8 +313,10 @@ def smoothed_notes(Y, H, U, rotation, note_of, limits=None, to_unit=False):
     return notes, X
 
 
-def _tell(x, columns, U, rows, total, unsure, turns, energies):
+def _tell(x, columns, U, rows, total, unsure, masked, turns, energies):
     """What a note x [shape=(frames, K)] tells of its rotation and its energy; numba compiles this.
+
+    Where it is ``masked``, x is the mixture, of which the note has the share A^2 / sum A^2.
 
     To ``turns`` [shape=(6, K)] are added sums over the frames in which it does not grow louder: real and imaginary part
     of x_m conj(x_(m-1)), ``|x_m|^2``, ``|x_(m-1)|^2``, ``|x_m x_(m-1)|`` and its square. To ``energies`` [shape=(2, L,
@@ -315,55 +327,62 @@ def _tell(x, columns, U, rows, total, unsure, turns, energies):
 
     Loops are short, so that the compiler sees which arrays are apart and does several bins at once.
     """
-    (n_frames, n_bins), zero, one, least = x.shape, np.float32(0), np.float32(1), np.float32(1e-3)
+    (n_frames, K), zero, one, least = x.shape, np.float32(0), np.float32(1), np.float32(1e-3)
     root = np.sqrt(np.finfo(np.float32).tiny)  # what is below it is zero: nothing becomes subnormal
-    A, heard = np.zeros((n_frames, n_bins), np.float32), np.zeros(n_bins, np.float32)
-    for m in range(n_frames):
-        a, s = A[m], total[m]
-        for l in columns:
-            u, h = U[l, m], rows[l]
+    for first in range(0, K, TOLD_BINS):
+        last = min(first + TOLD_BINS, K)
+        n_bins = last - first
+        A, heard = np.zeros((n_frames, n_bins), np.float32), np.zeros(n_bins, np.float32)
+        for m in range(n_frames):
+            a, s = A[m], total[m, first:last]
+            for l in columns:
+                u, h = U[l, m], rows[l, first:last]
+                for k in range(n_bins):
+                    a[k] += u * h[k]
             for k in range(n_bins):
-                a[k] += u * h[k]
-        for k in range(n_bins):
-            heard[k] = one if a[k] * a[k] > least * s[k] else heard[k]
-    real, imaginary, size = np.zeros((3, 2, n_bins), np.float32)  # of this frame and of the one before, in turns
-    steady, energy = np.zeros((2, n_bins), np.float32)
-    re, im, now, before, sizes, squares = turns
-    for m in range(n_frames):
-        y, a, s, i = x[m], A[m], total[m], m % 2
-        y_re, y_im, y_size = real[i], imaginary[i], size[i]
-        z_re, z_im, z_size = real[1 - i], imaginary[1 - i], size[1 - i]
-        for k in range(n_bins):
-            y_re[k] = y[k].real if abs(y[k].real) > root else zero
-            y_im[k] = y[k].imag if abs(y[k].imag) > root else zero
-        for k in range(n_bins):
-            y_size[k] = np.sqrt(y_re[k] * y_re[k] + y_im[k] * y_im[k])
-        if m:
-            a_before = A[m - 1]
+                heard[k] = one if a[k] * a[k] > least * s[k] else heard[k]
+        real, imaginary, size = np.zeros((3, 2, n_bins), np.float32)  # of this frame and of the one before, in turns
+        steady, share, energy = np.zeros((3, n_bins), np.float32)
+        re, im, now = turns[0, first:last], turns[1, first:last], turns[2, first:last]
+        before, sizes, squares = turns[3, first:last], turns[4, first:last], turns[5, first:last]
+        doubt = unsure[first:last]
+        for m in range(n_frames):
+            y, a, s, i = x[m, first:last], A[m], total[m, first:last], m % 2
+            y_re, y_im, y_size = real[i], imaginary[i], size[i]
+            z_re, z_im, z_size = real[1 - i], imaginary[1 - i], size[1 - i]
             for k in range(n_bins):
-                steady[k] = heard[k] if zero < a[k] <= a_before[k] else zero
+                share[k] = a[k] * a[k] / s[k] if masked else one
             for k in range(n_bins):
-                re[k] += steady[k] * (y_re[k] * z_re[k] + y_im[k] * z_im[k])
+                re_k, im_k = y[k].real * share[k], y[k].imag * share[k]
+                y_re[k], y_im[k] = re_k if abs(re_k) > root else zero, im_k if abs(im_k) > root else zero
             for k in range(n_bins):
-                im[k] += steady[k] * (y_im[k] * z_re[k] - y_re[k] * z_im[k])
+                y_size[k] = np.sqrt(y_re[k] * y_re[k] + y_im[k] * y_im[k])
+            if m:
+                a_before = A[m - 1]
+                for k in range(n_bins):
+                    steady[k] = heard[k] if zero < a[k] <= a_before[k] else zero
+                for k in range(n_bins):
+                    re[k] += steady[k] * (y_re[k] * z_re[k] + y_im[k] * z_im[k])
+                for k in range(n_bins):
+                    im[k] += steady[k] * (y_im[k] * z_re[k] - y_re[k] * z_im[k])
+                for k in range(n_bins):
+                    now[k] += steady[k] * y_size[k] * y_size[k]
+                for k in range(n_bins):
+                    before[k] += steady[k] * z_size[k] * z_size[k]
+                for k in range(n_bins):
+                    both = steady[k] * y_size[k] * z_size[k]
+                    both = both if both > root else zero
+                    sizes[k] += both
+                    squares[k] += both * both
             for k in range(n_bins):
-                now[k] += steady[k] * y_size[k] * y_size[k]
-            for k in range(n_bins):
-                before[k] += steady[k] * z_size[k] * z_size[k]
-            for k in range(n_bins):
-                both = steady[k] * y_size[k] * z_size[k]
-                both = both if both > root else zero
-                sizes[k] += both
-                squares[k] += both * both
-        for k in range(n_bins):
-            left = unsure[k] * a[k] * (one - a[k] * a[k] / s[k])
-            energy[k] = heard[k] * (y_size[k] * y_size[k] / max(a[k], root) + left)
-        for l in columns:
-            found, expected, u = energies[0, l], energies[1, l], U[l, m]
-            for k in range(n_bins):
-                found[k] += u * energy[k]
-            for k in range(n_bins):
-                expected[k] += u * a[k] * heard[k]
+                left = doubt[k] * a[k] * (one - a[k] * a[k] / s[k])
+                energy[k] = heard[k] * (y_size[k] * y_size[k] / max(a[k], root) + left)
+            for l in columns:
+                found, expected, u = energies[0, l, first:last], energies[1, l, first:last], U[l, m]
+                for k in range(n_bins):
+                    found[k] += u * energy[k]
+                for k in range(n_bins):
+                    expected[k] += u * a[k] * heard[k]
 
 
 def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, faint, first, to_unit, X):
@@ -375,18 +394,21 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, faint, first, to_unit, X
     n_notes, (n_bins, n_frames), last = len(X), Y.shape, first + X.shape[2]
     n_tracked = min(n_tracked, n_notes)
     r, g = np.empty((n_frames, n_tracked), np.complex128), np.empty((n_frames, n_tracked), np.complex128)
-    ahead, x = np.empty((n_frames, n_tracked), np.complex128), np.zeros(n_tracked, np.complex128)
+    ahead, x = np.empty((n_frames, n_tracked + 1), np.complex128), np.zeros(n_tracked, np.complex128)
     V = np.zeros((n_tracked, n_tracked), np.complex128)
     innovation, z = np.empty(n_frames, np.complex128), np.empty(n_frames, np.complex128)
-    model, total, rest = np.empty(n_frames), np.empty(n_frames), np.empty(n_frames)
+    size, model, total, rest = np.empty(n_frames), np.empty(n_frames), np.empty(n_frames), np.empty(n_frames)
     variance, energy = np.empty((n_notes, n_frames)), np.empty(n_notes)
-    tile = np.zeros((n_notes, n_bins, last - first), np.complex64)  # of X, whose frames lie far apart
+    falls = np.zeros((n_tracked, n_frames))  # of each size to the next; zero in the first frame
+    nothing = np.complex64(1 if to_unit else 0)
+    tile = np.full((n_notes, n_bins, last - first), nothing)  # of X, whose frames lie far apart
     tracked, s_before = np.empty(n_tracked, np.int64), 0.0
-    least_size, one = np.finfo(np.float32).tiny, np.complex64(1)
+    least_size, one = np.finfo(np.float32).tiny, np.complex128(1)
     for k in range(n_bins):
         peak = 0.0
         for m in range(n_frames):
-            peak = max(peak, np.abs(Y[k, m]))
+            size[m] = np.sqrt(Y[k, m].real ** 2 + Y[k, m].imag ** 2)
+            peak = max(peak, size[m])
             model[m] = total[m] = 0.0
         if peak == 0:
             continue
@@ -421,16 +443,19 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, faint, first, to_unit, X
                 if energy[note] > energy[loudest]:
                     loudest = note
             tracked[i], energy[loudest] = loudest, -1.0
+            a, goes_on = variance[loudest], falls[i]
             for m in range(n_frames):
-                rest[m] -= variance[tracked[i], m]
+                rest[m] -= a[m]
+            for m in range(1, n_frames):
+                goes_on[m] = min(1.0, np.sqrt(a[m] / a[m - 1]))
         for m in range(n_frames):
             rest[m] = max(rest[m], 0.0)
 
         for m in range(n_frames):  # nothing is left of x and V of another bin, for r is zero in the first frame
-            s, e = rest[m] + max(0.0, np.abs(Y[k, m]) - model[m]) ** 2, Y[k, m]
+            s, e = rest[m] + max(0.0, size[m] - model[m]) ** 2, Y[k, m]
             for i in range(n):  # what the frame before has told of V, how V goes on, and V 1, in one pass
                 now, before = variance[tracked[i], m], variance[tracked[i], max(m - 1, 0)]
-                r[m, i] = rotation[k, tracked[i]] * min(1.0, np.sqrt(now / before)) if m else 0.0
+                r[m, i] = rotation[k, tracked[i]] * falls[i, m]
                 x[i] *= r[m, i]
                 e -= x[i]
                 g[m, i] = 0.0
@@ -472,27 +497,28 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, faint, first, to_unit, X
             z[m] += left / total[m]  # the noise's part, and rounding, shared out, so that the notes sum to Y
             for i in range(n):
                 ahead[m, i] += variance[tracked[i], m] * left / total[m]
+        for m in range(first, last if to_unit else first):  # a mask turns nothing: its phase is that of z
+            ahead[m, n] = z[m] * total[m]
+            for i in range(n + 1):
+                x_i = ahead[m, i]
+                length = np.sqrt(x_i.real**2 + x_i.imag**2)
+                ahead[m, i] = x_i / length if length > least_size else one
         for i in range(n_notes):
             a, x_k = variance[i], tile[i, k]
             for m in range(first, last):
-                x_k[m - first] = a[m] * z[m]
+                x_k[m - first] = ahead[m, n] if to_unit else a[m] * z[m]
         for i in range(n):
             for m in range(first, last):
                 tile[tracked[i], k, m - first] = ahead[m, i]
     for i in range(n_notes):
         for m in range(last - first):
             for k in range(n_bins):
-                x_i = tile[i, k, m]
-                if to_unit:
-                    re, im = np.float64(x_i.real), np.float64(x_i.imag)  # squares in single precision may be subnormal
-                    size = np.sqrt(re * re + im * im)
-                    x_i = x_i * np.float32(1 / size) if size > least_size else one
-                X[i, k, m] = x_i
+                X[i, k, m] = tile[i, k, m]
 
 
 KERNELS = {
     _smooth_bins: "void(complex128[:, ::1], float64[:, ::1], float64[:, ::1], complex128[:, ::1], int64[::1], int64, "
     "float64, int64, boolean, complex64[:, :, :])",
     _tell: "void(complex64[:, ::1], int64[::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[::1], "
-    "float32[:, ::1], float32[:, :, ::1])",
+    "boolean, float32[:, ::1], float32[:, :, ::1])",
 }
