@@ -288,9 +288,10 @@ def test_a_single_pair_of_frames_is_chance_whatever_rounding_makes_of_it(rng):
         assert not phase.coherent_part(squares * (1 + found), squares * (1 + most), squares).any()
 
 
+@pytest.mark.parametrize("K", [5, phase.TOLD_BINS + 5])
 @pytest.mark.parametrize("rho", [0, 0.8])
-def test_what_blocks_tell_is_that_of_the_smoothed_notes_where_they_do_not_grow_louder(rng, rho):
-    K, L, M, note_of = 5, 4, 30, np.array([1, 0, 1, 2])
+def test_what_blocks_tell_is_that_of_the_smoothed_notes_where_they_do_not_grow_louder(rng, rho, K):
+    L, M, note_of = 4, 30, np.array([1, 0, 1, 2])
     H, U = rng.random((K, L)), rng.random((L, M)) * (rng.random((L, M)) < 0.7)
     U[0], U[3] = rng.uniform(0.5, 1, M), 0  # note 2 is silent
     H[2:4, 1] = H[2:4, 0] * [0.1, 1e-3]  # note 0 never has half of the energy of a bin, nor a thousandth of another's
