@@ -92,6 +92,12 @@ def test_noise_lies_below_a_recording_and_in_no_stem(separation, case):
     assert noisy.stems is case.stems
 
 
+def test_lists_in_a_row_are_one_recording(separation):
+    lists = {name: played((60, onset)) for name, onset in (("a", 1.0), ("b", 2.0), ("c", 3.0))}
+    joined = separation.in_a_row(lists, 2)
+    assert joined == {"a": played((60, 1.0), (60, separation.SECONDS + 2.0)), "c": played((60, 3.0))}
+
+
 def test_every_part_can_be_left_out(separation, case, monkeypatch):
     monkeypatch.setattr(separation, "listed", lambda *_: case.played)
     monkeypatch.setattr(separation.adapt, "N_FREE", 1)  # it is not asked how good they are
