@@ -237,7 +237,7 @@ def _smoothed_block(job, *, H, rotation, note_of):
 def _told_block(job, *, H, rotation, note_of):
     """What the smoothed notes of one block :func:`_tell`: ``turns`` [shape=(N, 6, K)] and ``energies`` (2, L, K).
 
-    Where no note has a rotation they are Wiener masks, which :func:`_tell` works out itself, in two fifths of the time.
+    Where no note has a rotation they are Wiener masks, which :func:`_tell` works out itself: that is quicker than to smooth.
     """
     frames, U, limits = job
     Y, masked = frames.read(), not rotation.any()
@@ -343,6 +343,7 @@ def _tell(x, columns, U, rows, total, unsure, masked, turns, energies):
                 heard[k] = one if a[k] * a[k] > least * s[k] else heard[k]
         real, imaginary, size = np.zeros((3, 2, n_bins), np.float32)  # of this frame and of the one before, in turns
         steady, share, energy = np.zeros((3, n_bins), np.float32)
+        # row by row, or the compiler would not know that each is in one piece
         re, im, now = turns[0, first:last], turns[1, first:last], turns[2, first:last]
         before, sizes, squares = turns[3, first:last], turns[4, first:last], turns[5, first:last]
         doubt = unsure[first:last]
