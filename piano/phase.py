@@ -237,7 +237,7 @@ def _smoothed_block(job, *, H, rotation, note_of):
 def _told_block(job, *, H, rotation, note_of):
     """What the smoothed notes of one block :func:`_tell`: ``turns`` [shape=(N, 6, K)] and ``energies`` (2, L, K).
 
-    Where no note has a rotation they are Wiener masks, which :func:`_tell` works out itself: that is quicker than to smooth.
+    Where no note has a rotation they are Wiener masks, which :func:`_tell` works out itself, sooner.
     """
     frames, U, limits = job
     Y, masked = frames.read(), not rotation.any()
