@@ -35,6 +35,11 @@ STAGES = {
 }
 BAR_AFTER_S, TICK_S = 2, 0.2  # s until a bar is drawn, and from one drawing to the next
 AGAIN_S = 0.1  # from one try to end a run that was told to, to the next
+OF_SOUND = {  # options that change nothing without one of these
+    "listen_range": ("listen",),
+    "format": ("stems",),
+    **dict.fromkeys(("top_db", "native_sr", "mask"), ("stems", "listen")),
+}
 STOPS = {
     "number of iterations": "as many as were asked for",
     "threshold": "until the error was below -thr",
@@ -98,13 +103,12 @@ def _is_number(word):
 def prepared(parser, args, defaults):
     """The arguments by which the run goes, and the basis; what is wrong with them ends the run."""
     try:
+        _check_options_of_sound(args)
         args = _settled(args, defaults)
         basis = load_basis(args.basis, args.sr, with_rotation=_smooths(args) or args.adapt != "none")
         if _smooths(args) and basis.rotation is None:
             path = beside(args.basis, ROTATION)
             raise InputError(f"{path}: no such file, expected the rotations that make_init_H.py writes with a basis")
-        if args.listen_range and not args.listen:
-            raise InputError("--listen-range: got it without --listen, expected both")
         if args.same_piano:
             _check_together(args)
         if args.listen and basis.columns is None:
@@ -119,6 +123,15 @@ def prepared(parser, args, defaults):
 def _smooths(args):
     """Whether notes are smoothed through time, which needs their rotations; NMF.py has no phases."""
     return getattr(args, "phase_init", None) == "sinusoidal"
+
+
+def _check_options_of_sound(args):
+    """Raise :class:`InputError` if one of ``OF_SOUND`` is told, and nothing that it would change is asked for."""
+    told = {name for name, value in vars(args).items() if value is not None and value is not False}
+    for name, needed in OF_SOUND.items():
+        if name in told and not told & set(needed):
+            option, needed = f"--{name.replace('_', '-')}", " or ".join(f"--{name}" for name in needed)
+            raise InputError(f"{option}: got it alone, expected {needed} with it")
 
 
 def _check_together(args):
@@ -148,7 +161,8 @@ def _settled(args, defaults):
         basis = learn.suite_basis()
     given = {name: value for name, value in vars(args).items() if value is not None}
     found = {"inputs": inputs, "several": several, "basis": basis}
-    return argparse.Namespace(**vars(args) | {"remark": None} | defaults | given | found)
+    defaults = {"remark": None, "top_db": 30.0, "format": "flac"} | defaults
+    return argparse.Namespace(**vars(args) | defaults | given | found)
 
 
 def _inputs(word, basis):
@@ -237,11 +251,11 @@ def add_results(write, listen):
     write.add_argument("--stems", nargs="?", const="listed", choices=("listed", "all"), help=text)
     text = (
         "where stems do not follow the list: a note whose peak lies further below the loudest note's has none and is "
-        "left in the residual (default: %(default)s)"
+        "left in the residual (default: 30)"
     )
-    write.add_argument("--top-db", type=number(float, least=0), default=30.0, metavar="DB", help=text)
-    text = "of stems: 24 bit, or floats (default: %(default)s)"
-    write.add_argument("--format", choices=tuple(output.SAMPLE_BYTES), default="flac", help=text)
+    write.add_argument("--top-db", type=number(float, least=0), metavar="DB", help=text)
+    text = "of stems: 24 bit, or floats (default: flac)"
+    write.add_argument("--format", choices=tuple(output.SAMPLE_BYTES), help=text)
     text = "write stems, residual and page at the recording's own sampling rate, not at the basis'"
     write.add_argument("--native-sr", action="store_true", help=text)
     text = "write listen.html, a page that plays the recording, each listed note and the residual"

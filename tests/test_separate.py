@@ -421,12 +421,12 @@ def test_a_page_that_is_too_long_costs_nothing_else(folder, capsys, refused, mon
     assert "s of this recording (--listen-range A B takes a part)" in told
 
 
-@pytest.mark.parametrize(("script", "options"), [(NMF, ["--stems"]), (CNMF, ["--listen"])])
+@pytest.mark.parametrize(("script", "options"), [(NMF, ["--stems", "--format", "wav"]), (CNMF, ["--listen"])])
 def test_room_for_the_stems_is_looked_for_before_the_work(with_patterns, refused, monkeypatch, script, options):
     """Enough for arrays, but not for the sounds."""
     monkeypatch.setattr(results.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_700_000))
     monkeypatch.setattr(utils, "nmf", None)
-    line = refused(script, "chord.wav", "3", "fixed_basis.npy", "--format", "wav", "--quiet", *options)
+    line = refused(script, "chord.wav", "3", "fixed_basis.npy", "--quiet", *options)
     assert re.search(r"got 1\.7 MB of free space, expected .* MB, of which .* MB are for", line)
 
 
@@ -552,7 +552,11 @@ def test_bad_scores_and_pages(with_scores, monkeypatch, refused):
         ("chord.wav --score bass.csv", "bass.csv: got no note that the basis has a key for"),
         ("chord.wav --score other.csv", "notes heard for sure where the score has them"),
         ("spec.npy --score other.csv", "--score: got no sound with patterns of notes"),
-        ("chord.wav --listen-range 0 1", "--listen-range: got it without --listen"),
+        ("chord.wav --listen-range 0 1", "--listen-range: got it alone, expected --listen with it"),
+        ("chord.wav --listen --format wav", "--format: got it alone, expected --stems with it"),
+        ("chord.wav --top-db 0", "--top-db: got it alone, expected --stems or --listen with it"),
+        ("chord.wav --native-sr", "--native-sr: got it alone, expected --stems or --listen with it"),
+        ("chord.wav --mask wiener", "--mask: got it alone, expected --stems or --listen with it"),
         ("chord.wav --listen --listen-range 2 1", "--listen-range: got 2 to 1 s, expected a part"),
         ("chord.wav --listen --listen-range 9 10", "expected a part of the recording's 0 to 1.5 s"),
         ("chord.wav --listen --listen-range 1.49999 9", "expected a part of the recording's 0 to 1.5 s"),
