@@ -48,7 +48,7 @@ import numpy as np
 from piano import blocks, kernels
 
 C3_MIDI, C3_HZ = 48, 130.81  # C3 and its fundamental; every other note lies whole semitones away
-IS_FLOOR = 1e-7  # what the Itakura-Saito divergence takes silence for: 140 dB below the loudest
+DIVERGENCE_FLOOR = 1e-7  # 140 dB below the loudest; what silence is taken for by divergences that it makes infinite
 SILENT = 1e-4  # of the loudest activation in a frame, 80 dB below it: where phases are held, what is less is zero
 NMF_BLOCK = 1024  # frames, which go to all cores
 EUCLIDEAN_BLOCK = 512  # frames of one core: smaller products take BLAS longer a frame, larger ones leave its cache
@@ -177,16 +177,18 @@ def nmf(Y, H, n_iter, *, loss="frobenius", solver="mu", seed=0, prior=None, each
         Basis; no column may be zero.
     n_iter : int
         Number of iterations, >= 1.
-    loss : {"frobenius", "kullback-leibler", "itakura-saito"}
-        Divergence D, in scikit-learn's words; ``frobenius`` is ``1/2 ||Y - H U||^2``. ``itakura-saito``, which
-        is infinite for silence, adds ``IS_FLOOR`` of the loudest bin to |Y| and to H U.
+    loss : {"frobenius", "kullback-leibler", "itakura-saito"} or 0.5
+        Divergence D, in scikit-learn's words; ``frobenius`` is ``1/2 ||Y - H U||^2``. Of 0.5, the beta-divergence
+        half-way between the two others, ``2 sum (V^(1/2) - S^(1/2))^2 / S^(1/2)``, each frame is in a unit of its own:
+        so spectra that err in proportion to what they tell do least harm. ``itakura-saito`` is infinite for silence;
+        both add ``DIVERGENCE_FLOOR``, of the loudest bin or that unit, to V = |Y| and to S = H U.
     solver : {"mu", "cd"}
         Multiplicative updates, or coordinate descent, which comes far closer to the minimum in the same time, and
-        leaves a frame alone once it is there; not for ``itakura-saito``.
+        leaves a frame alone once it is there; not for ``itakura-saito``, and alone for 0.5.
     seed : int
         Of the random start.
     prior : tuple, optional
-        ``gamma, quiet``, np.ndarray [shape=(L, M), float, >= 0] and float, for ``kullback-leibler`` alone: with
+        ``gamma, quiet``, np.ndarray [shape=(L, M), float, >= 0] and float, for ``kullback-leibler`` and 0.5: with
         a_lm = U_lm sum_k H_kl, adds ``sum_lm gamma_lm quiet log(1 + a_lm / quiet)`` to D. So a note that is soft
         beside ``quiet`` must explain 1 + gamma times what it adds, and a loud one hardly more than that.
     each : callable
@@ -207,9 +209,10 @@ def nmf(Y, H, n_iter, *, loss="frobenius", solver="mu", seed=0, prior=None, each
     """
     Y, H, scale = _in_units(Y, H)
     if (loss, solver) not in UPDATES:
-        raise InputError(f"solver: got {solver} with {loss}, expected mu")
-    if prior is not None and loss != "kullback-leibler":
-        raise InputError(f"prior: got one with {loss}, expected kullback-leibler")
+        solvers = [of_loss for name, of_loss in UPDATES if name == loss]
+        raise InputError(f"solver: got {solver} with {loss}, expected {' or '.join(solvers) or 'another loss'}")
+    if prior is not None and loss not in ("kullback-leibler", 0.5):
+        raise InputError(f"prior: got one with {loss}, expected kullback-leibler or 0.5")
     slices, rng = list(blocks.frame_slices(Y.shape[1], NMF_BLOCK)), np.random.default_rng(seed)
 
     def jobs():
@@ -220,7 +223,7 @@ def nmf(Y, H, n_iter, *, loss="frobenius", solver="mu", seed=0, prior=None, each
 
     work = functools.partial(_nmf_block, H=H, G=gram(H).astype(H.dtype), loss=loss, solver=solver, n_iter=n_iter)
     U, cost = np.empty((H.shape[1], Y.shape[1]), H.dtype), np.zeros(n_iter)
-    degree = {"frobenius": 2, "kullback-leibler": 1, "itakura-saito": 0}[loss]  # D grows with that power of the gain
+    degree = {"frobenius": 2, "itakura-saito": 0}.get(loss, 1)  # D grows with that power of the gain
     for frames, (U_block, divergence) in zip(slices, each(work, jobs(), n_jobs=len(slices)), strict=True):
         U[:, frames] = U_block * H.dtype.type(scale)
         cost = blocks.add_frames(cost, divergence * Y.unit**degree)
@@ -379,47 +382,64 @@ def _kullback_leibler_updates(V, H, U, n_iter, stop, *, prior=None, **_):
 
 def _penalty(U, column_sums, rate, quiet):
     """The prior's part of the divergence, of each frame, see :func:`nmf`."""
-    return np.sum(quiet * rate * np.log1p(U * (column_sums / quiet)[:, None]), axis=0, dtype=np.float64)
+    return np.sum(quiet * rate * np.log1p(U * (column_sums[:, None] / quiet)), axis=0, dtype=np.float64)
 
 
-def _kullback_leibler_descent(V, H, U, n_iter, stop, *, prior=None, **_):
+def _descent(V, H, U, n_iter, stop, *, prior=None, half=False, **_):
     """Each activation in turn goes towards its minimum, and never past it.
 
-    With b = sum_k H V / S, c = sum_k H^2 V / S^2 and a = sum_k H, the divergence has the slope a - b along U_l. What
-    is put in place of the slope at U_l + x agrees with it in value and slope, and reaches zero no later::
+    With a = sum_k H S^(1-1/q), b = sum_k H V S^(-1/q) and c = sum_k H^2 V S^(-1/q-1) the divergence has the slope a - b
+    along U_l, where q = 1 for Kullback and Leibler's, and 2/3 for 0.5, which is ``half`` of it. What is put in place of
+    the slope at U_l + x agrees with it in value and slope, is no steeper on the way, and so reaches zero no later::
 
-        U <- U + (b / a - 1) b / c     where b >= a, for a - b / (1 + x c / b)
-        U <- c U^2 / (c U + a - b)     where b < a, for a - b + c x / (1 + x / U)
+        U <- U + ((b / a)^q - 1) b / c     where b >= a, for a - b (1 + x c / b)^(-1/q)
+        U <- U (c U / (c U + a - b))^q     where b < a, for a - b - c U ((1 + x / U)^(-1/q) - 1)
 
-    Newton's step is (b - a) / c [5]_, and the multiplicative update is the first with U in place of b / c >= U. With a
-    prior, a grows by ``gamma a / (1 + a U / quiet)``.
+    With q = 1, Newton's step is (b - a) / c [5]_, and the multiplicative update is the first with U in place of b / c
+    >= U. With a prior, a grows by ``gamma sum_k H / (1 + U sum_k H / quiet)``.
     """
-    column_sums = H.sum(axis=0)
+    column_sums, floor, of_V = H.sum(axis=0), floor_of(V.dtype), 0.0
     rate, quiet = (np.zeros_like(U), V.dtype.type(1)) if prior is None else prior
-    V, Ht, U, rate = (np.array(array.T, order="C") for array in (V, H, U, rate))  # frame first
-    of_V = np.sum(V * np.log(np.maximum(V, floor_of(V.dtype))) - V, axis=1, dtype=np.float64)
+    unit = frame_units(V)
+    V, U, Ht, rate = (np.array(array.T, order="C") for array in (V / unit, U / unit, H, rate))  # frame first
+    quiet = quiet / unit
+    if half:
+        floor = V.dtype.type(DIVERGENCE_FLOOR)
+        V += floor
+    else:
+        of_V = np.sum(V * np.log(np.maximum(V, floor)) - V, axis=1, dtype=np.float64)
     kernel = kernels.compiled(kernels.descend_bins, V.dtype)
     S, of_frame, divergence = np.empty_like(V), np.zeros(len(V)), np.zeros(n_iter)
     state = np.full(len(V), kernels.ALL)
     for i in blocks.until(stop, n_iter):
         m = np.flatnonzero(state != kernels.DONE)
-        kernel(V, Ht, column_sums, rate, quiet, S, U, state, i)
-        log_likelihood = np.sum(V[m] * np.log(S[m]), axis=1, dtype=np.float64)
-        of_frame[m] = of_V[m] - log_likelihood + U[m].astype(np.float64) @ column_sums
+        kernel(V, Ht, column_sums, rate, quiet, half, floor, S, U, state, i)
+        if half:
+            root = np.sqrt(S[m])
+            of_frame[m] = 2 * np.sum((np.sqrt(V[m]) - root) ** 2 / root, axis=1, dtype=np.float64)
+        else:
+            log_likelihood = np.sum(V[m] * np.log(S[m]), axis=1, dtype=np.float64)
+            of_frame[m] = of_V[m] - log_likelihood + U[m].astype(np.float64) @ column_sums
         if prior is not None:
-            of_frame[m] += _penalty(U[m].T, column_sums, rate[m].T, quiet)
-        divergence[i:] = of_frame.sum()
+            of_frame[m] += _penalty(U[m].T, column_sums, rate[m].T, quiet[m])
+        divergence[i:] = of_frame @ unit
         if (state == kernels.DONE).all():
             break
-    return U.T, divergence
+    return U.T * unit, divergence
+
+
+def frame_units(V):
+    """The unit of each frame of V, (M,): the power of two just above the mean of its bins, weighted by themselves."""
+    loud = np.square(V).sum(axis=0) / np.maximum(V.sum(axis=0), floor_of(V.dtype))
+    return power_of_two(loud).astype(V.dtype)
 
 
 def _itakura_saito_updates(V, H, U, n_iter, stop, **_):
     """``U <- U * ((H^T (V / S^2)) / (H^T (1 / S)))^(1/2)`` lowers ``sum V/S - log(V/S) - 1`` with S = H U [3]_.
 
-    The exponent keeps it monotone. V and S both stand on ``IS_FLOOR``: the divergence of silence is infinite.
+    The exponent keeps it monotone. V and S both stand on ``DIVERGENCE_FLOOR``: the divergence of silence is infinite.
     """
-    floor = V.dtype.type(IS_FLOOR)
+    floor = V.dtype.type(DIVERGENCE_FLOOR)
     V = V + floor
     of_V = np.log(V).sum(dtype=np.float64) + V.size
     divergence = np.zeros(n_iter)
@@ -450,12 +470,13 @@ def _sum_log(x):
     return sum(np.log(part).sum(dtype=np.float64) for part in (x[:n].reshape(4, -1).prod(axis=0), x[n:]))
 
 
-DESCENTS = {"frobenius": kernels.descend_gram, "kullback-leibler": kernels.descend_bins}
+DESCENTS = {"frobenius": kernels.descend_gram, "kullback-leibler": kernels.descend_bins, 0.5: kernels.descend_bins}
 UPDATES = {
     ("frobenius", "mu"): _euclidean_updates,
     ("frobenius", "cd"): _euclidean_descent,
     ("kullback-leibler", "mu"): _kullback_leibler_updates,
-    ("kullback-leibler", "cd"): _kullback_leibler_descent,
+    ("kullback-leibler", "cd"): _descent,
+    (0.5, "cd"): functools.partial(_descent, half=True),
     ("itakura-saito", "mu"): _itakura_saito_updates,
 }
 

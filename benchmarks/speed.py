@@ -165,7 +165,7 @@ def compare_nmf(rounds=5, n_iter=200, n_frames=1643):
     for n_components, loss in itertools.product((60, 88), LOSSES):
         Y, H = chorale(n_frames, n_components)
         V = np.abs(Y)
-        V += V.max() * utils.IS_FLOOR * (loss == "itakura-saito")  # it refuses zeros
+        V += V.max() * utils.DIVERGENCE_FLOOR * (loss == "itakura-saito")  # it refuses zeros
 
         rival = functools.partial(scikit_learn, V, H, loss, "mu", n_iter)
         rivals = (lambda V=V, H=H, loss=loss: utils.nmf(V, H, n_iter, loss=loss), rival, lambda: square @ square)

@@ -17,7 +17,9 @@ and D = H * (1 U^T) what is expected,
 
 The first two go ``FARTHER``: N is worked out with T, and follows it. N' and D' are N and D where what a frame says of a
 bin counts by the column's share of the notes in it. So a partial is learnt where it sounds alone: where notes share a
-bin, magnitudes do not tell which of them is louder, and what a model shares out confirms that model. By the pseudo-
+bin, magnitudes do not tell which of them is louder, and what a model shares out confirms that model. While H is free,
+each bin also counts by W = (HU / unit)^(-1/2), in N', in D', and for U, whose sums are then H^T (W V / HU) and H^T W:
+the divergence is that of 0.5, see :func:`utils.nmf`, for spectra err in proportion to what they tell. By the pseudo-
 counts S s T a note that is heard often is itself soon, and one that is never played keeps its moved template. C and K
 are covariances of Gaussian processes. c is the tuning and, in proportion to what it does to a partial, the logarithm of
 the inharmonicity B of strings, both with a part that is common to all keys, one that is smooth over them [1]_, and one
@@ -162,13 +164,14 @@ class _Fit:
     U: np.ndarray  # (L + 1, M) float; the last row is noise, see with_noise
     rate: np.ndarray | None  # (L + 1, M), gamma of the prior; None where there is none
     quiet: float  # of the prior
+    unit: np.ndarray  # (M,) see utils.frame_units
     count: Callable = None  # called after each sweep
 
     def sweep(self, T, *, alone=False):
         """Update the activations; with those before, N is what the recording says of the columns, D what is expected.
 
-        Both are (K, L). Where a column is to be heard ``alone``, its share weighs them, see the top. In each block of
-        frames only the columns that sound there take part.
+        Both are (K, L). Where a column is to be heard ``alone``, its share and W weigh them, see the top. In each block
+        of frames only the columns that sound there take part.
         """
         rows = utils.zero_below(np.ascontiguousarray(with_noise(T).T, self.U.dtype))  # (L + 1, K)
         floor, sums = utils.floor_of(rows.dtype), rows.sum(axis=1, keepdims=True)
@@ -179,15 +182,20 @@ class _Fit:
             V, u, t = np.ascontiguousarray(self.V[:, frames]), self.U[l, frames], rows[l]
             prior = None if self.rate is None else (self.rate[l, frames], self.quiet)
             S = t.T @ u
-            S += floor
-            R = V / S
             if alone:  # t u of what notes have in a bin is the column's share; both t of t^2 u^2 come in at last
                 share = 1 / np.maximum(S - np.outer(rows[-1], self.U[-1, frames]), UNTOLD)
+                unit = self.unit[frames]
+                S += utils.DIVERGENCE_FLOOR * unit
+                W = np.sqrt(unit / S)
+                R = W * (V + utils.DIVERGENCE_FLOOR * unit) / S
                 counts[0, l] += u**2 @ (share * R).T
-                counts[1, l] += u**2 @ share.T
+                counts[1, l] += u**2 @ (share * W).T
+                utils.kullback_leibler_step(u, t @ R, t @ W, prior)
             else:
+                S += floor
+                R = V / S
                 counts[0, l] += u @ R.T
-            utils.kullback_leibler_step(u, t @ R, sums[l], prior)
+                utils.kullback_leibler_step(u, t @ R, sums[l], prior)
             u[u < UNHEARD * u.max(axis=0, initial=0)] = 0
             self.U[l, frames] = u
 
@@ -214,7 +222,7 @@ def _started(Y, T, frames, rate, quiet, seed):
         rate = np.pad(rate[:, frames], ((0, 1), (0, 0)))  # noise may sound anywhere
     may_sound = 1 if rate is None else rate < UNLISTED
     U = np.maximum(U, U.dtype.type(0.01 * quiet) * may_sound)  # what is zero would stay so
-    return _Fit(V, U.astype(V.dtype), rate, quiet)
+    return _Fit(V, U.astype(V.dtype), rate, quiet, utils.frame_units(V))
 
 
 def with_noise(H):

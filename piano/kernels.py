@@ -57,12 +57,13 @@ def descend_gram(A, G, U, decrease, stop):
                 break
 
 
-def descend_bins(V, H, column_sums, rate, quiet, S, U, state, i):
-    """Sweep i of every frame; numba compiles this. V, S (M, K); H (L, K); U, rate (M, L); state (M,).
+def descend_bins(V, H, column_sums, rate, quiet, half, floor, S, U, state, i):
+    """Sweep i of every frame; numba compiles this. V, S (M, K); H (L, K); U, rate (M, L); quiet, state (M,).
 
-    U, its S = H U + floor and ``state`` are written in place.
+    U, its S = H U + floor and ``state`` are written in place. The divergence is that of 0.5 where it is to be ``half``,
+    and else Kullback and Leibler's.
     """
-    floor = np.sqrt(np.finfo(V.dtype).tiny)
+    smallest = np.sqrt(np.finfo(V.dtype).tiny)
     zero, one = H.dtype.type(0), H.dtype.type(1)
     for m in range(len(V)):
         if state[m] == DONE:
@@ -79,16 +80,30 @@ def descend_bins(V, H, column_sums, rate, quiet, S, U, state, i):
             u = U[m, l]
             if u == zero and state[m] == NONZERO:
                 continue
-            h, b, c = H[l], zero, zero
-            for k in range(len(h)):
-                of_model = h[k] / s[k]
-                of_sound = of_model * v[k]
-                b += of_sound
-                c += of_sound * of_model
+            h, a, b, c = H[l], zero, zero, zero
+            if half:
+                for k in range(len(h)):
+                    root = one / np.sqrt(s[k])
+                    over_root = h[k] * root
+                    of_model = over_root * root
+                    of_sound = of_model * root * v[k]
+                    a += over_root
+                    b += of_sound
+                    c += of_sound * of_model
+            else:
+                a = column_sums[l]
+                for k in range(len(h)):
+                    of_model = h[k] / s[k]
+                    of_sound = of_model * v[k]
+                    b += of_sound
+                    c += of_sound * of_model
             if c > zero:
-                a = column_sums[l] * (one + rate[m, l] / (one + u * column_sums[l] / quiet))
-                new = u * (c * u / (c * u + (a - b))) if b < a else u + (b / a - one) * b / c
-                if new < floor:
+                a += column_sums[l] * rate[m, l] / (one + u * column_sums[l] / quiet[m])
+                factor = c * u / (c * u + (a - b)) if b < a else b / a
+                if half:  # to the power of q
+                    factor = np.cbrt(factor * factor)
+                new = u * factor if b < a else u + (factor - one) * b / c
+                if new < smallest:
                     new = zero
                 step = new - u
                 if step != zero:
@@ -200,8 +215,8 @@ def sweep_frames(Y, H, G, U, P, F, error, penalty, weight, p, stop):
 TYPES = {
     descend_gram: "void({real}[:, ::1], {real}[:, ::1], {real}[:, ::1], float64[::1], boolean[::1])",
     descend_bins: (
-        "void({real}[:, ::1], {real}[:, ::1], {real}[::1], {real}[:, ::1], {real}, {real}[:, ::1], {real}[:, ::1], "
-        "int64[::1], int64)"
+        "void({real}[:, ::1], {real}[:, ::1], {real}[::1], {real}[:, ::1], {real}[::1], boolean, {real}, "
+        "{real}[:, ::1], {real}[:, ::1], int64[::1], int64)"
     ),
     sweep_frames: (
         "void({complex}[:, ::1], {real}[:, ::1], {real}[:, ::1], {real}[:, ::1], {complex}[:, :, ::1], "

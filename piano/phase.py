@@ -116,7 +116,7 @@ def coherent_part(found, most, chance):
 def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=None):
     """Start a complex NMF at the phases of smoothed notes, which are held.
 
-    1. Kullback-Leibler NMF by coordinate descent tells how much of each note there is, and of noise.
+    1. NMF by coordinate descent tells how much of each note there is, and of noise: see :func:`activations`.
     2. Where the basis was adapted, its rotations and then its spectra are those of the recording's notes, too: see
        :func:`adapted_rotation` and :func:`with_energies`.
     3. Every note is smoothed through time in every bin, see the top of this module, ``BLOCK`` frames at a time, with
@@ -180,10 +180,11 @@ def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=Non
 def activations(Y, basis, seed=0, prior=None, **options):
     """Activations of a basis, and in one row more of noise, which no prior holds back [shape=(L + 1, M), float, >= 0].
 
-    By ``N_SWEEPS`` sweeps of Kullback-Leibler NMF; parameters are those of :func:`start`, options of :func:`utils.nmf`.
+    By ``N_SWEEPS`` sweeps of NMF whose divergence is that of 0.5, see :func:`utils.nmf`, where options go; the other
+    parameters are those of :func:`start`.
     """
     prior = prior and (np.pad(prior[0], ((0, 1), (0, 0))), prior[1])
-    options |= {"loss": "kullback-leibler", "solver": "cd", "seed": seed, "prior": prior}
+    options |= {"loss": 0.5, "solver": "cd", "seed": seed, "prior": prior}
     return utils.nmf(Y, adapt.with_noise(basis.H), N_SWEEPS, **options)[0]
 
 

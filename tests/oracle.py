@@ -19,17 +19,20 @@ def itakura_saito_update(V, H, U, floor):
     return U * ((H.T @ ((V + floor) / S**2)) / (H.T @ (1 / S))) ** 0.5
 
 
-def adaptation_sweep(V, H, U, prior):
-    """``U <- U * (H^T (V / S))`` and ``H <- normalise(H * (N + prior) / (D + c H))`` at once; c is the prior's sum.
+def adaptation_sweep(V, H, U, prior, floor):
+    """``U <- U * (H^T (W V / S) / (H^T W))`` and ``H <- normalise(H * (N + prior) / (D + c H))`` at once.
 
-    ``N = sum_m beta H U V / S`` and ``D = sum_m beta H U``, with the shares beta among all columns but noise, the last.
+    c is the prior's sum; ``N = sum_m beta H U W V / S`` and ``D = sum_m beta H U W``, with the shares beta among all
+    columns but noise, the last, and ``W = (S / unit)^(-1/2)``. V and S stand on the floor, of each frame's unit.
     """
-    found = U * (H.T @ (V / (H @ U)))
+    unit = frame_unit(V)
+    S = H @ U + floor * unit
+    W = (S / unit) ** -0.5
+    R = W * (V + floor * unit) / S
     parts, beta = np.einsum("kl,lm->lkm", H, U), np.pad(shares(H[:, :-1], U[:-1]), ((0, 1), (0, 0), (0, 0)))
-    N = np.einsum("lkm,lkm,km->kl", beta, parts, V / (H @ U))
-    D = np.einsum("lkm,lkm->kl", beta, parts)
+    N, D = (np.einsum("lkm,lkm,km->kl", beta, parts, of_bins) for of_bins in (R, W))
     adapted = H * np.divide(N + prior, D + prior.sum(axis=0) * H, out=np.zeros_like(H), where=D > 0)
-    return adapted / np.maximum(adapted.sum(axis=0), np.finfo(float).tiny), found
+    return adapted / np.maximum(adapted.sum(axis=0), np.finfo(float).tiny), U * (H.T @ R) / (H.T @ W)
 
 
 def model(H, U, P):
@@ -61,19 +64,41 @@ def objective(Y, H, U, P, weight, p):
     return np.sum(np.abs(Y - model(H, U, P)) ** 2) + 2 * weight * np.sum(U**p)
 
 
-def kullback_leibler_descent(V, H, U, rate=0.0, quiet=1.0):
-    """One sweep of coordinate descent, each activation with the ones before it.
+def descent(V, H, U, rate=0.0, quiet=1.0, *, beta=1.0, floor=0.0):
+    """One sweep of coordinate descent, each activation with the ones before it, where S = H U + floor.
 
-    ``U_l <- U_l + (b / a - 1) b / c`` where b >= a, or else ``U_l <- c U_l^2 / (c U_l + a - b)``. With S = H U,
-    ``b = sum H V / S``, ``c = sum H^2 V / S^2`` and ``a = sum H (1 + rate / (1 + U sum H / quiet))``.
+    ``U_l <- U_l + ((b / a)^q - 1) b / c`` where b >= a, or else ``U_l <- U_l (c U_l / (c U_l + a - b))^q``, with
+    q = 1 / (2 - beta), ``b = sum H V S^(beta-2)``, ``c = sum H^2 V S^(beta-3)`` and
+    ``a = sum H S^(beta-1) + rate sum H / (1 + U sum H / quiet)``.
     """
-    U, rate = U.copy(), np.broadcast_to(rate, U.shape)
+    U, rate, q = U.copy(), np.broadcast_to(rate, U.shape), 1 / (2 - beta)
     for l, h in enumerate(H.T):
-        S = H @ U
-        a = h.sum() * (1 + rate[l] / (1 + U[l] * h.sum() / quiet))
-        b, c = h @ (V / S), h**2 @ (V / S**2)
-        U[l] = np.where(b < a, c * U[l] ** 2 / (c * U[l] + np.abs(a - b)), U[l] + (b / a - 1) * b / c)
+        S = H @ U + floor
+        a = h @ S ** (beta - 1) + h.sum() * rate[l] / (1 + U[l] * h.sum() / quiet)
+        b, c = h @ (V * S ** (beta - 2)), h**2 @ (V * S ** (beta - 3))
+        lower = U[l] * (c * U[l] / (c * U[l] + np.abs(a - b))) ** q
+        U[l] = np.where(b < a, lower, U[l] + ((b / a) ** q - 1) * b / c)
     return U
+
+
+def half_descent(V, H, U, rate=0.0, quiet=1.0, *, floor):
+    """:func:`descent` of beta 1/2, each frame in a unit of its own, where V stands on the floor, too."""
+    unit = frame_unit(V)
+    return unit * descent(V / unit + floor, H, U / unit, rate, quiet / unit, beta=0.5, floor=floor)
+
+
+def half_divergence(V, S, floor):
+    """Beta-divergence of beta 1/2 in these units, as Fevotte and Idier have it, added up over frames."""
+    unit, beta = frame_unit(V), 0.5
+    V, S = V / unit + floor, S / unit + floor
+    of_bins = (V**beta + (beta - 1) * S**beta - beta * V * S ** (beta - 1)) / (beta * (beta - 1))
+    return np.sum(unit * of_bins)
+
+
+def frame_unit(V):
+    """The power of two just above ``sum V^2 / sum V`` of each frame; 1 for silence."""
+    loud = np.sum(V**2, axis=0) / np.where(V.any(axis=0), V.sum(axis=0), 1)
+    return np.where(loud > 0, 2.0 ** (np.floor(np.log2(np.where(loud > 0, loud, 1))) + 1), 1)
 
 
 def log_penalty(H, U, rate, quiet):

@@ -93,12 +93,13 @@ def test_a_basis_is_adapted_by_sweeps_of_the_paper_whatever_its_columns_sum_to(p
     start, _ = utils.nmf(V_heard, whole, adapt.N_STARTED, loss="kullback-leibler", solver="cd")
     start = np.maximum(start, 0.01 * adapt.QUIET * V_heard.sum() / V_heard.shape[1])
     N = H * ((V_heard / (whole @ start)) @ start[:-1].T)
-    _, start = oracle.adaptation_sweep(V_heard, whole, start, 0 * whole)
+    start = oracle.kullback_leibler_update(V_heard, whole, start)
     of_itself = 1 / np.average(entropy(N, H), weights=N.sum(axis=0))  # entropy is sum_k p log(p / q) of each column
     for asked, strength in ((0.3, 0.3), ("auto", of_itself), (1e308, adapt.FIRMEST)):
         expected, U, prior = H, start, strength * N.sum() / (40 * H.shape[1]) * H
         for _ in range(adapt.N_FREE):
-            whole, U = oracle.adaptation_sweep(V_heard, adapt.with_noise(expected), U, np.pad(prior, ((0, 0), (0, 1))))
+            padded = np.pad(prior, ((0, 0), (0, 1)))
+            whole, U = oracle.adaptation_sweep(V_heard, adapt.with_noise(expected), U, padded, utils.DIVERGENCE_FLOOR)
             expected = whole[:, :-1]
         adapted, found = adapted_to(V, H * level, asked)
         assert found == pytest.approx(strength, rel=1e-6)
@@ -246,7 +247,7 @@ def test_a_sweep_leaves_out_what_does_not_sound_and_gives_what_the_columns_have(
     V = H @ rng.random((6, 50))
     monkeypatch.setattr(adapt, "SAME_COLUMNS", 5)
     monkeypatch.setattr(adapt, "CORE_FRAMES", part)
-    fit = adapt._Fit(V, U.copy(), rate, quiet, lambda: None)
+    fit = adapt._Fit(V, U.copy(), rate, quiet, np.ones(50), lambda: None)
     N, D = fit.sweep(H)
     assert not fit.U[-1].any()
     U, rate, found = U[:-1], rate[:-1], fit.U[:-1]
