@@ -190,7 +190,8 @@ def nmf(Y, H, n_iter, *, loss="frobenius", solver="mu", seed=0, prior=None, each
     prior : tuple, optional
         ``gamma, quiet``, np.ndarray [shape=(L, M), float, >= 0] and float, for ``kullback-leibler`` and 0.5: with
         a_lm = U_lm sum_k H_kl, adds ``sum_lm gamma_lm quiet log(1 + a_lm / quiet)`` to D. So a note that is soft
-        beside ``quiet`` must explain 1 + gamma times what it adds, and a loud one hardly more than that.
+        beside ``quiet`` must explain 1 + gamma times what it adds, and a loud one hardly more than that. Of 0.5, that is
+        so of what it adds in the weights that bins have there, S^(-1/2), and ``cost`` has no such part.
     each : callable
         Works on the blocks: :func:`blocks.each`, with its ``map`` and ``progress`` if they are wanted.
 
@@ -396,7 +397,7 @@ def _descent(V, H, U, n_iter, stop, *, prior=None, half=False, **_):
         U <- U (c U / (c U + a - b))^q     where b < a, for a - b - c U ((1 + x / U)^(-1/q) - 1)
 
     With q = 1, Newton's step is (b - a) / c [5]_, and the multiplicative update is the first with U in place of b / c
-    >= U. With a prior, a grows by ``gamma sum_k H / (1 + U sum_k H / quiet)``.
+    >= U. With a prior, a grows by ``gamma a / (1 + U a / quiet)``.
     """
     column_sums, floor, of_V = H.sum(axis=0), floor_of(V.dtype), 0.0
     rate, quiet = (np.zeros_like(U), V.dtype.type(1)) if prior is None else prior
@@ -420,7 +421,7 @@ def _descent(V, H, U, n_iter, stop, *, prior=None, half=False, **_):
         else:
             log_likelihood = np.sum(V[m] * np.log(S[m]), axis=1, dtype=np.float64)
             of_frame[m] = of_V[m] - log_likelihood + U[m].astype(np.float64) @ column_sums
-        if prior is not None:
+        if prior is not None and not half:
             of_frame[m] += _penalty(U[m].T, column_sums, rate[m].T, quiet[m])
         divergence[i:] = of_frame @ unit
         if (state == kernels.DONE).all():

@@ -55,7 +55,7 @@ from piano import blocks, pitch
 N_STARTED = 4  # sweeps of coordinate descent at first; with 12 activations settle before their templates have moved
 N_ROUNDS = 48  # steps towards c and g, with a sweep after each
 FARTHER = 1.5  # times as far as Newton's step, for the counts follow the templates [2]_; 1.8 does not always converge
-N_FREE = 30  # sweeps with the basis free at last; between 20 and 40 lie .09 dB at most, see benchmarks/README.md
+N_FREE = 20  # sweeps with the basis free at last; 30 and 45 are worth .01 dB more, see benchmarks/README.md
 ADAPTED_FRAMES = 256  # at most, spread over the recording: all of two minutes are worth .01 dB more
 SAME_COLUMNS, CORE_FRAMES = 32, 128  # frames with one set of columns that sound, and frames of one core
 FIRMEST = 1e12  # the largest strength: the templates then stay as they are, to rounding

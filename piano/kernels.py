@@ -98,7 +98,7 @@ def descend_bins(V, H, column_sums, rate, quiet, half, floor, S, U, state, i):
                     b += of_sound
                     c += of_sound * of_model
             if c > zero:
-                a += column_sums[l] * rate[m, l] / (one + u * column_sums[l] / quiet[m])
+                a *= one + rate[m, l] / (one + u * a / quiet[m])
                 factor = c * u / (c * u + (a - b)) if b < a else b / a
                 if half:  # to the power of q
                     factor = np.cbrt(factor * factor)

@@ -68,13 +68,14 @@ def descent(V, H, U, rate=0.0, quiet=1.0, *, beta=1.0, floor=0.0):
     """One sweep of coordinate descent, each activation with the ones before it, where S = H U + floor.
 
     ``U_l <- U_l + ((b / a)^q - 1) b / c`` where b >= a, or else ``U_l <- U_l (c U_l / (c U_l + a - b))^q``, with
-    q = 1 / (2 - beta), ``b = sum H V S^(beta-2)``, ``c = sum H^2 V S^(beta-3)`` and
-    ``a = sum H S^(beta-1) + rate sum H / (1 + U sum H / quiet)``.
+    q = 1 / (2 - beta), ``b = sum H V S^(beta-2)``, ``c = sum H^2 V S^(beta-3)`` and ``a = s (1 + rate / (1 + U s /
+    quiet))``, where ``s = sum H S^(beta-1)``.
     """
     U, rate, q = U.copy(), np.broadcast_to(rate, U.shape), 1 / (2 - beta)
     for l, h in enumerate(H.T):
         S = H @ U + floor
-        a = h @ S ** (beta - 1) + h.sum() * rate[l] / (1 + U[l] * h.sum() / quiet)
+        a = h @ S ** (beta - 1)
+        a *= 1 + rate[l] / (1 + U[l] * a / quiet)
         b, c = h @ (V * S ** (beta - 2)), h**2 @ (V * S ** (beta - 3))
         lower = U[l] * (c * U[l] / (c * U[l] + np.abs(a - b))) ** q
         U[l] = np.where(b < a, lower, U[l] + ((b / a) ** q - 1) * b / c)
