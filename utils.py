@@ -190,8 +190,8 @@ def nmf(Y, H, n_iter, *, loss="frobenius", solver="mu", seed=0, prior=None, each
     prior : tuple, optional
         ``gamma, quiet``, np.ndarray [shape=(L, M), float, >= 0] and float, for ``kullback-leibler`` and 0.5: with
         a_lm = U_lm sum_k H_kl, adds ``sum_lm gamma_lm quiet log(1 + a_lm / quiet)`` to D. So a note that is soft
-        beside ``quiet`` must explain 1 + gamma times what it adds, and a loud one hardly more than that. Of 0.5, that is
-        so of what it adds in the weights that bins have there, S^(-1/2), and ``cost`` has no such part.
+        beside ``quiet`` must explain 1 + gamma times what it adds, and a loud one hardly more than that. Of 0.5 that is
+        what it adds in the weights that bins have there, S^(-1/2), and ``cost`` has no such part.
     each : callable
         Works on the blocks: :func:`blocks.each`, with its ``map`` and ``progress`` if they are wanted.
 

@@ -186,7 +186,7 @@ def activations(Y, basis, seed=0, prior=None, **options):
     prior = prior and (np.pad(prior[0], ((0, 1), (0, 0))), prior[1])
     options |= {"loss": 0.5, "solver": "cd", "seed": seed, "prior": prior}
     U, _ = utils.nmf(Y, adapt.with_noise(basis.H), N_SWEEPS, **options)
-    U[U < utils.SILENT * U.max(axis=0)] = 0  # and takes no more time; the sweeps to come would leave it out
+    U[utils.SILENT * U.max(axis=0) > U] = 0  # and takes no more time; the sweeps to come would leave it out
     return U
 
 
