@@ -178,13 +178,14 @@ def nmf(Y, H, n_iter, *, loss="frobenius", solver="mu", seed=0, prior=None, each
     n_iter : int
         Number of iterations, >= 1.
     loss : {"frobenius", "kullback-leibler", "itakura-saito"} or 0.5
-        Divergence D, in scikit-learn's words; ``frobenius`` is ``1/2 ||Y - H U||^2``. Of 0.5, the beta-divergence
-        half-way between the two others, ``2 sum (V^(1/2) - S^(1/2))^2 / S^(1/2)``, each frame is in a unit of its own:
-        so spectra that err in proportion to what they tell do least harm. ``itakura-saito`` is infinite for silence;
-        both add ``DIVERGENCE_FLOOR``, of the loudest bin or that unit, to V = |Y| and to S = H U.
+        Divergence D, in scikit-learn's words; ``frobenius`` is ``1/2 ||Y - H U||^2``. 0.5 is the beta-divergence
+        half-way between the two others, ``2 sum (V^(1/2) - S^(1/2))^2 / S^(1/2)`` [3]_, each frame in a unit of its
+        own: the loudest bins, where a spectrum errs most, count less than by Kullback and Leibler's. It and
+        ``itakura-saito`` are infinite for silence, and add ``DIVERGENCE_FLOOR``, of that unit or of the loudest bin,
+        to V = |Y| and to S = H U.
     solver : {"mu", "cd"}
         Multiplicative updates, or coordinate descent, which comes far closer to the minimum in the same time, and
-        leaves a frame alone once it is there; not for ``itakura-saito``, and alone for 0.5.
+        leaves a frame alone once it is there; ``itakura-saito`` has no ``cd``, and 0.5 no ``mu``.
     seed : int
         Of the random start.
     prior : tuple, optional
@@ -359,7 +360,8 @@ def kullback_leibler_step(U, factor, column_sums, prior=None):
     """The update of :func:`kullback_leibler` alone, for whoever has ``V / S`` already.
 
     U [shape=(L, M), float, >= 0] is updated in place. ``factor`` [shape=(L, M), float, >= 0] is ``H^T (V / S)``, and is
-    written over. ``column_sums`` [shape=(L, 1), float, > 0] are those of H; ``prior`` is as there.
+    written over. ``column_sums`` [shape=(L, 1), float, > 0] are those of H; ``prior`` is as there. Where bins have
+    weights W [shape=(K, M)], they are ``H^T (W V / S)`` and ``H^T W`` [shape=(L, M)].
     """
     factor /= column_sums
     U *= factor

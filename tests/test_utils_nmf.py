@@ -124,6 +124,8 @@ def test_arrays_of_another_shape_and_what_a_loss_cannot_have_are_named(small):
         (ones, np.ones((5, 2)), {}, r"spectrogram: got float64 values of shape \(5,\)"),
         (np.ones((5, 3)), ones, {}, r"basis: got float64 values of shape \(5,\)"),
         (V, H, {"loss": "itakura-saito", "solver": "cd"}, "solver: got cd with itakura-saito, expected mu"),
+        (V, H, {"loss": 0.5}, "solver: got mu with 0.5, expected cd"),
+        (V, H, {"loss": "hinge"}, "solver: got mu with hinge, expected another loss"),
         (V, H, {"loss": "itakura-saito"} | prior, "prior: got one with itakura-saito, expected kullback-leibler"),
         (V, H, prior, "prior: got one with frobenius, expected kullback-leibler"),
     ):
