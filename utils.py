@@ -253,8 +253,8 @@ def _nmf_block(job, *, H, G, loss, solver, n_iter):
         U[:, m], divergence, *_ = updates(V, H, u, n_iter, stop, G=G, prior=told)
         return divergence[:, None]
 
-    if solver == "cd":
-        kernels.compiled(DESCENTS[loss], H.dtype)  # here, and not by a thread
+    if solver == "cd":  # here, and not by a thread
+        kernels.compiled(kernels.descend_gram if loss == "frobenius" else kernels.descend_bins, H.dtype)
     size = EUCLIDEAN_BLOCK if loss == "frobenius" else DIVERGENCE_BLOCK
     divergence = blocks.in_threads(part, blocks.frame_slices(len(sounding), size), stop)
     return U, np.hstack([np.zeros((n_iter, 1)), *divergence])
@@ -473,7 +473,6 @@ def _sum_log(x):
     return sum(np.log(part).sum(dtype=np.float64) for part in (x[:n].reshape(4, -1).prod(axis=0), x[n:]))
 
 
-DESCENTS = {"frobenius": kernels.descend_gram, "kullback-leibler": kernels.descend_bins, 0.5: kernels.descend_bins}
 UPDATES = {
     ("frobenius", "mu"): _euclidean_updates,
     ("frobenius", "cd"): _euclidean_descent,
