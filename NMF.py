@@ -29,8 +29,9 @@ def parse_args(parser, argv):
         "(default: mu; with --stems or --listen: cd where it can be)"
     )
     compute.add_argument("--solver", choices=("mu", "cd"), help=text)
-    text = "a stem's share of the sound: of squared magnitudes or of magnitudes (default: wiener)"
-    compute.add_argument("--mask", choices=("wiener", "ratio"), help=text)
+    text = "a stem's share of the sound: of squared magnitudes or of magnitudes (default: %(default)s)"
+    mask = compute.add_argument("--mask", choices=("wiener", "ratio"), default="wiener", help=text)
+    cli.needs(mask, "--stems", "--listen")
     args = cli.parse_decomposition(parser, argv)
     if args.solver == "cd" and args.loss == "itakura-saito":
         parser.error("--solver: got cd with --loss itakura-saito, expected mu")
@@ -40,7 +41,7 @@ def parse_args(parser, argv):
 def defaults(args):
     """What is taken where the user names nothing."""
     descends = (args.stems or args.listen) and args.loss != "itakura-saito"
-    return {"solver": "cd" if descends else "mu", "adapt": "none", "mask": "wiener"}
+    return {"solver": "cd" if descends else "mu", "adapt": "none"}
 
 
 def main(argv=None):

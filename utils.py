@@ -432,7 +432,10 @@ def _descent(V, H, U, n_iter, stop, *, prior=None, half=False, **_):
 
 
 def frame_units(V):
-    """The unit of each frame of V, (M,): the power of two just above the mean of its bins, weighted by themselves."""
+    """Unit of each frame [shape=(M,), float] of V [shape=(K, M), float, >= 0]: its mean bin, weighted by itself.
+
+    It is the power of two just above that, so that dividing by it is free of rounding; 1 for silence.
+    """
     loud = np.square(V).sum(axis=0) / np.maximum(V.sum(axis=0), floor_of(V.dtype))
     return power_of_two(loud).astype(V.dtype)
 

@@ -7,8 +7,8 @@ a recording's magnitudes V, K bins by M frames, is
 
 with H0_l the template, c_ln the cents by which its n-th partial lies higher and g_ln its log factor, in all states of a
 note. The logarithm of the joint probability is maximised in two steps, by Kullback-Leibler NMF: c, g and U with H = T,
-which is S without end; then H and U with T as it is, where V errs by more than that, see W below. With the
-counts N = H * ((V / HU) U^T), what the recording says of a column, and D = H * (1 U^T), what is expected,
+which is S without end; then H and U with T as it is, where V spreads more than Poisson's, see W below. With the counts
+N = H * ((V / HU) U^T), what the recording says of a column, and D = H * (1 U^T), what is expected,
 
     c <- Newton's step for sum_kl N_kl log T_kl - c^T C^(-1) c / 2
     g <- Newton's step for sum_ln (N_ln g_ln - D_ln e^(g_ln)) - g^T K^(-1) g / 2

@@ -35,11 +35,6 @@ STAGES = {
 }
 BAR_AFTER_S, TICK_S = 2, 0.2  # s until a bar is drawn, and from one drawing to the next
 AGAIN_S = 0.1  # from one try to end a run that was told to, to the next
-OF_SOUND = {  # options that change nothing without one of these
-    "listen_range": ("listen",),
-    "format": ("stems",),
-    **dict.fromkeys(("top_db", "native_sr", "mask"), ("stems", "listen")),
-}
 STOPS = {
     "number of iterations": "as many as were asked for",
     "threshold": "until the error was below -thr",
@@ -103,7 +98,7 @@ def _is_number(word):
 def prepared(parser, args, defaults):
     """The arguments by which the run goes, and the basis; what is wrong with them ends the run."""
     try:
-        _check_options_of_sound(args)
+        _check_needed(parser, args)
         args = _settled(args, defaults)
         basis = load_basis(args.basis, args.sr, with_rotation=_smooths(args) or args.adapt != "none")
         if _smooths(args) and basis.rotation is None:
@@ -125,13 +120,18 @@ def _smooths(args):
     return getattr(args, "phase_init", None) == "sinusoidal"
 
 
-def _check_options_of_sound(args):
-    """Raise :class:`InputError` if one of ``OF_SOUND`` is told, and nothing that it would change is asked for."""
-    told = {name for name, value in vars(args).items() if value is not None and value is not False}
-    for name, needed in OF_SOUND.items():
-        if name in told and not told & set(needed):
-            option, needed = f"--{name.replace('_', '-')}", " or ".join(f"--{name}" for name in needed)
-            raise InputError(f"{option}: got it alone, expected {needed} with it")
+def needs(action, *options):
+    """Have an option refused where none of these is given, for it would change nothing."""
+    action.needs = options
+
+
+def _check_needed(parser, args):
+    """Raise :class:`InputError` if an option is given without any of those that it :func:`needs`."""
+    given = {word.partition("=")[0] for word in args.command}
+    for action in parser._actions:
+        needed = getattr(action, "needs", ())
+        if needed and given.intersection(action.option_strings) and given.isdisjoint(needed):
+            raise InputError(f"{action.option_strings[0]}: got it alone, expected {' or '.join(needed)} with it")
 
 
 def _check_together(args):
@@ -161,8 +161,7 @@ def _settled(args, defaults):
         basis = learn.suite_basis()
     given = {name: value for name, value in vars(args).items() if value is not None}
     found = {"inputs": inputs, "several": several, "basis": basis}
-    defaults = {"remark": None, "top_db": 30.0, "format": "flac"} | defaults
-    return argparse.Namespace(**vars(args) | defaults | given | found)
+    return argparse.Namespace(**vars(args) | {"remark": None} | defaults | given | found)
 
 
 def _inputs(word, basis):
@@ -251,17 +250,20 @@ def add_results(write, listen):
     write.add_argument("--stems", nargs="?", const="listed", choices=("listed", "all"), help=text)
     text = (
         "where stems do not follow the list: a note whose peak lies further below the loudest note's has none and is "
-        "left in the residual (default: 30)"
+        "left in the residual (default: %(default)s)"
     )
-    write.add_argument("--top-db", type=number(float, least=0), metavar="DB", help=text)
-    text = "of stems: 24 bit, or floats (default: flac)"
-    write.add_argument("--format", choices=tuple(output.SAMPLE_BYTES), help=text)
+    sound = "--stems", "--listen"
+    needs(write.add_argument("--top-db", type=number(float, least=0), default=30.0, metavar="DB", help=text), *sound)
+    text = "of stems: 24 bit, or floats (default: %(default)s)"
+    formats = tuple(output.SAMPLE_BYTES)
+    needs(write.add_argument("--format", choices=formats, default="flac", help=text), "--stems")
     text = "write stems, residual and page at the recording's own sampling rate, not at the basis'"
-    write.add_argument("--native-sr", action="store_true", help=text)
+    needs(write.add_argument("--native-sr", action="store_true", help=text), *sound)
     text = "write listen.html, a page that plays the recording, each listed note and the residual"
     listen.add_argument("--listen", action="store_true", help=text)
     text = "part of the recording that listen.html holds, in s (default: all of it)"
-    listen.add_argument("--listen-range", nargs=2, type=number(float, least=0), metavar=("A", "B"), help=text)
+    seconds = {"nargs": 2, "type": number(float, least=0), "metavar": ("A", "B")}
+    needs(listen.add_argument("--listen-range", **seconds, help=text), "--listen")
 
 
 def number(kind, *, above=None, least=None, most=None):
