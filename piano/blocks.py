@@ -179,7 +179,7 @@ def _libraries(_):
 
 
 def compile_elsewhere(module):
-    """Compile ``KERNELS`` of a module, each with its types, in a process beside this one that does not outlive it."""
+    """Compile a module's kernels, each with its types, in a process beside this one that does not outlive it."""
     if available_cores() == 1:
         return
     code = f"import {module} as m; from piano import blocks; [blocks.compiled(*item) for item in m.KERNELS.items()]"

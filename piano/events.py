@@ -175,7 +175,7 @@ def learn_pattern(y):
 
     ``y`` [shape=(n,), float] is one note, mono at ``SR``. Returns [shape=(LENGTH, K), float16, >= 0]. Frame ``LEAD`` is
     centred on the onset; the loudest frame sums to one thousand, which half precision holds well. Raises
-    :class:`InputError` if ``y`` is silent.
+    :class:`utils.InputError` if ``y`` is silent.
     """
     peak = float(np.abs(y).max(initial=0))
     if not peak > 0:

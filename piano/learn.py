@@ -108,7 +108,7 @@ def check_one_note(path, sr, c3=utils.C3_HZ):
 def learn_note(template, start, n_iter, sr, hop):
     """Learn one note from its template and initial spectra [shape=(K, states)].
 
-    Returns its column (a dict, see :attr:`Basis.columns`), its spectra [shape=(K, states)], rotation [shape=(K,)] and
+    Returns its column (a dict, see :class:`basis.Basis`), its spectra [shape=(K, states)], rotation [shape=(K,)] and
     pattern [shape=(T, bands)], and the normalised error of the fit.
     """
     path, midi, f0, shift = template

@@ -40,8 +40,8 @@ def doubt_unheard(notes, writer):
     """The listed notes, with no confidence in those of whose stem nothing is heard where they are listed.
 
     That is where its peak there lies ``UNHEARD_DB`` below what the list says, both relative to the loudest note. A note
-    without a stem stays as it is. ``notes`` is a list of :class:`Note`, and ``writer`` the :class:`StemWriter` whose
-    stems are written.
+    without a stem stays as it is. ``notes`` is a list of :class:`notes.Note`, and ``writer`` the :class:`StemWriter`
+    whose stems are written.
     """
     peaks, rate = {}, writer.recording.y_sr / PEAK_SAMPLES
     for i, note in enumerate(notes):
@@ -253,7 +253,7 @@ class StemWriter:
 
     ``folder`` is made for the stems. ``notes`` is a list of the keys of ``basis.notes`` that get one. Stems and
     residual add up to the sound of the recording, and have its sampling rate ``y_sr``. ``kind`` is "flac", 24 bit, or
-    "wav", floating point. Before each :class:`Note` of ``listed`` its key is :func:`quiet_before`.
+    "wav", floating point. Before each :class:`notes.Note` of ``listed`` its key is :func:`quiet_before`.
 
     ``names`` is a dict with the file name of each note. ``peaks`` is one with the largest magnitude of each
     ``PEAK_SAMPLES`` of each stem, once all is written. ``residual`` is the file name of what is left. Where FLAC cannot

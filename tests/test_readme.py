@@ -1,5 +1,7 @@
-"""README.md: its commands and its Python run, its figures are those of the tables, and its links lead somewhere."""
+"""README.md: its commands and its Python run, its figures are those of the tables; what pages name is there."""
 
+import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -62,3 +64,30 @@ def test_links_lead_somewhere(root, page):
     text = (root / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (root / page).parent.joinpath(target).exists(), target
+
+
+def is_there(dotted, modules, home=None):
+    """Whether a name is that of a module, or of what is in it; without one, of what is in ``home`` or its classes."""
+    first, *names = dotted.split(".")
+    if first in modules:
+        places = [importlib.import_module(modules[first])]
+    else:
+        places, names = [home, *(value for value in vars(home).values() if inspect.isclass(value))], [first, *names]
+    for name in names:
+        known = [place for place in places if hasattr(place, name) or name in getattr(place, "__annotations__", ())]
+        places = [getattr(place, name, None) for place in known]
+    return bool(places)
+
+
+def test_code_that_pages_and_docstrings_name_is_there(root):
+    paths = [*root.glob("*.py"), *root.glob("piano/*.py")]
+    modules = {path.stem: ".".join(path.relative_to(root).with_suffix("").parts) for path in paths}
+    of_code = rf"`((?:{'|'.join(modules)})\.(?!(?:py|csv|mid|wav|html|js)`)\w+(?:\.\w+)*)`"
+    for page in (*PAGES, "benchmarks/README.md"):
+        for name in re.findall(of_code, (root / page).read_text(encoding="utf-8")):
+            assert is_there(name, modules), (page, name)
+    for path in paths:
+        text, home = path.read_text(encoding="utf-8"), importlib.import_module(modules[path.stem])
+        for name in re.findall(r":(?:func|class|meth|mod|attr):`([\w.]+)`|``([A-Z][A-Z_]+)``", text):
+            name = "".join(name)
+            assert is_there(name, modules, home), (path.name, name)
