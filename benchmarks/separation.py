@@ -843,24 +843,19 @@ def draw_iterations(path, results):
 # --- Parts left out -----------------------------------------------------------------------------------
 
 
-def nothing_known(basis):
-    n_notes = len(basis.notes)
-    return np.zeros((n_notes, n_notes)), np.zeros((n_notes, adapt.N_PARTIALS, 1))
+def no_places(basis):
+    return np.zeros((len(basis.notes), adapt.N_PARTIALS, 1))
+
+
+def no_factors(basis):
+    return no_places(basis), np.zeros((len(basis.notes), len(basis.notes)))
 
 
 def as_masked(*_):
     """In the place of :func:`separate.quiet_before`."""
 
 
-def without_chance(found, most, chance):
-    return np.ones(len(found))
-
-
-def templates_rotation(told, rotation, strength):
-    return rotation
-
-
-def as_measured_first(told, rotation):
+def templates_rotation(turns, rotation, strength):
     return rotation
 
 
@@ -892,20 +887,14 @@ def left_out():
         "noise": (whole, {(adapt, "with_noise"): noise_of_one_bin}),
         "learning partials where they sound alone": (whole, {(adapt._Fit, "sweep"): every_frame}),
         "silence before a strike": (whole, {(stems_of, "quiet_before"): as_masked}),
-        "places of partials": (whole, {(adapt, "cents_covariance"): nothing_known}),
+        "places of partials": (whole, {(adapt, "cents_covariance"): no_places}),
         "inharmonicity": (whole, {(adapt, "STIFFNESS"): (0, 0, 1e-6)}),
-        "each partial's own place": (whole, {(adapt, "OWN_CENTS"): 0}),
-        "factors of partials": (whole, {(adapt, "level_covariance"): nothing_known}),
-        "what factors of partials have in common": (
-            whole,
-            {(adapt, name): 0.01 for name in ("COMMON", "EVEN", "SHARED")},
-        ),
+        "factors of partials": (whole, {(adapt, "level_covariance"): no_factors}),
+        "what keys tell of each other's factors": (whole, {(adapt, "NEAR_KEYS"): 0.01}),
         "each note's own deviation, and its rotation": (with_strength[adapt.FIRMEST], {}),
         "rotations of the recording": (whole, {(phase, "adapted_rotation"): templates_rotation}),
-        "rotations measured once more": (whole, {(phase, "refined_rotation"): as_measured_first}),
         "strength chosen by the recording: always 20": (with_strength[20.0], {}),
         "easing of the prior for loud notes": (whole, {(adapt, "QUIET"): 1e9}),
-        "comparing rotations with chance": (whole, {(phase, "coherent_part"): without_chance}),
         "smoothing: KL and Wiener mask": (
             whole._replace(separate=partial(masked, loss=LOSSES["KL"], mask="wiener", strength="auto")),
             {},

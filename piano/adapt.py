@@ -23,9 +23,8 @@ the divergence is that of 0.5, see :func:`utils.nmf`, for spectra err in proport
 counts S s T a note that is heard often is itself soon, and one that is never played keeps its moved template. C and K
 are covariances of Gaussian processes. c is the tuning and, in proportion to what it does to a partial, the logarithm of
 the inharmonicity B of strings, both with a part that is common to all keys, one that is smooth over them [1]_, and one
-of each key alone; and what each partial has of its own. g is a gain common to all notes, smooth over frequency, that
-is, microphone and room; one for each number of partial, common to all keys and smooth over them, that is, hammers and
-voicing; and each one's own.
+of each key alone. g is smooth over the keys for each number of partial, that is, hammers, voicing, microphone and room;
+and how loud a note is.
 
 The last line has the list of notes in it: log p(U) = -gamma quiet log(1 + U / quiet), where gamma is ``UNLISTED``
 (1 - p) and p the confidence of the list that a note sounds, zero where it is not listed. There a note must explain more
@@ -65,10 +64,10 @@ UNHEARD = 1e-7  # of a frame's loudest activation, 140 dB below it: what is soft
 QUIET = 0.02  # of the mean frame that is heard: what is as loud as that is held back half as much
 N_PARTIALS = 40  # of a note; what lies above is taken for the last
 # Standard deviations of the parts of g in nepers, and of c, common to all keys, smooth over them, and of each alone, in
-# cents and nepers of B. Of g they are what three pianos' single notes differ by from the suite's; of c set by hand.
-COMMON, EVEN, SHARED, OWN, LEVEL = 0.3, 0.9, 0.8, 0.4, 2.0
-TUNING, STIFFNESS, OWN_CENTS = (15.0, 5.0, 3.0), (0.3, 0.3, 0.2), 3.0
-NEAR_OCTAVES, NEAR_KEYS, EVEN_KEYS = 0.2, 4.0, 12.0  # over which g is alike, in frequency and by keys, and c by keys
+# cents and nepers of B.
+SHARED, LEVEL = 0.8, 2.0
+TUNING, STIFFNESS = (15.0, 5.0, 3.0), (0.3, 0.3, 0.2)
+NEAR_KEYS, EVEN_KEYS = 4.0, 12.0  # over which g is alike, and c
 COUNTS = 300.0  # that the average note is worth, in the steps towards c and g
 
 
@@ -255,42 +254,39 @@ def _as_piano(fit, T0, N, D, basis):
         n, d, n1, d1, n2 = by_partial(N, D, T, cell, basis, heard)
         unit = told * COUNTS * heard.sum() / max(n.sum(), np.finfo(n.dtype).tiny)
         ratio = np.divide(n, d, out=np.zeros_like(n), where=d > 0)
-        moving = cents, unit * (n1 - ratio * d1), unit * n2
-        steps = (*moving, *of_cents), (g, unit * (n - d), unit * d, *of_levels)
+        steps = (cents, unit * (n1 - ratio * d1), unit * n2, of_cents), (g, unit * (n - d), unit * d, *of_levels)
         likely, louder = blocks.in_threads(lambda step: newton(*step), steps)
         cents = cents + FARTHER * (likely - cents)
         g = g + np.clip(FARTHER * (louder - g), -3, 3)
         wide = 30 * max(0, 1 - 2 * (r + 1) / N_ROUNDS)  # cents: at first templates meet partials that lie so far away
         T = shaped(sources, places(cents, basis), g, wide, cell, basis)
         N, D = fit.sweep(T)
-    of_partials, of_strings = of_cents
-    strings = newton(*moving, 0 * of_partials, of_strings)  # a partial's own place is not known well enough to turn it
-    return T, N, replace(basis, rotation=turned(basis, places(strings, basis)))
+    return T, N, replace(basis, rotation=turned(basis, places(cents, basis)))
 
 
-def newton(x, slope, weight, own, common):
+def newton(x, slope, weight, common, own=None):
     """One step of Newton's method from x towards the most likely value of a Gaussian process, of mean zero.
 
     x, one value for each partial of each note, and the first derivative of the log-likelihood there, ``slope``, and its
     second, negated, ``weight``, have shape (notes, N_PARTIALS). Where both are zero nothing is told, and x only
-    follows. The covariance of two partials is ``own`` [shape=(notes, notes)] of their notes if they have one number,
-    and the product of what they have in ``common`` [shape=(notes, N_PARTIALS, R)]. So there are N_PARTIALS equations
-    with as many unknowns as there are notes, and one with R, in place of one with all of them (Rasmussen and Williams,
-    "Gaussian Processes for Machine Learning", A.3).
+    follows. The covariance of two partials is the product of what they have in ``common`` [shape=(notes, N_PARTIALS,
+    R)], and ``own`` [shape=(notes, notes)] of their notes besides if they have one number. So there are N_PARTIALS
+    equations with as many unknowns as there are notes, and one with R, in place of one with all of them (Rasmussen and
+    Williams, "Gaussian Processes for Machine Learning", A.3).
     """
     heard = weight.any(axis=1)
     x, slope, weight = (each[heard].T[..., None] for each in (x, slope, weight))  # (N_PARTIALS, notes, 1)
     common = common[..., common[heard].any(axis=(0, 1))].transpose(1, 0, 2)
     of_heard = common[:, heard]
-    right, between = np.concatenate([weight * x + slope, weight * of_heard], axis=2), own[np.ix_(heard, heard)]
-    if np.count_nonzero(between) > len(between):
-        told = np.linalg.solve(np.eye(len(between)) + weight * between, right)
-    else:  # the same, sooner: no key tells of another
-        told = right / (1 + weight * np.diag(between)[:, None])
+    told = np.concatenate([weight * x + slope, weight * of_heard], axis=2)
+    if own is not None:
+        told = np.linalg.solve(np.eye(heard.sum()) + weight * own[np.ix_(heard, heard)], told)
     of_all = np.tensordot(of_heard, told, ((0, 1), (0, 1)))
     height = np.linalg.solve(np.eye(len(of_all)) + of_all[:, 1:], of_all[:, 0])
-    alone = told[..., 0] - told[..., 1:] @ height
-    return (alone @ own[heard] + common @ height).T
+    likely = common @ height
+    if own is not None:
+        likely += (told[..., 0] - told[..., 1:] @ height) @ own[heard]
+    return likely.T
 
 
 def partial_frequencies(basis):
@@ -322,18 +318,13 @@ def by_partial(N, D, T, cell, basis, heard):
 
 def level_covariance(basis):
     """Covariance of the log factors g, see the top, in the two parts that :func:`newton` takes."""
-    keys, octave = np.array(list(basis.notes)), np.log2(np.minimum(partial_frequencies(basis), basis.sr))[..., None]
-    of_partial = EVEN**2 + SHARED**2 * np.exp(-np.abs(np.subtract.outer(keys, keys)) / NEAR_KEYS)
-    of_partial += OWN**2 * np.eye(len(keys))
-    apart = NEAR_OCTAVES / 1.5  # of bumps that overlap: of random heights, they are the process, to .00003 of it
-    bumps = np.exp(-(((octave - np.arange(octave.min() - 1, octave.max() + 1, apart)) / NEAR_OCTAVES) ** 2))
-    bumps *= COMMON * np.sqrt(apart / NEAR_OCTAVES * np.sqrt(2 / np.pi))
-    of_note = np.broadcast_to(LEVEL * np.eye(len(keys))[:, None], (*octave.shape[:2], len(keys)))
-    return of_partial, np.concatenate([bumps, of_note], axis=2)
+    keys = np.array(list(basis.notes))
+    of_note = np.broadcast_to(LEVEL * np.eye(len(keys))[:, None], (len(keys), N_PARTIALS, len(keys)))
+    return of_note, SHARED**2 * np.exp(-np.abs(np.subtract.outer(keys, keys)) / NEAR_KEYS)
 
 
 def cents_covariance(basis):
-    """Covariance of the cents c, the same way: of single partials, and of strings."""
+    """Covariance of the cents c, the part that partials have in common."""
     keys, n = np.array(list(basis.notes)), np.arange(1, N_PARTIALS + 1)
     B = pitch.inharmonicity(440 * 2 ** ((keys[:, None] - 69) / 12), 0.0)
     stiff = 600 / np.log(2) * (B * n**2 / (1 + B * n**2) - B / (1 + B))  # cents that a neper of B is worth
@@ -342,8 +333,9 @@ def cents_covariance(basis):
         np.linalg.cholesky(common**2 + smooth**2 * near + own**2 * np.eye(len(keys)))
         for common, smooth, own in (TUNING, STIFFNESS)
     )
-    strings = np.broadcast_to(tuning[:, None], (*stiff.shape, len(keys))), stiff[..., None] * of_B[:, None]
-    return OWN_CENTS**2 * np.eye(len(keys)), np.concatenate(strings, axis=2)
+    return np.concatenate(
+        [np.broadcast_to(tuning[:, None], (*stiff.shape, len(keys))), stiff[..., None] * of_B[:, None]], axis=2
+    )
 
 
 def places(cents, basis):

@@ -38,7 +38,7 @@ N_BLOCKS = 24  # at most, spread over the recording, that rotations and energies
 N_SWEEPS = 10  # of NMF; 8 to 200 differ by .01 dB in the mean SDR of twenty-six pieces
 N_TRACKED = 6  # notes of a bin, the strongest of a block, that keep a phase there; the rest are Wiener-filtered
 MASKED = 1e-4  # of a block's loudest bin, 80 dB below it: a bin that stays softer there has masks alone
-TOLD_BINS = 512  # that :func:`_tell` works on at a time: what it needs of them stays in a core's nearest cache
+HEARD = 1e-3  # of the energy in a bin of a frame: where a note has less, it tells nothing of its rotation and energy
 COHERENCE = 0.985  # the largest rho: a template is steadier than the same note in a recording
 TRUSTED = 20.0  # strength of adaptation at which the templates' rotations count as much as the recording's
 
@@ -63,54 +63,20 @@ def _rotation(cross, now, before):
     return cross / np.maximum(size, np.finfo(np.float64).tiny)
 
 
-def adapted_rotation(told, rotation, strength):
+def adapted_rotation(turns, rotation, strength):
     """Rotations of another piano: the templates' own, corrected by what the recording's notes show.
 
     The rotations r' of notes are measured as a template's are, where they do not grow louder: what is struck has a
-    phase of its own, and would hide how steadily it goes on. Then
+    phase of its own, and would hide how steadily it goes on. Then ``r <- (r' + t r) / (1 + t)`` with
+    ``t = (strength / TRUSTED)^2``, so that the templates are trusted where they fit.
 
-        r <- q^2 (r' + t r) / (1 + t),   t = (strength / TRUSTED)^2,
-
-    so that the templates are trusted where they fit, and nothing where the recording's phases do not go on: q is the
-    part of r' that is no chance, see :func:`coherent_part`.
-
-    ``told`` [shape=(N, 6, K)] is what the notes as Wiener masks have them tell, see :func:`_tell`.
-    ``rotation`` [shape=(K, N), complex] is that of the templates' notes. ``strength`` is that with which the basis
-    keeps to its templates, see :func:`adapt.adapt_basis`. Returns [shape=(K, N), complex64].
+    ``turns`` [shape=(4, N, K)] are those of :func:`_turns`. ``rotation`` [shape=(K, N), complex] is that of the
+    templates' notes. ``strength`` is that with which the basis keeps to its templates, see :func:`adapt.adapt_basis`.
+    Returns [shape=(K, N), complex64].
     """
     trust = (min(strength, 1e6) / TRUSTED) ** 2  # of more, the recording's count for nothing
-    adapted = np.empty(rotation.shape, np.complex64)
-    for n, (re, im, now, before, sizes, squares) in enumerate(told):
-        cross = re + 1j * im
-        q = coherent_part(np.abs(cross) ** 2, sizes**2, squares)
-        adapted[:, n] = q**2 * (_rotation(cross, now, before) + trust * rotation[:, n]) / (1 + trust)
-    return adapted
-
-
-def refined_rotation(told, rotation):
-    """Rotations mixed with those of the notes that were smoothed by them, where a note sounds.
-
-    What was smoothed by a rotation leans to it, so that has three times the weight. ``told`` [shape=(N, 6, K)] is
-    that of :func:`adapted_rotation`, of the smoothed notes; ``rotation`` and what is returned have shape (K, N).
-    """
-    re, im, now, before, *_ = told.transpose(1, 2, 0)
-    found = _rotation(re + 1j * im, now, before)
-    return np.where(found == 0, rotation, (found + 3 * rotation) / 4).astype(np.complex64)
-
-
-def coherent_part(found, most, chance):
-    """Part of a measured coherence that is no chance [shape=(K,)], between 0 and 1; one value for each octave of bins.
-
-    With c = sum_m x_m conj(x_(m-1)) in each bin, phases without order have E|c|^2 = P2 = sum_m |x_m x_(m-1)|^2, and
-    those that go on |c|^2 = P1 = (sum_m |x_m x_(m-1)|)^2. So (sum_k |c|^2 - P2) / sum_k (P1 - P2) is how coherent the
-    notes are, and sum_k |c|^2 / sum_k P1 is what they look like. ``found``, ``most`` and ``chance`` are |c|^2, P1 and
-    P2, each [shape=(K,), float, >= 0].
-    """
-    octave = np.frexp(np.arange(len(found)))[1]
-    found, most, chance = (np.bincount(octave, values) for values in (found, most, chance))
-    heard = (found > chance) & (most > 1.001 * chance)  # of a single pair of frames they are the same, but for rounding
-    ratio = (found - chance) / np.where(heard, most - chance, 1) * most / np.where(heard, found, 1)
-    return np.where(heard, np.minimum(ratio, 1), 0)[octave]
+    re, im, now, before = turns.transpose(0, 2, 1)
+    return ((_rotation(re + 1j * im, now, before) + trust * rotation) / (1 + trust)).astype(np.complex64)
 
 
 def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=None):
@@ -157,19 +123,10 @@ def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=Non
     if strength is not None:
         slices = list(blocks.frame_slices(Y.shape[1], BLOCK))
         some = [_with_context(Y, U, slices[i]) for i in blocks.spread(len(slices), N_BLOCKS)]
-
-        def told(rotation):
-            work = functools.partial(_told_block, H=H, rotation=rotation, note_of=note_of)
-            turns, energies = np.zeros((rotation.shape[1], 6, len(H))), np.zeros((2, *H.T.shape))
-            for of_block in blocks.each(work, some, map):  # summed as they come: those of a block are large
-                turns += of_block[0]
-                energies += of_block[1]
-            return turns, energies
-
-        turns, _ = told(np.zeros_like(rotation))
-        rotation = adapted_rotation(turns, rotation, strength)
-        turns, energies = told(rotation)
-        rotation = refined_rotation(turns, rotation)
+        turns = sum(blocks.each(functools.partial(_turns, H=H, note_of=note_of), some, map))  # summed as they come:
+        rotation[:, :-1] = adapted_rotation(turns, rotation[:, :-1], strength)  # those of a block are large
+        work = functools.partial(_energies, H=H, rotation=rotation, note_of=note_of)
+        energies = sum(blocks.each(work, some, map))
         energies[0, -1] = energies[1, -1]  # noise stays white
         H, U = with_energies(H, U, *energies.transpose(0, 2, 1))
         rotation = rotation[:, basis.note_of]
@@ -237,39 +194,68 @@ def _smoothed_block(job, *, H, rotation, note_of):
     return U, P, row, noise
 
 
-def _told_block(job, *, H, rotation, note_of):
-    """What the smoothed notes of one block :func:`_tell`: ``turns`` [shape=(N, 6, K)] and ``energies`` (2, L, K).
+def _turns(job, *, H, note_of):
+    """Of each note but noise, how the Wiener mask of one block turns, where it does not grow louder.
 
-    Where no note has a rotation they are Wiener masks, which :func:`_tell` works out itself, sooner.
+    Returns sums over the frames [shape=(4, N, K), float32]: real and imaginary part of x_m conj(x_(m-1)), ``|x_m|^2``
+    and ``|x_(m-1)|^2``. A frame counts in the bins where the note has ``HEARD`` of the energy or more.
+    """
+    frames, U, (first, last) = job
+    Y = np.array(frames.read()[:, first:last].T, order="C")
+    utils.zero_below(Y.view(Y.real.dtype))
+    cross, energy = Y[1:] * Y[:-1].conj(), np.square(np.abs(Y))
+    columns, amplitude, total = _amplitudes(U[:, first:last], H, note_of)
+    turns = np.zeros((4, note_of[-1], len(H)), np.float32)
+
+    def add(n):
+        A = amplitude(n)
+        share = A**2 / total
+        falls = (A[1:] <= A[:-1]) & (share[1:] > HEARD)
+        turn = np.einsum("mk,mk->k", cross, falls * share[1:] * share[:-1])
+        x = energy * share**2
+        turns[:, n] = turn.real, turn.imag, *(np.einsum("mk,mk->k", x[m], falls) for m in (slice(1, None), slice(-1)))
+
+    blocks.in_threads(add, [n for n in columns if n < note_of[-1]])
+    return turns
+
+
+def _energies(job, *, H, rotation, note_of):
+    """Of each column, ``sum_m U E|x|^2 / A`` and ``sum_m U A`` [shape=(2, L, K), float32], of the smoothed notes x.
+
+    A = H U over the note's columns is what |x| was taken for. E|x|^2 is |X|^2 and the variance that is left: as much of
+    a mask's, A^2 (1 - A^2 / sum A^2), as rho leaves open, 1 - rho^2. A frame counts as in :func:`_turns`.
     """
     frames, U, limits = job
-    Y, masked = frames.read(), not rotation.any()
-    if masked:
-        notes = np.unique(note_of[U.any(axis=1)])
-        X = [np.ascontiguousarray(Y[:, slice(*limits)].T, np.complex64)] * len(notes)
-    else:
-        notes, X = smoothed_notes(Y, H, U, rotation, note_of, limits)
-        X = X.transpose(0, 2, 1)
-    columns = [np.flatnonzero(note_of == note) for note in notes]
-    U, rows, unsure = (
-        np.ascontiguousarray(x, np.float32) for x in (U[:, slice(*limits)], H.T, 1 - np.abs(rotation.T) ** 2)
-    )
+    notes, X = smoothed_notes(frames.read(), H, U, rotation, note_of, limits)
+    U = U[:, slice(*limits)]
+    columns, amplitude, total = _amplitudes(U, H, note_of)
+    energies, unsure = np.zeros((2, *H.T.shape), np.float32), 1 - np.abs(rotation.T) ** 2
+
+    def add(n):
+        x, A, l = X[np.searchsorted(notes, n)].T, amplitude(n), columns[n]
+        utils.zero_below(x.view(x.real.dtype))
+        share = A**2 / total
+        heard = share > HEARD
+        energy = np.divide(x.real**2 + x.imag**2, A, out=np.zeros_like(A), where=heard)
+        energy += heard * unsure[n] * A * (1 - share)
+        energies[:, l] = U[l] @ energy, U[l] @ (heard * A)
+
+    blocks.in_threads(add, columns)
+    return energies
+
+
+def _amplitudes(U, H, note_of):
+    """Columns of each note that sounds, a dict; a function of a note that returns A [shape=(frames, K)]; sum A^2."""
+    U, rows = np.ascontiguousarray(U, np.float32), np.ascontiguousarray(H.T, np.float32)
+    columns = {n: np.flatnonzero(note_of == n) for n in np.unique(note_of[U.any(axis=1)])}
     total = np.full((U.shape[1], len(H)), utils.floor_of(U.dtype) ** 2)
 
     def add_up(m):
-        for l in columns:
+        for l in columns.values():
             total[m] += (U[l, m].T @ rows[l]) ** 2
 
     blocks.in_threads(add_up, blocks.frame_slices(len(total), 8))
-    turns, energies = np.zeros((rotation.shape[1], 6, len(H)), np.float32), np.zeros((2, *rows.shape), np.float32)
-    tell = blocks.compiled(_tell, KERNELS[_tell])
-
-    def add(i):
-        n = notes[i]
-        tell(X[i], columns[i], U, rows, total, unsure[n], masked, turns[n], energies)
-
-    blocks.in_threads(add, range(len(notes)))
-    return turns, energies
+    return columns, lambda n: U[columns[n]].T @ rows[columns[n]], total
 
 
 def smoothed_notes(Y, H, U, rotation, note_of, limits=None, to_unit=False):
@@ -314,79 +300,6 @@ def smoothed_notes(Y, H, U, rotation, note_of, limits=None, to_unit=False):
 
     blocks.in_threads(smooth, blocks.frame_slices(len(Y), 32))
     return notes, X
-
-
-def _tell(x, columns, U, rows, total, unsure, masked, turns, energies):
-    """What a note x [shape=(frames, K)] tells of its rotation and its energy; numba compiles this.
-
-    Where it is ``masked``, x is the mixture, of which the note has the share A^2 / sum A^2.
-
-    To ``turns`` [shape=(6, K)] are added sums over the frames in which it does not grow louder: real and imaginary part
-    of x_m conj(x_(m-1)), ``|x_m|^2``, ``|x_(m-1)|^2``, ``|x_m x_(m-1)|`` and its square. To ``energies`` [shape=(2, L,
-    K)] are added ``sum_m U E|x|^2 / A`` and ``sum_m U A`` in the note's columns. A = H U over these is what |x| was
-    taken for, and ``total`` [shape=(frames, K)] is sum A^2 over all notes. E|x|^2 is |X|^2 and the variance that is
-    left: of a mask A^2 (1 - A^2 / sum A^2), and of a note with a rotation as much of that as its rho leaves
-    ``unsure``, 1 - rho^2. Bins in which the note never has a thousandth of the energy do not count.
-
-    Loops are short, so that the compiler sees which arrays are apart and does several bins at once.
-    """
-    (n_frames, K), zero, one, least = x.shape, np.float32(0), np.float32(1), np.float32(1e-3)
-    root = np.sqrt(np.finfo(np.float32).tiny)  # what is below it is zero: nothing becomes subnormal
-    for first in range(0, K, TOLD_BINS):
-        last = min(first + TOLD_BINS, K)
-        n_bins = last - first
-        A, heard = np.zeros((n_frames, n_bins), np.float32), np.zeros(n_bins, np.float32)
-        for m in range(n_frames):
-            a, s = A[m], total[m, first:last]
-            for l in columns:
-                u, h = U[l, m], rows[l, first:last]
-                for k in range(n_bins):
-                    a[k] += u * h[k]
-            for k in range(n_bins):
-                heard[k] = one if a[k] * a[k] > least * s[k] else heard[k]
-        real, imaginary, size = np.zeros((3, 2, n_bins), np.float32)  # of this frame and of the one before, in turns
-        steady, share, energy = np.zeros((3, n_bins), np.float32)
-        # row by row, or the compiler would not know that each is in one piece
-        re, im, now = turns[0, first:last], turns[1, first:last], turns[2, first:last]
-        before, sizes, squares = turns[3, first:last], turns[4, first:last], turns[5, first:last]
-        doubt = unsure[first:last]
-        for m in range(n_frames):
-            y, a, s, i = x[m, first:last], A[m], total[m, first:last], m % 2
-            y_re, y_im, y_size = real[i], imaginary[i], size[i]
-            z_re, z_im, z_size = real[1 - i], imaginary[1 - i], size[1 - i]
-            for k in range(n_bins):
-                share[k] = a[k] * a[k] / s[k] if masked else one
-            for k in range(n_bins):
-                re_k, im_k = y[k].real * share[k], y[k].imag * share[k]
-                y_re[k], y_im[k] = re_k if abs(re_k) > root else zero, im_k if abs(im_k) > root else zero
-            for k in range(n_bins):
-                y_size[k] = np.sqrt(y_re[k] * y_re[k] + y_im[k] * y_im[k])
-            if m:
-                a_before = A[m - 1]
-                for k in range(n_bins):
-                    steady[k] = heard[k] if zero < a[k] <= a_before[k] else zero
-                for k in range(n_bins):
-                    re[k] += steady[k] * (y_re[k] * z_re[k] + y_im[k] * z_im[k])
-                for k in range(n_bins):
-                    im[k] += steady[k] * (y_im[k] * z_re[k] - y_re[k] * z_im[k])
-                for k in range(n_bins):
-                    now[k] += steady[k] * y_size[k] * y_size[k]
-                for k in range(n_bins):
-                    before[k] += steady[k] * z_size[k] * z_size[k]
-                for k in range(n_bins):
-                    both = steady[k] * y_size[k] * z_size[k]
-                    both = both if both > root else zero
-                    sizes[k] += both
-                    squares[k] += both * both
-            for k in range(n_bins):
-                left = doubt[k] * a[k] * (one - a[k] * a[k] / s[k])
-                energy[k] = heard[k] * (y_size[k] * y_size[k] / max(a[k], root) + left)
-            for l in columns:
-                found, expected, u = energies[0, l, first:last], energies[1, l, first:last], U[l, m]
-                for k in range(n_bins):
-                    found[k] += u * energy[k]
-                for k in range(n_bins):
-                    expected[k] += u * a[k] * heard[k]
 
 
 def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, faint, first, to_unit, X):
@@ -523,6 +436,4 @@ def _smooth_bins(Y, H, U, rotation, note_of, n_tracked, faint, first, to_unit, X
 KERNELS = {
     _smooth_bins: "void(complex128[:, ::1], float64[:, ::1], float64[:, ::1], complex128[:, ::1], int64[::1], int64, "
     "float64, int64, boolean, complex64[:, :, :])",
-    _tell: "void(complex64[:, ::1], int64[::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[::1], "
-    "boolean, float32[:, ::1], float32[:, :, ::1])",
 }

@@ -108,11 +108,10 @@ def test_a_rotation_is_measured_from_the_loudest_frame_down_to_a_hundredth_of_it
     assert abs(r[1]) == pytest.approx(np.sqrt(x[:-1] * x[1:]).sum() / np.sqrt(x.sum() * x[:-1].sum()), rel=1e-5)
 
 
-def told(Y, H, U):
-    """What the Wiener masks of one note for each column tell of its rotation."""
-    Y = utils.spectrogram(Y)
-    job = Y.at(slice(None)), U / Y.unit, (0, Y.shape[1])
-    return phase._told_block(job, H=H, rotation=np.zeros(H.shape, complex), note_of=np.arange(len(U)))[0]
+def turns(Y, H, U):
+    """How the Wiener masks of one note for each column turn, where there is no noise."""
+    Y, H, U = utils.spectrogram(Y), np.pad(H, ((0, 0), (0, 1))), np.pad(U, ((0, 1), (0, 0)))
+    return phase._turns((Y.at(slice(None)), U / Y.unit, (0, Y.shape[1])), H=H, note_of=np.arange(len(U)))
 
 
 @pytest.mark.parametrize("strength", [1e-9, phase.TRUSTED, 1e9])
@@ -122,7 +121,7 @@ def test_another_pianos_rotation_is_between_what_its_notes_show_and_the_template
     H, U = np.zeros((2 * K, 2)), np.tile(0.9**m, (2, 1))
     H[:K, 0] = H[K:, 1] = rng.random(K) + 0.1  # no bin in common
     Y = 1e-3 * (H @ U) * np.exp(1j * omega[:, None] * m)
-    found = phase.adapted_rotation(told(Y, H, U), np.stack([template] * 2, axis=1), strength)
+    found = phase.adapted_rotation(turns(Y, H, U), np.stack([template] * 2, axis=1), strength)
     share = strength**2 / (phase.TRUSTED**2 + strength**2)
     expected = (1 - share) * np.exp(1j * omega) + share * template
     assert found[:K, 0] == pytest.approx(expected[:K], abs=1e-5)
@@ -135,21 +134,12 @@ def test_where_phases_do_not_go_on_the_smoother_is_the_wiener_filter(rng):
     notes = [H[:, [n]] * U[n] * np.exp(2j * np.pi * rng.random((K, M))) for n in range(N)]
     Y = sum(notes).astype(np.complex64)
     steady = 0.97 * np.exp(2j * np.pi * rng.random((K, N)))
-    rotation = phase.adapted_rotation(told(Y, H, U), steady.astype(np.complex64), 300.0)
+    rotation = phase.adapted_rotation(turns(Y, H, U), steady.astype(np.complex64), 1.0)
     _, smoothed = phase.smoothed_notes(Y, H, U, rotation, np.arange(N))
     A = H.T[:, :, None] ** 2 * U[:, None] ** 2
     masked = A / A.sum(axis=0) * Y
     for s, x, of_mask in zip(notes, smoothed, masked, strict=True):
         assert level(np.abs(s - x), np.abs(s)) == pytest.approx(level(np.abs(s - of_mask), np.abs(s)), abs=0.05)
-
-
-def test_the_coherent_part_is_all_of_phases_that_go_on_and_none_of_others(rng):
-    x = rng.random((64, 30))
-    P1, P2 = x.sum(axis=1) ** 2, (x**2).sum(axis=1)
-    assert phase.coherent_part(P1, P1, P2) == pytest.approx(1)
-    assert phase.coherent_part(P2, P1, P2) == pytest.approx(0, abs=1e-12)
-    assert (phase.coherent_part(0 * P1, P1, P2) == 0).all()
-    assert (phase.coherent_part(0 * P1, 0 * P1, 0 * P2) == 0).all()
 
 
 def held_sweep(Y, H, U, P, weight, p):
@@ -283,50 +273,51 @@ def test_noise_is_as_loud_as_nmf_finds_it_and_no_list_holds_it_back(rng):
     np.testing.assert_allclose(found, np.broadcast_to(level * piano.H.mean(), Y.shape), rtol=1e-6)
 
 
-def test_a_single_pair_of_frames_is_chance_whatever_rounding_makes_of_it(rng):
-    squares = rng.uniform(0.5, 2, 64)
-    for found, most in rng.uniform(-1e-6, 1e-6, (20, 2, 64)):
-        assert not phase.coherent_part(squares * (1 + found), squares * (1 + most), squares).any()
-
-
-@pytest.mark.parametrize("K", [5, phase.TOLD_BINS + 5])
 @pytest.mark.parametrize("rho", [0, 0.8])
-def test_what_blocks_tell_is_that_of_the_smoothed_notes_where_they_do_not_grow_louder(rng, rho, K):
-    L, M, note_of = 4, 30, np.array([1, 0, 1, 2])
+def test_what_blocks_tell_is_that_of_their_notes_where_those_are_heard(rng, rho):
+    """Wiener masks tell of turns, where they do not grow louder, and smoothed notes of energies."""
+    K, L, M, note_of = 9, 5, 30, np.array([1, 0, 1, 2, 3])  # the last is noise
     H, U = rng.random((K, L)), rng.random((L, M)) * (rng.random((L, M)) < 0.7)
     U[0], U[3] = rng.uniform(0.5, 1, M), 0  # note 2 is silent
-    H[2:4, 1] = H[2:4, 0] * [0.1, 1e-3]  # note 0 never has half of the energy of a bin, nor a thousandth of another's
+    H[2:4, 1] = H[2:4, 0] * [0.1, 1e-3]  # note 0 seldom has half of the energy of a bin, nor a thousandth of another's
     Y = utils.spectrogram(rng.standard_normal((K, M)) + 1j * rng.standard_normal((K, M)))
-    rotation = rho * utils.unit_phase(rng.standard_normal((K, 3)) + 1j)
-    turns, energies = phase._told_block((Y.at(slice(None)), U, (0, M)), H=H, rotation=rotation, note_of=note_of)
-    A = np.stack([H[:, note_of == n] @ U[note_of == n] for n in range(3)])
-    X, total = np.zeros(A.shape, complex), np.sum(A**2, axis=0)
-    X[:2] = phase.smoothed_notes(Y.Y / Y.unit, H, U, rotation, note_of)[1]
-    heard = (1e-3 * total < A**2).any(axis=2)  # [shape=(notes, K)]
-    assert not heard[0, 3]
-    falls = (A[..., 1:] <= A[..., :-1]) & (A[..., 1:] > 0) & heard[..., None]
-    now, before = np.where(falls, X[..., 1:], 0), np.where(falls, X[..., :-1], 0)
+    rotation = rho * utils.unit_phase(rng.standard_normal((K, 4)) + 1j)
+    job = Y.at(slice(None)), U, (0, M)
+    told, energies = (
+        phase._turns(job, H=H, note_of=note_of),
+        phase._energies(job, H=H, rotation=rotation, note_of=note_of),
+    )
+    A = np.stack([H[:, note_of == n] @ U[note_of == n] for n in range(4)])
+    share = A**2 / np.sum(A**2, axis=0)
+    heard = share > phase.HEARD
+    assert not heard[0, 3].all()
+    assert heard[0, :3].any(axis=1).all()
+
+    masked = share * Y.Y / Y.unit
+    falls = (A[..., 1:] <= A[..., :-1]) & heard[..., 1:]
+    now, before = np.where(falls, masked[..., 1:], 0), np.where(falls, masked[..., :-1], 0)
     turn = now * before.conj()
-    expected = [turn.real, turn.imag, np.abs(now) ** 2, np.abs(before) ** 2, np.abs(turn), np.abs(turn) ** 2]
+    expected = np.sum([turn.real, turn.imag, np.abs(now) ** 2, np.abs(before) ** 2], axis=-1)
     single = {"rtol": 1e-5, "atol": 1e-6}  # of what is summed there
-    np.testing.assert_allclose(turns, np.stack([x.sum(axis=2) for x in expected], axis=1), **single)
-    assert not turns[2].any()
+    np.testing.assert_allclose(told, expected[:, :-1], **single)
+    assert not told[:, 2].any()
+
+    X = np.zeros(A.shape, complex)
+    X[[0, 1, 3]] = phase.smoothed_notes(Y.Y / Y.unit, H, U, rotation, note_of)[1]
     for l, n in enumerate(note_of):
-        unsure = (1 - rho**2) * A[n] * (1 - A[n] ** 2 / total)
-        expected = (np.abs(X[n]) ** 2 / np.maximum(A[n], 1e-30) + unsure) * U[l]
-        np.testing.assert_allclose(energies[0, l], heard[n] * expected.sum(axis=1), **single)
-        np.testing.assert_allclose(energies[1, l], heard[n] * (A[n] * U[l]).sum(axis=1), **single)
+        variance = np.abs(X[n]) ** 2 / np.maximum(A[n], 1e-30) + (1 - rho**2) * A[n] * (1 - share[n])
+        np.testing.assert_allclose(energies[0, l], np.sum(heard[n] * variance * U[l], axis=1), **single)
+        np.testing.assert_allclose(energies[1, l], np.sum(heard[n] * A[n] * U[l], axis=1), **single)
 
 
 def test_nothing_that_blocks_tell_is_subnormal(rng):
     """Where a note cancels another, next to nothing is left of both: here of one that is alone."""
     level = 10.0 ** np.repeat([0, -10, -21], 2)  # of each bin
     Y = utils.spectrogram((level[:, None] * np.exp(1j * rng.random((6, 12)))).astype(np.complex64))
-    job = Y.at(slice(None)), np.ones((1, 12), np.float32), (0, 12)
-    told = phase._told_block(
-        job, H=np.ones((6, 1), np.float32), rotation=np.zeros((6, 1), complex), note_of=np.zeros(1, int)
-    )
-    for sums in told:
+    job, H = (Y.at(slice(None)), np.ones((2, 12), np.float32) * [[1], [0]], (0, 12)), np.ones((6, 2), np.float32)
+    note_of = np.arange(2)
+    told = phase._turns(job, H=H, note_of=note_of)
+    for sums in (told, phase._energies(job, H=H, rotation=np.zeros((6, 2), complex), note_of=note_of)):
         assert not np.any((sums != 0) & (np.abs(sums) < np.finfo(np.float32).tiny))
 
 
