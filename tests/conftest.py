@@ -12,12 +12,13 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import make_init_H
-from helpers import TEMPLATES
+from helpers import ROOT, TEMPLATES
 
-ROOT = Path(__file__).resolve().parents[1]
 if "PYTEST_XDIST_WORKER" in os.environ:  # beside the tests of another Python, or as on another processor
     version, processor = f"{sys.version_info[0]}.{sys.version_info[1]}", os.environ.get("NUMBA_CPU_NAME", "own")
     os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "numba" / version / processor)
+
+sys.path += [str(ROOT / "benchmarks"), str(ROOT / "tools")]  # whose scripts some tests import
 
 threadpool_limits(1, user_api="blas")  # as each command has it; more would wait for each other's cores
 
@@ -49,20 +50,6 @@ def rng():
 def root():
     """Folder of the scripts."""
     return ROOT
-
-
-@pytest.fixture(scope="session")
-def benchmark():
-    """A function that imports a script of benchmarks/ by its name."""
-
-    def load(name):
-        sys.path.insert(0, str(ROOT / "benchmarks"))
-        try:
-            return importlib.import_module(name)
-        finally:
-            sys.path.pop(0)
-
-    return load
 
 
 @pytest.fixture(scope="session")

@@ -28,16 +28,9 @@ def environment(**changes):
 
 def python(*arguments, cwd=None, preexec_fn=None, **changes):
     """Python on a script or on ``-c`` and code, run to its end; ``changes`` are of its environment."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env=environment(**changes),
-        preexec_fn=preexec_fn,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    command, own = [sys.executable, *arguments], environment(**changes)
+    options = {"capture_output": True, "text": True, "timeout": 300, "check": False}
+    return subprocess.run(command, cwd=cwd, env=own, preexec_fn=preexec_fn, **options)
 
 
 @contextmanager
@@ -112,8 +105,7 @@ def level(error, reference):
 
 def chorale(seconds):
     """The first seconds of an example, at 22050 Hz [shape=(n,)]."""
-    path = ROOT / "examples" / "chorale" / "matched" / "mixture.flac"
-    return soundfile.read(path, frames=round(22050 * seconds))[0]
+    return soundfile.read(ROOT / "examples" / "chorale" / "matched" / "mixture.flac", frames=round(22050 * seconds))[0]
 
 
 def frequency(midi):

@@ -20,10 +20,7 @@ from pathlib import Path
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
 ROOT = Path(__file__).resolve().parents[1]
-KERNELS = {
-    "x86": ("Nehalem", "Haswell", "Zen", "SkylakeX"),
-    "arm": ("ARMV8", "NEOVERSEN1", "NEOVERSEV1"),
-}  # oldest first
+KERNELS = {"x86": ("Nehalem", "Haswell", "Zen", "SkylakeX"), "arm": ("ARMV8", "NEOVERSEN1", "NEOVERSEV1")}  # by age
 FAMILY = {"x86_64": "x86", "AMD64": "x86", "aarch64": "arm", "arm64": "arm"}
 NUMBERS = ("-m", "not same_everywhere")
 MULTIPLY = """
@@ -38,8 +35,7 @@ print(*{library.get("architecture") for library in threadpoolctl.threadpool_info
 
 def main():
     names = sys.argv[1:] or KERNELS.get(FAMILY.get(platform.machine()), ())
-    own = kernel(os.environ)
-    done, status = [] if sys.argv[1:] else [own], 0
+    done, status = [] if sys.argv[1:] else [kernel(os.environ)], 0
     for name in names:
         set_to = settings(name, as_oldest=name == names[0] and not sys.argv[1:])
         found = kernel(os.environ | set_to)
@@ -60,18 +56,13 @@ def settings(name, as_oldest):
     if not as_oldest:
         return {"OPENBLAS_CORETYPE": name}
     switched_off = [feature for feature in __cpu_dispatch__ if __cpu_features__[feature]]  # of others numpy warns
-    return {
-        "OPENBLAS_CORETYPE": name,
-        "NPY_DISABLE_CPU_FEATURES": " ".join(switched_off),
-        "NUMBA_CPU_NAME": "generic",
-    }
+    return {"OPENBLAS_CORETYPE": name, "NPY_DISABLE_CPU_FEATURES": " ".join(switched_off), "NUMBA_CPU_NAME": "generic"}
 
 
 def kernel(environment):
     """The kernels that BLAS multiplies with in a process of its own; "" where that does not end well."""
-    done = subprocess.run(
-        [sys.executable, "-c", MULTIPLY], env=environment, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", MULTIPLY]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     return "" if done.returncode else done.stdout.strip()
 
 

@@ -1,6 +1,7 @@
 """Adapting a basis: what holds it back, and what lets it go."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,19 +69,16 @@ def struck(places, n_frames):
 @pytest.fixture
 def played(rng):
     """All keys three times each, in every order."""
-    places = []
-    for l in range(len(KEYS)):
-        places += [(l, start, 25, rng.uniform(0.3, 1)) for start in 80 * np.arange(3) + rng.integers(0, 50, 3)]
-    return struck(places, 240)
+    starts = [(l, start) for l in range(len(KEYS)) for start in 80 * np.arange(3) + rng.integers(0, 50, 3)]
+    return struck([(l, start, 25, rng.uniform(0.3, 1)) for l, start in starts], 240)
 
 
 def partial_levels(H):
     """Level in dB of each key's partials below 4 kHz that carry sound: a list of arrays."""
     found = []
-    for l, midi in enumerate(KEYS):
+    for h, midi in zip(H.T, KEYS, strict=True):
         f = pitch.partial(np.arange(1, 31), frequency(midi), 0.0)
-        f = f[f < 4000]
-        found.append(20 * np.log10([H[np.abs(F - x) < 14, l].sum() for x in f]))
+        found.append(20 * np.log10([h[np.abs(F - x) < 14].sum() for x in f[f < 4000]]))
     return found
 
 
@@ -105,15 +103,6 @@ def test_a_basis_is_adapted_by_sweeps_of_the_paper_whatever_its_columns_sum_to(p
         assert found == pytest.approx(strength, rel=1e-6)
         np.testing.assert_allclose(adapted, expected * level, rtol=1e-6, atol=10 * adapt.UNHEARD)  # that is left out
     np.testing.assert_allclose(adapted, H * level, rtol=1e-9)  # the firmest keep the templates
-
-
-def test_where_a_template_is_zero_it_stays_so(problem):
-    H, other, U = problem
-    H, other = H.copy(), other.copy()
-    H[3:5], other[3] = 0, 0  # the recording sounds in one of them
-    adapted, _ = adapted_to(other @ U, H, 1.0)
-    assert (adapted[3:5] == 0).all()
-    assert np.isfinite(adapted).all()
 
 
 # --- Another piano than the templates' ------------------------------------------------------------------
@@ -176,15 +165,13 @@ def test_a_piano_tuned_otherwise_is_found_with_its_rotations(strings_apart):
     U, notes = strings_apart
     H = spectra()
     turn = np.exp(2j * np.pi * HOP / SR * frequency(KEYS)) * np.ones((len(F), 1))
-    basis = Basis(**{**vars(described(H)), "rotation": turn.astype(np.complex64)})
+    basis = replace(described(H), rotation=turn.astype(np.complex64))
     adapted, *_ = adapt.adapt_basis((spectra(9.0) @ U).astype(np.float32), basis, "auto", notes)
     fits = [adapt.divergence(spectra(9.0), np.maximum(found, 1e-9)) for found in (H, adapted.H)]
     assert fits[1] < 0.1 * fits[0]
-    ratio = 2 ** (9 / 1200)
-    for l, midi in enumerate(KEYS):  # as the first partial does, which is now higher
-        k = round(frequency(midi) * ratio * N_FFT / SR)
-        expected = np.exp(2j * np.pi * HOP / SR * frequency(midi) * ratio)
-        assert abs(np.angle(adapted.rotation[k, l] / expected)) < 0.4
+    for l, f in enumerate(frequency(KEYS) * 2 ** (9 / 1200)):  # as the first partial does, which is now higher
+        turn = np.exp(2j * np.pi * HOP / SR * f)
+        assert abs(np.angle(adapted.rotation[round(f * N_FFT / SR), l] / turn)) < 0.4
 
 
 def test_a_gain_common_to_all_notes_is_found_in_noise(played):
@@ -202,8 +189,7 @@ def test_a_note_that_the_list_misses_is_kept_out_of_the_others(played):
     U, notes = played
     basis, missed = described(spectra()), 5  # every partial of D#4 is one of D#3's too
     V, own = (basis.H @ U).astype(np.float32), np.outer(basis.H[:, missed], U[missed])
-    listed = [note for note in notes if note.midi != KEYS[missed]]
-    adapted, _, prior = adapt.adapt_basis(V, basis, "auto", listed)
+    adapted, _, prior = adapt.adapt_basis(V, basis, "auto", [note for note in notes if note.midi != KEYS[missed]])
     A = adapted.H[:, None] * utils.nmf(V, adapted.H, 30, loss="kullback-leibler", prior=prior)[0].T
     mask = A[:, :, missed] ** 2 / np.maximum(np.sum(A**2, axis=2), 1e-30)  # of a Wiener filter
     assert 1 - np.sum(((1 - mask) * own) ** 2) / np.sum(own**2) > 0.86  # of its energy
@@ -228,10 +214,8 @@ def test_the_rate_of_the_prior_is_as_the_list_is_sure():
     note = Note("C3", 48, 0.0, 2.0, 3.0, -6.0, 0.75)
     rate = adapt.listed_rate([note, note._replace(midi=49), note._replace(onset=2.5, confidence=1.0)], basis, 60)
     t = np.arange(60) * HOP / SR
-    sure = (t >= 2.5 - 0.1) & (t <= 3 + 0.5)
-    less = (t >= 2 - 0.1) & (t < 2.4)
-    assert (rate[0, sure] == 0).all()
-    assert rate[0, less] == pytest.approx(adapt.UNLISTED / 4)
+    assert (rate[0, (t >= 2.5 - 0.1) & (t <= 3 + 0.5)] == 0).all()
+    assert rate[0, (t >= 2 - 0.1) & (t < 2.4)] == pytest.approx(adapt.UNLISTED / 4)
     assert rate[0, t < 1.8] == pytest.approx(adapt.UNLISTED)
     assert rate[1:] == pytest.approx(adapt.UNLISTED)
 

@@ -26,6 +26,10 @@ NOT_OURS = "got a file that no earlier run left here like this"
 HELD = "got an input where results go, expected it elsewhere"
 
 
+def ones(_):
+    return np.ones((K, L))
+
+
 def spectrogram(rng):
     return (rng.standard_normal((K, M)) + 1j * rng.standard_normal((K, M))).astype(np.complex64)
 
@@ -35,24 +39,20 @@ def changed(array, index, value):
     return array
 
 
-def noise(rng):
-    return 0.1 * rng.standard_normal(2 * SR)
-
-
 # --- Preparations of the folder: functions of it and of random numbers ---
 
 
 def saved(name, make):
-    """Saves ``make(rng)`` as ``name``, which may be bytes."""
+    """Saves ``make(rng)`` as ``name``, into a folder of its own if it has one."""
 
     def write(folder, rng):
-        with open(os.path.join(os.fsencode(folder), os.fsencode(name)), "wb") as file:
-            np.save(file, make(rng), allow_pickle=True)
+        (folder / name).parent.mkdir(exist_ok=True)
+        np.save(folder / name, make(rng))
 
     return write
 
 
-def sound(name, make=noise, sr=SR, n_bytes=None, **options):
+def sound(name, make=lambda rng: 0.1 * rng.standard_normal(2 * SR), sr=SR, n_bytes=None, **options):
     """Writes the samples ``make(rng)`` as ``name``, cut to the first ``n_bytes``."""
 
     def write(folder, rng):
@@ -91,18 +91,8 @@ def earlier_stems(folder, _):
     NMF.main(["x.wav", "3", "basis.npy", "--stems", "--quiet", "-o", "own"])
 
 
-def rotations(change):
-    """Saves what ``change`` makes of good rotations."""
-    return saved("basis_rotation.npy", lambda rng: change(np.exp(1j * rng.random((K, L)))))
-
-
-def copied(name, target):
-    """Copies a file into a new folder."""
-    return lambda folder, _: ((folder / target).parent.mkdir(), shutil.copy(folder / name, folder / target))
-
-
 SPEC = "spec.npy 3 basis.npy"
-bare = saved("bare.npy", lambda _: np.ones((K, L)))  # a basis without a description
+bare = saved("bare.npy", ones)  # a basis without a description
 
 # --- What is wrong: scripts, arguments, preparation, and what the line on stderr holds ---
 
@@ -161,18 +151,18 @@ ARRAYS = [
     ("basis.npy", NMF, lambda rng: -60 * np.eye(K, L), "got values down to -60, expected values >= 0 (is it in dB?)"),
     ("basis.npy", NMF, lambda rng: np.ones((K, L)) * [1, 0], "got only zeros in column 1"),
 ]
-ROTATIONS = [
-    (lambda r: r[:, 1:], f"rotations of shape ({K}, {L - 1}), expected ({K}, {L})"),
-    (lambda r: 2 * r, "rotations of up to 2, expected at most 1"),
-    (lambda r: np.abs(r), "real values"),
-    (lambda r: r * np.nan, "(nan"),
+ROTATIONS = [  # what is saved in the place of rotations
+    (lambda rng: np.ones((K, L - 1)) + 0j, f"rotations of shape ({K}, {L - 1}), expected ({K}, {L})"),
+    (lambda rng: 2 * np.ones((K, L)) + 0j, "rotations of up to 2, expected at most 1"),
+    (ones, "real values"),
+    (lambda rng: np.full((K, L), np.nan + 0j), "(nan"),
 ]
 OTHER = '{"sr": 1, "n_fft": 16, "hop": 1, "columns": []}'
 X, OWN, STEMS = "x.wav 3 basis.npy", f"{SPEC} -o own", "own/stems/residual.flac 3 basis.npy -o own"
 NOT_FINITE = sound("x.wav", lambda rng: np.full(SR, np.nan), subtype="FLOAT")
 REST = [
     *((scripts, RUN, saved(name, make), f"{name}: {message}") for name, scripts, make, message in ARRAYS),
-    *((CNMF, f"{SPEC} --phase-init sinusoidal", rotations(change), message) for change, message in ROTATIONS),
+    *((CNMF, f"{SPEC} --phase-init sinusoidal", saved("basis_rotation.npy", make), said) for make, said in ROTATIONS),
     (NMF, RUN, emptied("basis.json"), "basis.json: got no description"),
     (NMF, RUN, file("basis.json", OTHER), "basis.json: got a description of a basis of shape (9, 0), expected (9, 2)"),
     (NMF, "p.wav 3 basis.npy", lambda folder, _: os.mkfifo(folder / "p.wav"), "p.wav: got a folder or"),
@@ -201,8 +191,8 @@ REST = [
     (NMF, f"{X} --stems -o own", together(earlier_stems, mine("own/stems/x.wav")), f"own/stems/x.wav: {NOT_OURS}"),
     (CNMF, f"{STEMS} --stems --overwrite", earlier_stems, f"own/stems/residual.flac: {HELD}"),
     (NMF, f"{STEMS} --overwrite", earlier_stems, f"own/stems/residual.flac: {HELD}"),  # they go without --stems
-    (NMF, "spec.npy 3 own/basis_calc.npy --overwrite -o own", copied("basis.npy", "own/basis_calc.npy"), HELD),
-    (CNMF, "own/reconst.npy 3 basis.npy --overwrite -o own", copied("spec.npy", "own/reconst.npy"), HELD),
+    (NMF, "spec.npy 3 own/basis_calc.npy --overwrite -o own", saved("own/basis_calc.npy", ones), HELD),
+    (CNMF, "own/reconst.npy 3 basis.npy --overwrite -o own", saved("own/reconst.npy", spectrogram), HELD),
     # templates
     (make_init_H, "blank", emptied("blank"), "blank: got no audio files"),
     (make_init_H, "notes", sound("notes/pf10.wav"), "pf10.wav: got a sound without a pitch and a name without a note"),
@@ -212,46 +202,35 @@ REST = [
     (make_init_H, "notes", file("notes/C3.flac", b"fLaC\0\0\0\x22"), "C3.flac: cannot be read as audio"),
 ]
 CASES = [
-    (script, words.split(" ") if isinstance(words, str) else words, prepare, said)
+    pytest.param(script, words, prepare, said, id=f"{script.__name__} {said[:40]}")
     for scripts, words, prepare, said in [*((scripts, words, None, said) for scripts, words, said in WORDS), *REST]
     for script in (scripts if isinstance(scripts, tuple) else (scripts,))
 ]
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    """A folder with good inputs and with results of an earlier run."""
-    good, rng = tmp_path_factory.mktemp("good"), np.random.default_rng(1)
-    np.save(good / "spec.npy", spectrogram(rng))
-    save_basis(good / "basis.npy", rng.random((K, L)).astype(np.float32), ["C4", "D4"])
-    (good / "notes").mkdir()
-    shutil.copyfile(TEMPLATES[60], good / "notes" / "C4.wav")
-    (good / "mine.txt").write_text("mine")
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A current directory with good inputs and with results of an earlier run."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(1)
+    np.save("spec.npy", spectrogram(rng))
+    save_basis("basis.npy", rng.random((K, L)).astype(np.float32), ["C4", "D4"])
+    Path("notes").mkdir()
+    shutil.copyfile(TEMPLATES[60], "notes/C4.wav")
+    Path("mine.txt").write_text("mine")
     for script, name in (("make_init_H.py", "fixed_basis.npy"), ("NMF.py", "cost.npy")):
-        with results.reserved_folder(good) as (_, folder):
+        with results.reserved_folder(tmp_path) as (_, folder):
             (folder / name).write_text("old")
             results.write_record(folder, script, [], [], seed=0, stft=None)
-    return good
-
-
-@pytest.fixture
-def folder(good, tmp_path, monkeypatch):
-    """A copy of it as current directory."""
-    shutil.copytree(good, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    ("script", "arguments", "prepare", "message"),
-    CASES,
-    ids=[f"{script.__name__} {message[:40]}" for script, *_, message in CASES],
-)
+@pytest.mark.parametrize(("script", "arguments", "prepare", "message"), CASES)
 def test_bad_input(folder, rng, refused, script, arguments, prepare, message):
     if prepare:
         prepare(folder, rng)
     before = sorted(folder.rglob("*")), contents(folder)
-    line = refused(script, *arguments)
+    line = refused(script, *(arguments.split(" ") if isinstance(arguments, str) else arguments))
     assert "error: " in line
     assert message in line
     assert (sorted(folder.rglob("*")), contents(folder)) == before
@@ -267,8 +246,8 @@ def test_an_odd_recording_is_taken_apart_all_the_same(folder, script, y, sr):
     soundfile.write("x.wav", y, sr, subtype="FLOAT")
     script.main(["x.wav", "3", "basis.npy", "--stems", "-o", "out", "--quiet"])
     (residual,) = folder.glob("out/stems/residual.*")
-    results = [*(np.load(f"out/{name}.npy") for name in ("activation_calc", "cost")), soundfile.read(residual)[0]]
-    assert all(np.isfinite(result).all() for result in results)
+    for result in (np.load("out/activation_calc.npy"), np.load("out/cost.npy"), soundfile.read(residual)[0]):
+        assert np.isfinite(result).all()
 
 
 FORBIDDEN = [  # what may not be read or written to, how it comes about, and what is said of it
@@ -329,18 +308,12 @@ def test_what_may_not_be_read_or_written_is_named(folder, rng):
 )
 @pytest.mark.parametrize("script", BOTH)
 def test_what_a_run_will_write_is_known_before_it_works(folder, rng, monkeypatch, script, name, described, options):
-    told, reserved_folder = [], results.reserved_folder
-
-    def reserve(path, names, **rest):
-        told.extend(names)
-        return reserved_folder(path, names, **rest)
-
-    monkeypatch.setattr(results, "reserved_folder", reserve)
+    told, hold = [], results.reserved_folder
+    monkeypatch.setattr(results, "reserved_folder", lambda *args, **more: told.extend(args[1]) or hold(*args, **more))
     sound("x.wav", lambda rng: 0.5 * np.sin(np.arange(4000)))(folder, rng)
     if not described:
         (folder / "basis.json").unlink()
-    if script is NMF:
-        options = [option for option in options if "phase" not in option]
+    options = [option for option in options if script is CNMF or option != "--phase"]
     script.main([name, *RUN[1:], "--sr", str(SR), "-o", "out", "--quiet", *options])
     assert set(names("out")) <= set(told)
     left_out = set(told) - set(names("out"))
@@ -353,8 +326,7 @@ def test_all_commands_share_a_folder_and_run_there_again_and_again(folder):
         make_init_H.main(["notes", "-o", "out", "--quiet"])
         for script in BOTH:
             script.main(["x.wav", *RUN[1:], "-o", "out", "--quiet", *options])
-    told = record("out")
-    listed = [name for run in (told, *told["earlier"]) for name in run["outputs"]]
+    listed = [name for run in (record("out"), *record("out")["earlier"]) for name in run["outputs"]]
     assert sorted([*listed, "run.json"]) == names("out")
 
 
@@ -366,14 +338,12 @@ def test_an_input_among_the_stems_of_another_never_goes(folder, rng, refused):
     assert Path("take/stems").is_dir()  # the other one is taken apart
 
 
-@pytest.mark.parametrize(
-    ("script", "arguments", "name"), [(make_init_H, ["notes"], "fixed_basis.npy"), (NMF, RUN, "cost.npy")]
-)
-def test_overwrite_is_for_those_who_mean_it(folder, rng, script, arguments, name):
-    mine(f"own/{name}")(folder, rng)
-    script.main([*arguments, "-o", "own", "--overwrite", "--quiet"])
-    assert np.load(folder / "own" / name).size
-    assert "--overwrite" not in record("own")["command"]
+def test_overwrite_is_for_those_who_mean_it(folder, rng):
+    for script, arguments, name in ((make_init_H, ["notes"], "fixed_basis.npy"), (NMF, RUN, "cost.npy")):
+        mine(f"own/{name}")(folder, rng)
+        script.main([*arguments, "-o", "own", "--overwrite", "--quiet"])
+        assert np.load(folder / "own" / name).size
+        assert "--overwrite" not in record("own")["command"]
 
 
 def test_a_recording_without_a_way_back_is_read(folder):

@@ -18,26 +18,20 @@ def description(**changes):
     return {"sr": 22050, "n_fft": 8, "hop": 2, "window": "hann", "columns": columns} | changes
 
 
+BAD = {
+    "sr": [None, 0, "22050", 2**31, float("inf")],
+    "hop": [None, "4", 9, float("nan")],  # n_fft is 8
+    "n_fft": [-8],
+    "columns": [None, "C4", [1, 2], [{"note": "C4"}, {"file": "b.wav"}]],
+}
+BAD_NOTES = "X", "../../x", "/etc/passwd", "C4\0", "C4\n", 60
+BAD_F0 = None, "high", "262", 0, -1.0, float("nan"), float("inf"), 10**400
+BAD_COLUMNS = [*({"note": note, "f0": 1.0} for note in BAD_NOTES), *({"note": "C4", "f0": f0} for f0 in BAD_F0)]
 NO_DESCRIPTIONS = [
     *("", "{", "[]", "null", "[" * 100000, '"\udcff"'),
     json.dumps({"columns": description()["columns"]}),
-    *(
-        json.dumps(description(**{name: value}))
-        for name, values in {
-            "sr": [None, 0, "22050", 2**31, float("inf")],
-            "hop": [None, "4", 9, float("nan")],  # n_fft is 8
-            "n_fft": [-8],
-            "columns": [None, "C4", [1, 2], [{"note": "C4"}, {"file": "b.wav"}]],
-        }.items()
-        for value in values
-    ),
-    *(
-        json.dumps(description(columns=[{"note": "D4", "f0": 1.0}, {"note": "C4", "f0": 1.0} | changed]))
-        for changed in (
-            *({"note": note} for note in ("X", "../../x", "/etc/passwd", "C4\0", "C4\n", 60)),
-            *({"f0": f0} for f0 in (None, "high", "262", 0, -1.0, float("nan"), float("inf"), 10**400)),
-        )
-    ),
+    *(json.dumps(description(**{name: value})) for name, values in BAD.items() for value in values),
+    *(json.dumps(description(columns=[{"note": "D4", "f0": 1.0}, column])) for column in BAD_COLUMNS),
 ]
 
 

@@ -65,13 +65,8 @@ def test_a_map_of_ones_own_gives_the_same_bytes(solve, n_frames, rng, three_thre
 def test_jobs_are_fetched_as_they_are_done_and_come_in_order(monkeypatch):
     monkeypatch.setattr(blocks, "available_cores", lambda: blocks.core_limit.get() or 3)
     fetched = []
-
-    def jobs():
-        for i in range(8):
-            fetched.append(i)
-            yield i
-
-    done = blocks.each(lambda i: (time.sleep(0.01 * (8 - i)), i)[1], jobs(), at_once=8)
+    jobs = (fetched.append(i) or i for i in range(8))
+    done = blocks.each(lambda i: (time.sleep(0.01 * (8 - i)), i)[1], jobs, at_once=8)
     assert next(done) == 0
     assert fetched == [0, 1, 2]
     assert list(done) == list(range(1, 8))

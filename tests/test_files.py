@@ -1,7 +1,6 @@
 """What a file is by its content, how sounds are read, those that need ffmpeg, and damaged ones."""
 
 import contextlib
-import itertools
 import os
 import shutil
 import signal
@@ -39,22 +38,19 @@ def converted(name, *options):
     return name
 
 
-CONTENTS = {
-    b"": "an empty file",
-    b"%PDF-1.7\n%\xe2\xe3\xcf\xd3": "a PDF document",
-    b"PK\x03\x04\x14\0\0\0": "a ZIP archive",
-    b"MThd\0\0\0\x06": "a MIDI file",
-    b"\x89PNG\r\n\x1a\n": "a picture",
-    b"\n<!DOCTYPE html>\n<html>": "an HTML page",
-    b"\x1f\x8b\x08\0": "a compressed file",
-    "Übung für Klavier\n".encode(): "text",
-    "Übung".encode("utf-16"): "text",
-    b"a" * 511 + "ü".encode(): "text",  # cut within a letter
-}
-
-
 def test_what_is_no_sound_is_called_what_it_is(folder, refused):
-    for content, name in CONTENTS.items():
+    for content, name in {
+        b"": "an empty file",
+        b"%PDF-1.7\n%\xe2\xe3\xcf\xd3": "a PDF document",
+        b"PK\x03\x04\x14\0\0\0": "a ZIP archive",
+        b"MThd\0\0\0\x06": "a MIDI file",
+        b"\x89PNG\r\n\x1a\n": "a picture",
+        b"\n<!DOCTYPE html>\n<html>": "an HTML page",
+        b"\x1f\x8b\x08\0": "a compressed file",
+        "Übung für Klavier\n".encode(): "text",
+        "Übung".encode("utf-16"): "text",
+        b"a" * 511 + "ü".encode(): "text",  # cut within a letter
+    }.items():
         for path, arguments, expected in (
             ("x.wav", ["x.wav", "3", "basis.npy"], "a spectrogram (.npy) or a sound"),
             ("x.npy", ["tone.wav", "3", "x.npy"], "a basis, .npy"),
@@ -69,9 +65,6 @@ def test_a_file_is_what_it_holds_whatever_its_name(folder, rng):
         (folder / name).rename(new)
         NMF.main([new, "3", "basis.npy", "-o", f"of {new}", "--quiet"])
         assert (folder / f"of {new}" / "spectrogram.png").exists() == ("tone" in new)
-
-
-# --- Sounds ---
 
 
 def test_audio_files_are_found_in_order_and_other_files_passed_over(tmp_path):
@@ -90,8 +83,7 @@ FORMATS = [
 def test_any_format_is_read_as_the_same_sound(tmp_path, form, subtype, tolerance):
     soundfile.write(tmp_path / "a", tone(), SR, format=form, subtype=subtype)
     y = recording.load(tmp_path / "a", SR)
-    assert files.kind(tmp_path / "a") == files.SOUND
-    assert y.dtype == np.float32
+    assert (files.kind(tmp_path / "a"), y.dtype) == (files.SOUND, np.float32)
     np.testing.assert_allclose(y, tone(), atol=tolerance)
 
 
@@ -137,13 +129,9 @@ def test_however_many_are_joined_they_are_as_long_in_all_and_all_are_there(tmp_p
     for i in range(n):
         soundfile.write(tmp_path / f"{i}.wav", tone(seconds=8), SR)
     y, _ = soundfile.read(recording.joined([tmp_path / f"{i}.wav" for i in range(n)], SR, tmp_path))
-    pieces = [
-        sum(1 for _ in part) for sounds, part in itertools.groupby(np.convolve(y**2, np.ones(99), "same") > 0) if sounds
-    ]
-    assert (len(pieces), sum(pieces) / SR) == (max(n, 6), pytest.approx(6, rel=0.05))
-
-
-# --- ffmpeg ---
+    sounds = np.pad(np.convolve(y**2, np.ones(99), "same") > 0, 1)
+    assert np.count_nonzero(np.diff(sounds.astype(int)) > 0) == max(n, 6)
+    assert sounds.sum() / SR == pytest.approx(6, rel=0.05)
 
 
 @needs_ffmpeg
@@ -209,9 +197,6 @@ def test_ctrl_c_ends_ffmpeg_too(folder, root):
     assert str(at_work[0].relative_to(folder)) not in children
 
 
-# --- Damage ---
-
-
 def damaged_mp3(path, rng):
     """An MP3 of the tone, whose frames keep their headers and lose some of what is in them."""
     soundfile.write(path, tone(8), SR, format="MP3")
@@ -246,5 +231,4 @@ def test_stderr_comes_back_after_an_error_and_may_be_closed(folder, rng, capfd):
     damaged_mp3(folder / "x.mp3", rng)
     code = "from piano import recording; print(len(recording.load('x.mp3', 22050)))"
     command = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, code]
-    done = subprocess.run(command, env=environment(), stdout=-1, check=True)
-    assert int(done.stdout) == 8 * SR
+    assert int(subprocess.run(command, env=environment(), stdout=-1, check=True).stdout) == 8 * SR

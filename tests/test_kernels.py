@@ -31,12 +31,9 @@ def test_a_new_file_is_run_unless_it_says_why_not(tmp_path, root):
         conftest.pytest_collection_modifyitems([marked])
 
 
-def test_the_kernel_is_the_one_that_blas_takes():
+def test_the_kernel_is_the_one_that_blas_takes_and_none_where_it_cannot_be_run(tmp_path):
     libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
     of_numpy = {library.get("architecture") for library in libraries if f"{os.sep}scipy" not in library["filepath"]}
     assert kernels.kernel(os.environ) == " ".join(of_numpy)
-
-
-def test_a_kernel_that_cannot_be_run_is_none(tmp_path):
     (tmp_path / "numpy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n")
     assert kernels.kernel(os.environ | {"PYTHONPATH": str(tmp_path)}) == ""

@@ -5,8 +5,10 @@ import io
 import shlex
 import shutil
 from collections import namedtuple
+from contextlib import ExitStack
 from typing import NamedTuple
 
+import mido
 import numpy as np
 import pytest
 import soundfile
@@ -75,14 +77,12 @@ NOTES = [
 MISSED = a_note(69, 1.2, 1.8, -20)
 
 
-@pytest.fixture(scope="module")
-def example():
-    return an_example(NOTES)
+EXAMPLE = an_example(NOTES)
 
 
 @pytest.fixture(scope="module")
-def written(example, tmp_path_factory):
-    return write(tmp_path_factory.mktemp("page") / "listen.html", example)
+def written(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("page") / "listen.html", EXAMPLE)
 
 
 def decoded(sound):
@@ -99,13 +99,13 @@ def frequency_of(sound):
 # --- Without a browser ------------------------------------------------------------------------------
 
 
-def test_same_input_gives_the_same_bytes_be_its_stems_arrays_or_files(example, written, tmp_path):
+def test_same_input_gives_the_same_bytes_be_its_stems_arrays_or_files(written, tmp_path):
     files = {}
-    for midi, stem in example.stems.items():
+    for midi, stem in EXAMPLE.stems.items():
         files[midi] = listen.Stem(tmp_path / f"{midi}.wav", listen._peaks(stem))
         soundfile.write(files[midi].path, stem, SR, subtype="FLOAT")
-    for stems in (example.stems, files):
-        write(tmp_path / "again.html", example._replace(stems=stems))
+    for stems in (EXAMPLE.stems, files):
+        write(tmp_path / "again.html", EXAMPLE._replace(stems=stems))
         assert (tmp_path / "again.html").read_bytes() == written.read_bytes()
 
 
@@ -125,13 +125,13 @@ def test_clips_are_where_a_stem_sounds_and_fade_but_at_its_ends(rng):
         np.testing.assert_array_equal(listen.cut(stem, clips), stem)
 
 
-def test_sounds_are_coded_to_sixteen_bits_of_their_own_peak_where_they_sound(example, written):
+def test_sounds_are_coded_to_sixteen_bits_of_their_own_peak_where_they_sound(written):
     page = data_of(written)
     assert page["code"] == "FLAC"
-    step = np.abs(example.y).max() / 32767
-    assert np.abs(decoded(page["recording"]) - example.y).max() <= 0.51 * step
+    step = np.abs(EXAMPLE.y).max() / 32767
+    assert np.abs(decoded(page["recording"]) - EXAMPLE.y).max() <= 0.51 * step
     for sound in page["pitches"]:
-        stem, rest = example.stems[sound["midi"]], example.stems[sound["midi"]].copy()
+        stem, rest = EXAMPLE.stems[sound["midi"]], EXAMPLE.stems[sound["midi"]].copy()
         clips = [(start, start + length) for start, length in sound["clips"]]
         expected = listen.cut(stem, clips)
         assert sound["length"] == len(expected)
@@ -157,49 +157,26 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def windows(browser):
-    """Pages that are open, by what they look like: to open one takes longer than to load another file into it."""
-    opened = {}
-    yield opened
-    for page, _ in opened.values():
-        page.context.close()
-
-
 @pytest.fixture
-def opened(browser, windows):
+def opened(browser):
     """A function that opens a file and returns its page; whatever that complains of, or asks for, fails the test."""
-    used = set()
+    with ExitStack() as contexts:
+        said = []
 
-    def open_page(path, *, width=1280, before="", touch=False, scheme="light"):
-        look = width, touch, scheme, before
-        if look not in windows:
-            size = {"width": width, "height": 900}
-            context = browser.new_context(viewport=size, has_touch=touch, is_mobile=touch, color_scheme=scheme)
-            page, said = context.new_page(), []
+        def open_page(path, *, width=1280, before="", touch=False, scheme="light"):
+            look = {"viewport": {"width": width, "height": 900}, "has_touch": touch, "is_mobile": touch}
+            page = contexts.enter_context(browser.new_context(**look, color_scheme=scheme)).new_page()
             page.add_init_script(before)
             page.on("console", lambda message: said.append(message.text))
             page.on("pageerror", lambda error: said.append(str(error)))
             page.on("request", lambda request: said.append(request.url))
-            windows[look] = page, said
-        used.add(look)
-        page, said = windows[look]
-        page.goto(path.as_uri())
-        page.evaluate("listen.ready")
-        return page
+            page.goto(path.as_uri())
+            page.evaluate("listen.ready")
+            return page
 
-    yield open_page
-    for look in used:
-        page, said = windows[look]
-        ours = "data:image/png;", "data:,", "blob:", "file:///", "about:"
-        complaints = [text[:200] for text in said if not text.startswith(ours)]
-        said.clear()
-        if not look[-1]:
-            page.evaluate("localStorage.clear()")
-            page.goto("about:blank")  # nothing plays on beside the next test
-        else:
-            windows.pop(look)[0].context.close()
-        assert complaints == []
+        yield open_page
+    ours = "data:image/png;", "data:,", "blob:", "file:///", "about:"
+    assert [text[:200] for text in said if not text.startswith(ours)] == []
 
 
 @pytest.fixture
@@ -235,15 +212,16 @@ def wait_for(page, condition):
     pytest.fail(f"waited in vain for {condition}")
 
 
-def clips_of(example, path, midi):
-    """The stem of a pitch, without what its clips leave to the residual."""
-    sound = next(sound for sound in data_of(path)["pitches"] if sound["midi"] == midi)
-    stem = np.zeros_like(example.y)
-    clips = [(start, start + length) for start, length in sound["clips"]]
-    coded = listen.cut(example.stems[midi], clips)
-    for start, stop in clips:
-        stem[start:stop], coded = coded[: stop - start], coded[stop - start :]
-    return stem
+@pytest.fixture(scope="module")
+def stems(written):
+    """The stem of each pitch, without what its clips leave to the residual."""
+    found = {sound["midi"]: np.zeros_like(EXAMPLE.y) for sound in data_of(written)["pitches"]}
+    for sound in data_of(written)["pitches"]:
+        clips = [(start, start + length) for start, length in sound["clips"]]
+        coded = listen.cut(EXAMPLE.stems[sound["midi"]], clips)
+        for start, stop in clips:
+            found[sound["midi"]][start:stop], coded = coded[: stop - start], coded[stop - start :]
+    return found
 
 
 def at(page, seconds, midi):
@@ -299,9 +277,7 @@ class Hand(NamedTuple):
 
     def press(self, name):
         button = self.page.locator(name if name.startswith("[") else f"#{name}")
-        button.evaluate(
-            "(b) => { window.pressed = false; b.addEventListener('click', () => (window.pressed = true)); }"
-        )
+        button.evaluate("(b) => { window.pressed = false; b.addEventListener('click', () => (pressed = true)); }")
         for _ in range(10):  # right after another touch, Chromium may take a tap for what ends that: tap again
             button.tap() if self.touch else button.click()
             drawn(self.page)
@@ -357,6 +333,10 @@ def selected(page):
     return page.evaluate("listen.shown.selected && [listen.shown.selected.name, listen.shown.selected.onset]")
 
 
+def loop_of(page):
+    return page.evaluate("[listen.view.loop.from, listen.view.loop.until]")
+
+
 def downloaded(page, name, folder):
     """The file that a button gives."""
     with page.expect_download() as waiting:
@@ -371,66 +351,60 @@ def downloaded(page, name, folder):
 
 def test_page_opens_from_disk_and_is_quiet(page):
     assert page.title() == "a recording \u00b7 note by note"
-    assert page.locator("#play").is_enabled()
     assert page.locator("#message").text_content() == ""
     assert page.locator("#rows tr").count() == len(NOTES)
     assert page.locator("#rows tr", has_text="doubtful").count() == 1
     assert "FLAC inside" in page.locator("#summary").text_content()
     page.mouse.move(*place_of(page, 2))
-    said = page.locator("#readout").text_content()
-    assert said.startswith("G4, 0:01.00 to 0:02.50, \u22123.0 dB, doubtful")
+    assert page.locator("#readout").text_content().startswith("G4, 0:01.00 to 0:02.50, \u22123.0 dB, doubtful")
     page.mouse.move(*at(page, 1.5, 69))
     assert page.locator("#readout").text_content().startswith("A4, 0:01.50, \u221219.9 dB")  # in steps of the picture
     page.mouse.move(*at(page, 1.15, 69))
     assert page.locator("#readout").text_content().startswith("A4, 0:01.15, below \u221240.0 dB")
 
 
-def test_notes_and_residual_add_up_to_the_recording(page, example):
-    sounds = sum(example.stems.values())
-    alone = {}
-    for digit, (mode, expected) in enumerate(zip(MODES, (example.y, sounds, example.y - sounds, None), strict=True), 1):
+def test_notes_and_residual_add_up_to_the_recording(page):
+    sounds = sum(EXAMPLE.stems.values())
+    for digit, (mode, expected) in enumerate(zip(MODES, (EXAMPLE.y, sounds, EXAMPLE.y - sounds, None), strict=True), 1):
         press(page, str(digit))
-        pressed = page.locator("#modes [aria-pressed=true]")
-        assert [button.get_attribute("value") for button in pressed.all()] == [mode]
-        alone[mode] = heard(page)
-        assert expected is None or level(alone[mode] - expected, example.y) < -60
-    assert level(alone["notes"] + alone["residual"] - example.y, example.y) < -60
+        assert [button.get_attribute("value") for button in page.locator("#modes [aria-pressed=true]").all()] == [mode]
+        assert expected is None or level(heard(page) - expected, EXAMPLE.y) < -66  # so what two add up to is to -60
     for mode, percent in (("recording", 50), ("notes", 0), ("residual", 100), ("transcription", 0)):
         page.locator(f"#mix-{mode}").fill(str(percent))
     assert page.locator("#modes [aria-pressed=true]").count() == 0
-    assert level(heard(page) - (1.5 * example.y - sounds), example.y) < -60
+    assert level(heard(page) - (1.5 * EXAMPLE.y - sounds), EXAMPLE.y) < -60
     page.locator("#mix-notes").focus()
     press(page, "End")
-    assert level(heard(page) - 1.5 * example.y, example.y) < -60
+    assert level(heard(page) - 1.5 * EXAMPLE.y, EXAMPLE.y) < -60
 
 
-def test_large_page_is_mp3_and_adds_up_too(opened, example, tmp_path, monkeypatch):
+def test_large_page_is_mp3_and_adds_up_too(opened, tmp_path, monkeypatch):
     monkeypatch.setattr(listen, "FLAC_LIMIT", 1000)
-    page = opened(write(tmp_path / "listen.html", example))
+    page = opened(write(tmp_path / "listen.html", EXAMPLE))
     assert "MP3 inside" in page.locator("#summary").text_content()
     recording, sounds, residual = (heard(page, **only(mode)) for mode in MODES[:3])
     assert level(sounds + residual - recording, recording) < -100
-    assert level(recording - example.y, example.y) < -20  # in step: a sample of lag would leave more
-    assert level(sounds - sum(example.stems.values()), example.y) < -20
+    assert level(recording - EXAMPLE.y, EXAMPLE.y) < -20  # in step: a sample of lag would leave more
+    assert level(sounds - sum(EXAMPLE.stems.values()), EXAMPLE.y) < -20
     coded = io.BytesIO(base64.b64decode(data_of(tmp_path / "listen.html")["recording"]["data"]))
-    assert soundfile.info(coded).frames >= len(example.y) + 1152  # Firefox drops some of the last frame
+    assert soundfile.info(coded).frames >= len(EXAMPLE.y) + 1152  # Firefox drops some of the last frame
 
 
-def assert_clip_is_heard(page, example, path, midi):
-    """What plays now is the stem of a pitch, and nothing else; returns from where to where."""
+def assert_clip_is_heard(page, stem):
+    """What plays now is a stem, and nothing else; returns from where to where."""
     wait_for(page, "listen.playing()")
     from_, until = page.evaluate("[listen.playing().rounds[0].from, listen.playing().rounds[0].until]")
     mix, solo = page.evaluate("[listen.playing().heard.mix, [...listen.playing().heard.solo]]")
     sound = heard(page, **{"from": from_, "until": until, "mix": mix, "solo": solo, "volume": 1, "speed": 1})
-    expected = clips_of(example, path, midi)[round(from_ * SR) : round(until * SR)]
+    expected = stem[round(from_ * SR) : round(until * SR)]
     assert level((sound - expected)[FADE:-FADE], expected) < -60
     return from_, until
 
 
-def test_click_on_a_note_plays_its_stem_and_nothing_else_on_the_loudspeaker(page, example, written):
+def test_click_on_a_note_plays_its_stem_and_nothing_else_on_the_loudspeaker(page, stems):
     page.mouse.click(*place_of(page, 0))
     note = NOTES[0]
-    from_, until = assert_clip_is_heard(page, example, written, note.midi)
+    from_, until = assert_clip_is_heard(page, stems[note.midi])
     assert from_ <= note.onset <= note.offset <= until
     assert not any(other.midi == note.midi and from_ < other.onset < until for other in NOTES if other != note)
     wait_for(page, "!listen.playing()")  # it ends by itself
@@ -438,24 +412,12 @@ def test_click_on_a_note_plays_its_stem_and_nothing_else_on_the_loudspeaker(page
 
     page.mouse.click(*place_of(page, 2))
     wait_for(page, "listen.playing()")
-    page.evaluate(  # the sound itself, as it leaves the page
-        """() => {
-            const { context, master } = listen.playing();
-            window.ear = new AnalyserNode(context, { fftSize: 8192, smoothingTimeConstant: 0 });
-            master.connect(ear);
-        }"""
-    )
+    page.evaluate("window.ear = new AnalyserNode(listen.playing().context, { fftSize: 8192 }), 0")
+    page.evaluate("listen.playing().master.connect(ear), 0")  # the sound itself, as it leaves the page
     wait_for(page, f"listen.clockPosition() > {NOTES[2].onset + 0.5}")
-    loudest = page.evaluate(
-        """() => {
-            const bins = new Float32Array(ear.frequencyBinCount);
-            ear.getFloatFrequencyData(bins);
-            const at = bins.indexOf(Math.max(...bins));
-            return [bins[at], at * ear.context.sampleRate / ear.fftSize];
-        }"""
-    )
-    assert loudest[0] > -60
-    assert loudest[1] == pytest.approx(NOTES[2].f0, abs=5)
+    bins = page.evaluate("ear.getFloatFrequencyData(window.bins = new Float32Array(4096)), [...bins]")
+    assert max(bins) > -60
+    assert np.argmax(bins) * page.evaluate("ear.context.sampleRate") / 8192 == pytest.approx(NOTES[2].f0, abs=5)
 
 
 def test_a_piece_goes_on_after_a_note_that_was_clicked(page):
@@ -463,19 +425,18 @@ def test_a_piece_goes_on_after_a_note_that_was_clicked(page):
     wait_for(page, "listen.clockPosition() > 0.1")
     page.mouse.click(*place_of(page, 4))
     wait_for(page, "listen.playing()?.heard.note")
-    back = page.evaluate("listen.playing().heard.after")
-    assert 0.1 <= back < 2
+    assert 0.1 <= (back := page.evaluate("listen.playing().heard.after")) < 2
     wait_for(page, "listen.playing() && !listen.playing().heard.note")
     assert page.evaluate("listen.playing().rounds[0].from") == pytest.approx(back, abs=1 / SR)
 
 
-def test_what_is_too_loud_is_rounded_and_not_cut(opened, example, tmp_path):
-    loud = 0.9 / np.abs(example.y).max()
-    stems = {midi: loud * stem for midi, stem in example.stems.items()}
-    page = opened(write(tmp_path / "listen.html", example._replace(y=loud * example.y, stems=stems)))
-    assert level(heard(page) - loud * example.y, example.y) < -60
+def test_what_is_too_loud_is_rounded_and_not_cut(opened, tmp_path):
+    loud = 0.9 / np.abs(EXAMPLE.y).max()
+    stems = {midi: loud * stem for midi, stem in EXAMPLE.stems.items()}
+    page = opened(write(tmp_path / "listen.html", EXAMPLE._replace(y=loud * EXAMPLE.y, stems=stems)))
+    assert level(heard(page) - loud * EXAMPLE.y, EXAMPLE.y) < -60
     page.locator("#volume").fill("200")
-    sound, twice = heard(page), 2 * loud * example.y
+    sound, twice = heard(page), 2 * loud * EXAMPLE.y
     assert 0.8 < np.abs(sound).max() < 1
     soft = np.abs(twice) < 0.79
     assert level((sound - twice)[soft], twice[soft]) < -60
@@ -486,13 +447,12 @@ def test_what_is_too_loud_is_rounded_and_not_cut(opened, example, tmp_path):
     wait_for(page, "!document.getElementById('limited').hidden")
 
 
-def test_transcription_is_played_by_the_keys_of_the_recording(page, example):
-    sound = heard(page, **only("transcription"))
-    assert np.abs(sound[: int(0.18 * SR)]).max() < 1e-6
+def test_transcription_is_played_by_the_keys_of_the_recording(page):
+    assert np.abs(heard(page, **only("transcription"))[: int(0.18 * SR)]).max() < 1e-6
     for note in (note for note in NOTES if note.confidence > 0.5):
         options = only("transcription") | {"solo": [note.midi]}
         part = heard(page, **options)[int(note.onset * SR) : int((note.offset - 0.1) * SR)]
-        stem = example.stems[note.midi][int(note.onset * SR) : int((note.offset - 0.1) * SR)]
+        stem = EXAMPLE.stems[note.midi][int(note.onset * SR) : int((note.offset - 0.1) * SR)]
         # its loudest note is a key's own sound; the other C4 is that sound, at its own level
         assert level(part - stem, stem) < (-40 if note != NOTES[3] else -10)
     page.locator("#row").select_option("62")
@@ -503,7 +463,7 @@ def test_transcription_is_played_by_the_keys_of_the_recording(page, example):
     assert 1200 * np.log2(frequency_of(part) / (440 * 2 ** (-7 / 12))) == pytest.approx(0, abs=5)
 
 
-def test_slower_sources_keep_their_pitch_and_stay_in_step(page, example):
+def test_slower_sources_keep_their_pitch_and_stay_in_step(page):
     """All are stretched alike, so notes and residual are the recording at any speed."""
     page.locator("#speed").focus()
     press(page, *8 * ["ArrowLeft"])
@@ -526,13 +486,12 @@ def test_slower_sources_keep_their_pitch_and_stay_in_step(page, example):
     wait_for(page, f"{now} > {clock + 0.5}")
     later, clock_later = page.evaluate(f"[listen.clockPosition(), {now}]")
     assert (later - seconds) / (clock_later - clock) == pytest.approx(0.6, abs=0.15)  # the device's clock goes in steps
-    assert page.evaluate("listen.view.speed") == 0.6
 
 
 def test_slow_loop_comes_round(page):
     page.evaluate("listen.shown.position = 1")
     press(page, "<", "i", "ArrowRight", "ArrowLeft", *3 * ["Shift+ArrowRight"], "o")
-    assert page.evaluate("[listen.view.loop.from, listen.view.loop.until]") == pytest.approx([1, 1.3], abs=1e-3)
+    assert loop_of(page) == pytest.approx([1, 1.3], abs=1e-3)
     press(page, "Space")
     wait_for(page, "listen.playing()?.rounds[2]?.clock + 0.05 < listen.playing().context.currentTime")
     assert 1 <= page.evaluate("listen.clockPosition()") <= 1.3
@@ -543,10 +502,10 @@ def test_slow_loop_comes_round(page):
 # --- ... keys, loops and the view
 
 
-def test_solo_and_mute_of_keys(hand, example, written):
-    page, stems = hand.page, {midi: clips_of(example, written, midi) for midi in example.stems}
+def test_solo_and_mute_of_keys(hand, stems):
+    page = hand.page
     hand.click(*at_key(page, 64))
-    assert_clip_is_heard(page, example, written, 64)  # while nothing else plays, the key sounds
+    assert_clip_is_heard(page, stems[64])  # while nothing else plays, the key sounds
     assert page.evaluate("listen.view.mix.recording") == 1
     wait_for(page, "!listen.playing()")
     assert page.evaluate("listen.shown.position") == 0
@@ -559,9 +518,9 @@ def test_solo_and_mute_of_keys(hand, example, written):
     assert page.locator("#keys [aria-pressed=true]").count() == 0
     hand.press("muting")
     hand.click(*at_key(page, 60))
-    assert level(heard(page, **only("notes")) - (stems[64] + stems[67] + stems[72]), example.y) < -60
+    assert level(heard(page, **only("notes")) - (stems[64] + stems[67] + stems[72]), EXAMPLE.y) < -60
     assert "muted" in key(page, 60).get_attribute("aria-label")
-    assert level(heard(page) - (example.y - stems[60]), example.y) < -60  # the recording without a note
+    assert level(heard(page) - (EXAMPLE.y - stems[60]), EXAMPLE.y) < -60  # the recording without a note
     hand.press("all")
     hand.press("muting")
     hand.drag(at_key(page, 67), at_key(page, 63))  # a range
@@ -576,40 +535,36 @@ def at_key(page, midi):
     return [box["x"] + 30, box["y"] + box["height"] / 2]
 
 
-def test_hands_part_where_the_grip_is(hand, example, written):
-    page, stems = hand.page, {midi: clips_of(example, written, midi) for midi in example.stems}
+def test_hands_part_where_the_grip_is(hand, stems):
+    page = hand.page
     at(page, 0, 65)
     grip = page.locator("#split").bounding_box()
-    top = at_key(page, 66)[1]
-    edge = top + page.evaluate("listen.shown.rowHeight") / 2
+    edge = at_key(page, 66)[1] + page.evaluate("listen.shown.rowHeight") / 2
     hand.drag([grip["x"] + 10, page.locator("#split").bounding_box()["y"]], [grip["x"] + 10, edge])
     assert page.evaluate("listen.view.split") == 66
+    pressed = "document.querySelector(\"[data-hand='{}']\").getAttribute('aria-pressed') === 'true'"
     hand.press("[data-hand='lower solo']")
-    wait_for(page, "document.querySelector(\"[data-hand='lower solo']\").getAttribute('aria-pressed') === 'true'")
+    wait_for(page, pressed.format("lower solo"))
     assert level(heard(page) - stems[60] - stems[64], stems[60]) < -60
     hand.press("[data-hand='upper muted']")
-    wait_for(page, "document.querySelector(\"[data-hand='upper muted']\").getAttribute('aria-pressed') === 'true'")
-    assert level(heard(page) - (example.y - stems[67] - stems[72]), example.y) < -60
+    wait_for(page, pressed.format("upper muted"))
+    assert level(heard(page) - (EXAMPLE.y - stems[67] - stems[72]), EXAMPLE.y) < -60
     page.locator("#split").focus()
     press(page, *2 * ["ArrowUp"])
     assert page.locator("#split").get_attribute("aria-valuetext") == "G#4"
-    assert level(heard(page) - (example.y - stems[72]), example.y) < -60
+    assert level(heard(page) - (EXAMPLE.y - stems[72]), EXAMPLE.y) < -60
 
 
-def test_loop_by_hand_can_be_taken_away(hand, example, tmp_path):
-    import mido
-
+def test_loop_by_hand_can_be_taken_away(hand, tmp_path):
     page = hand.page
     hand.drag(on_ruler(page, 1), on_ruler(page, 3.5))
-    loop = page.evaluate("listen.view.loop")
-    assert [loop["from"], loop["until"]] == pytest.approx([1, 3.5], abs=0.03)
-    drawn(page)
+    assert loop_of(page) == pytest.approx([1, 3.5], abs=0.03)
     hand.drag(on_ruler(page, 3.5), on_ruler(page, 2.5))  # its end
-    loop = page.evaluate("listen.view.loop")
-    assert [loop["from"], loop["until"]] == pytest.approx([1, 2.5], abs=0.03)
+    assert loop_of(page) == pytest.approx([1, 2.5], abs=0.03)
     assert page.locator("#loop").get_attribute("aria-pressed") == "true"
-    part = example.y[round(loop["from"] * SR) : round(loop["until"] * SR)]
-    rounds = heard(page, **loop, seconds=3 * len(part) / SR).reshape(3, -1)
+    first, last = loop_of(page)
+    part = EXAMPLE.y[round(first * SR) : round(last * SR)]
+    rounds = heard(page, **{"from": first, "until": last}, seconds=3 * len(part) / SR).reshape(3, -1)
     assert level((rounds - part)[:, FADE:-FADE], rounds) < -60
     assert np.abs(rounds[:, [0, -1]]).max() < 0.01 * np.abs(part).max()  # and no click where they meet
     if not hand.touch:
@@ -618,14 +573,14 @@ def test_loop_by_hand_can_be_taken_away(hand, example, tmp_path):
         assert level((x - part)[FADE:-FADE], part) < -60
         file = mido.MidiFile(downloaded(page, "loop-midi", tmp_path))
         assert [message.note for message in file if message.type == "note_on"] == [64, 67, 60]
-        assert file.length == pytest.approx(loop["until"] - loop["from"], abs=2e-3)
+        assert file.length == pytest.approx(last - first, abs=2e-3)
     hand.click(*on_ruler(page, 2))
     assert page.evaluate("listen.clockPosition()") == pytest.approx(2, abs=0.03)
     hand.press("loop-a")
-    assert page.evaluate("listen.view.loop.from") == pytest.approx(2, abs=0.03)
+    assert loop_of(page)[0] == pytest.approx(2, abs=0.03)
     hand.press("play")
     wait_for(page, "listen.playing()?.context.currentTime > listen.playing().rounds[1]?.clock + 0.1")
-    assert 2 - 0.03 <= page.evaluate("listen.clockPosition()") <= loop["until"]
+    assert 2 - 0.03 <= page.evaluate("listen.clockPosition()") <= last
     hand.press("loop")
     assert page.evaluate("listen.view.loop") is None
 
@@ -634,10 +589,9 @@ def test_first_loop_is_not_all(opened, tmp_path):
     page = opened(write(tmp_path / "listen.html", an_example(NOTES, seconds=8)))
     page.mouse.click(*on_ruler(page, 4))
     press(page, "l")
-    assert page.evaluate("[listen.view.loop.from, listen.view.loop.until]") == pytest.approx([2, 6], abs=0.05)
+    assert loop_of(page) == pytest.approx([2, 6], abs=0.05)
     press(page, "l", "+", "l")
-    loop = page.evaluate("listen.view.loop")
-    assert loop["until"] - loop["from"] == pytest.approx(8 / 1.5, abs=0.1)  # what is in view
+    assert np.diff(loop_of(page)) == pytest.approx(8 / 1.5, abs=0.1)  # what is in view
 
 
 def test_space_plays_and_pauses_and_a_click_seeks(page):
@@ -665,8 +619,7 @@ def test_view_follows_until_it_is_scrolled_by_hand(page):
     page.mouse.move(*at(page, page.evaluate("listen.clockPosition()") + 0.1, 64))
     page.mouse.wheel(1500, 0)
     wait_for(page, "!listen.shown.follow")
-    left = page.evaluate("roll.scrollLeft")
-    clock = page.evaluate("listen.clockPosition()")
+    left, clock = page.evaluate("[roll.scrollLeft, listen.clockPosition()]")
     wait_for(page, f"listen.clockPosition() > {clock + 0.3}")
     assert page.evaluate("roll.scrollLeft") == left
     press(page, "v")
@@ -804,25 +757,22 @@ def test_notes_are_deleted_moved_and_stretched_by_hand_and_come_back(hand):
         assert the_list(page) == expected
     assert selected(page) == ["E4", 0.9]
     scale, high = page.evaluate("[listen.shown.scale, listen.shown.rowHeight]")
-    drawn(page)
-    body = page.locator("#selected").bounding_box()
-    middle = [body["x"] + body["width"] / 2, body["y"] + body["height"] / 2]
+    middle = middle_of(page, "")
     hand.drag(middle, [middle[0] + 20, middle[1] - high])
     moved = pytest.approx((0.9 + 20 / scale, 1.9 + 20 / scale), abs=2 / scale)
     assert nearest(page, "F4") == moved
-    page.locator("#undo").click()
-    drawn(page)
+    hand.press("undo")
     if not hand.touch:
         page.keyboard.down("Shift")
         hand.drag(middle, [middle[0] + 20, middle[1] - high])  # in time only
         page.keyboard.up("Shift")
         assert nearest(page, "E4") == moved
-        page.locator("#undo").click()
-        drawn(page)
-    hand.drag(edge(page, "right"), [edge(page, "right")[0] + 30, middle[1]])
+        hand.press("undo")
+    x, y = middle_of(page, "[data-edge=right]")
+    hand.drag([x, y], [x + 30, y])
     assert nearest(page, "E4") == pytest.approx((0.9, 1.9 + 30 / scale), abs=2 / scale)
-    drawn(page)
-    hand.drag(edge(page, "left"), [edge(page, "left")[0] + 10, middle[1]])
+    x, y = middle_of(page, "[data-edge=left]")
+    hand.drag([x, y], [x + 10, y])
     assert nearest(page, "E4") == pytest.approx((0.9 + 10 / scale, 1.9 + 30 / scale), abs=2 / scale)
     assert len(the_list(page)) == len(NOTES)
     page.locator("#undo").click()
@@ -830,8 +780,8 @@ def test_notes_are_deleted_moved_and_stretched_by_hand_and_come_back(hand):
     assert the_list(page) == GIVEN
 
 
-def edge(page, side):
-    box = page.locator(f"#selected [data-edge={side}]").bounding_box()
+def middle_of(page, part):
+    box = page.locator(f"#selected {part}").bounding_box()
     return [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2]
 
 
@@ -860,11 +810,11 @@ def test_notes_are_added_by_hand(hand):
         assert nearest(page, "A4") == [onset, offset]
 
 
-def test_an_edited_note_is_heard_out_of_its_stem_and_an_added_one_says_what_it_is_heard_from(page, example, written):
+def test_an_edited_note_is_heard_out_of_its_stem_and_an_added_one_says_what_it_is_heard_from(page, stems):
     page.mouse.click(*place_of(page, 0))
     press(page, *10 * ["w"])  # it begins later
     wait_for(page, "listen.playing()?.rounds[0].from > 0.25")
-    from_, _ = assert_clip_is_heard(page, example, written, 60)
+    from_, _ = assert_clip_is_heard(page, stems[60])
     assert from_ == pytest.approx(0.3 - 0.03, abs=1e-3)
     page.mouse.click(*place_of(page, 1))
     press(page, "Delete")
@@ -877,7 +827,7 @@ def test_an_edited_note_is_heard_out_of_its_stem_and_an_added_one_says_what_it_i
     render = "({ heard, rounds }) => listen.render({ ...heard, from: rounds[0].from, until: rounds[0].until })"
     sound = np.array(page.evaluate(f"({render})(listen.playing()).then((sound) => [...sound])"))
     assert frequency_of(sound) == pytest.approx(440, abs=2)
-    missed = sound_of(MISSED, len(example.y))
+    missed = sound_of(MISSED, len(EXAMPLE.y))
     assert 0.3 < np.abs(sound).max() / np.abs(missed).max() < 3  # loud as it was, not as what lies beside it
 
 
@@ -897,15 +847,15 @@ def test_files_are_read_back_as_the_page_has_them(page, tmp_path):
     assert midi.read_bytes() == (tmp_path / "same.mid").read_bytes()
 
 
-def test_a_page_of_a_part_has_all_notes_in_the_time_of_the_recording(opened, example, tmp_path):
+def test_a_page_of_a_part_has_all_notes_in_the_time_of_the_recording(opened, tmp_path):
     """The list that it gives is, but for what was changed, what notes.csv says."""
     listed = [a_note(60, 0.123456, 0.98765, -3.14159, 0.98765), *NOTES[1:]]
-    path = write(tmp_path / "part.html", example._replace(notes=listed), title="a song.flac", span=(2.0, 3.0))
+    path = write(tmp_path / "part.html", EXAMPLE._replace(notes=listed), title="a song.flac", span=(2.0, 3.0))
     data = data_of(path)
     first = 2 * SR // listen.PEAK_SAMPLES * listen.PEAK_SAMPLES  # whole ones, whose peaks are known
     assert (data["offset"], data["length"]) == (first / SR, 3 * SR - first)
     page = opened(path)
-    assert np.abs(heard(page) - example.y[first : 3 * SR]).max() < 1e-5
+    assert np.abs(heard(page) - EXAMPLE.y[first : 3 * SR]).max() < 1e-5
     assert page.locator("#rows tr").count() == 3
     press(page, "f")
     assert selected(page)[0] == "C4"
@@ -941,15 +891,14 @@ def test_a_corrected_list_comes_back_by_the_command_that_the_page_shows(opened, 
     assert kept == listed[2]  # to every digit of the table
 
 
-def test_page_shows_the_command_and_what_sound_is_inside(opened, example, tmp_path):
-    path = tmp_path / "listen.html"
-    write(path, example, title="a b.flac", command="python CNMF.py 'a b.flac' 200 basis.npy --listen")
-    text = path.read_text(encoding="utf-8").replace('"inside":""', '"inside":"mono at 22.05 kHz, of 44.1"', 1)
-    path.write_text(text, encoding="utf-8")
-    page = opened(path)
+def test_page_shows_the_command_and_what_sound_is_inside(opened, tmp_path):
+    command = "python CNMF.py 'a b.flac' 200 basis.npy --listen"
+    sound = listen.Sound("a b.flac", EXAMPLE.y, SR, "mono at 22.05 kHz, of 44.1")
+    listen.write_page(tmp_path / "listen.html", sound, *EXAMPLE[2:], command=command)
+    page = opened(tmp_path / "listen.html")
     assert page.locator("#summary").text_content().endswith("FLAC inside \u00b7 mono at 22.05 kHz, of 44.1")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    expected = "python CNMF.py 'a b.flac' 200 basis.npy --listen --score a_b_corrected_notes.csv"
+    expected = f"{command} --score a_b_corrected_notes.csv"
     assert page.locator("#command").input_value() == expected
     page.locator("#copy").click()
     wait_for(page, "document.getElementById('message').textContent")
@@ -966,9 +915,9 @@ def reloaded(page, holds):
     return False
 
 
-def test_a_reload_keeps_the_corrections_and_offers_those_of_another_list(opened, example, tmp_path):
+def test_a_reload_keeps_the_corrections_and_offers_those_of_another_list(opened, tmp_path):
     path = tmp_path / "listen.html"
-    page = opened(write(path, example))
+    page = opened(write(path, EXAMPLE))
     press(page, "f", "Delete")
     assert "1 change. Kept in this browser" in page.locator("#kept").text_content()
     assert reloaded(page, lambda: the_list(page) == without(0))
@@ -979,7 +928,7 @@ def test_a_reload_keeps_the_corrections_and_offers_those_of_another_list(opened,
     assert page.locator("#message").text_content() == ""
 
     press(page, "f", "Delete")
-    write(path, example._replace(notes=NOTES[:-1]))  # another run
+    write(path, EXAMPLE._replace(notes=NOTES[:-1]))  # another run
     assert reloaded(page, lambda: "your corrections of another list" in page.locator("#earlier").text_content())
     assert the_list(page) == GIVEN[:-1]
     page.locator("#take-earlier").click()
@@ -992,24 +941,22 @@ def test_a_row_can_be_opened_for_any_key(page):
     for midi in (21, 108, 90):
         page.locator("#row").select_option(str(midi))
         page.locator("#open").click()
-    assert page.evaluate("listen.shown.rows[0]") == 108
-    assert page.evaluate("listen.shown.rows.at(-1)") == 21
+    assert page.evaluate("[listen.shown.rows[0], listen.shown.rows.at(-1)]") == [108, 21]
     assert page.locator("#keys button").count() == 13 + 3
     page.locator("#add").click()
     assert nearest(page, "F#6") == [0, 0.5]
 
 
-def test_a_listed_note_without_sound_in_its_stem_is_doubtful(opened, example, tmp_path):
+def test_a_listed_note_without_sound_in_its_stem_is_doubtful(opened, tmp_path):
     note = a_note(64, 2.8, 3.4)
-    write(tmp_path / "listen.html", example._replace(notes=[*NOTES, note]))  # E4's stem is silent there
-    page = opened(tmp_path / "listen.html")
+    page = opened(write(tmp_path / "listen.html", EXAMPLE._replace(notes=[*NOTES, note])))  # E4's stem is silent there
     assert page.locator("#rows tr", has_text="silent").count() == 1
     page.mouse.click(*at(page, 3.1, 64))
     assert "no sound in its stem" in page.locator("#edit-text").text_content()
     press(page, "a")
     assert page.locator("#rows tr", has_text="silent").count() == 0
-    without = {midi: stem for midi, stem in example.stems.items() if midi != 64}
-    page = opened(write(tmp_path / "listen.html", example._replace(stems=without)))
+    without = {midi: stem for midi, stem in EXAMPLE.stems.items() if midi != 64}
+    page = opened(write(tmp_path / "listen.html", EXAMPLE._replace(stems=without)))
     assert "silent" in page.locator("#rows tr", has_text="E4").text_content()
     assert len(the_list(page)) == len(NOTES)
 
@@ -1017,11 +964,10 @@ def test_a_listed_note_without_sound_in_its_stem_is_doubtful(opened, example, tm
 # --- ... bad pages
 
 
-def test_hostile_name_stays_text(opened, example, tmp_path):
-    write(tmp_path / "listen.html", example, title=HOSTILE, command=HOSTILE)
-    text = (tmp_path / "listen.html").read_text(encoding="utf-8")
+def test_hostile_name_stays_text(opened, tmp_path):
+    page = opened(path := write(tmp_path / "listen.html", EXAMPLE, title=HOSTILE, command=HOSTILE))
+    text = path.read_text(encoding="utf-8")
     assert (text.count("<img"), text.count("</script>")) == (0, 2)
-    page = opened(tmp_path / "listen.html")
     assert page.locator("#title").text_content() == HOSTILE
     assert page.locator("img").count() == 0
     assert page.title().startswith("</script>")
@@ -1029,12 +975,12 @@ def test_hostile_name_stays_text(opened, example, tmp_path):
     assert name == "script_img_src_x_onerror_document.title_got_you_amp_data_corrected_notes.csv"
 
 
-def test_recording_without_notes(opened, example, tmp_path):
-    page = opened(write(tmp_path / "listen.html", example._replace(notes=[], stems={}), title="noise"))
+def test_recording_without_notes(opened, tmp_path):
+    page = opened(write(tmp_path / "listen.html", EXAMPLE._replace(notes=[], stems={}), title="noise"))
     assert "no notes" in page.locator("#summary").text_content()
     assert [button.is_enabled() for button in page.locator("#modes button").all()] == [True, False, True, False]
     press(page, "3")
-    assert level(heard(page) - example.y, example.y) < -60
+    assert level(heard(page) - EXAMPLE.y, EXAMPLE.y) < -60
     press(page, "f", "d", "Delete", "s", "j", "a", "h", "Control+z")
     page.mouse.dblclick(*at(page, 1.5, 69))
     assert [name for name, *_ in the_list(page)] == ["A4"]
@@ -1079,14 +1025,11 @@ def test_browser_that_neither_decodes_nor_keeps_is_told_of(opened, written):
 
 
 def test_page_may_ask_for_nothing(browser, written):
-    context = browser.new_context()
-    page = context.new_page()
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(written.as_uri())
-    refused = page.evaluate("fetch('https://example.org/').then(() => false, () => true)")
-    context.close()
-    assert refused
+    with browser.new_context() as context:
+        page, asked = context.new_page(), []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(written.as_uri())
+        assert page.evaluate("fetch('https://example.org/').then(() => false, () => true)")
     assert asked == [written.as_uri()]
 
 
@@ -1115,24 +1058,18 @@ def test_page_fits_and_is_accessible(width, scheme, opened, written):
         assert page.evaluate("document.documentElement.scrollWidth") <= wide
         assert page.locator("#score").bounding_box()["width"] > 0.65 * wide
     page.mouse.move(0, 0)
-    check_colours(page)
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-    violations = axe.Axe().run(page).response["violations"]
-    assert [(found["id"], [node["html"] for node in found["nodes"]]) for found in violations] == []
-
-
-def check_colours(page):
-    """Contrasts of what is drawn: 3:1 for shapes, 4.5:1 for text, as WCAG asks; axe does not look into a canvas."""
+    # contrasts of what is drawn: 3:1 for shapes, 4.5:1 for text, as WCAG asks; axe does not look into a canvas
     notes = [("note", "halo", 4.5), ("note", "paper", 4.5), ("edited", "halo", 3), ("edited", "paper", 3)]
+    colour_of = """(names) => names.map((name) => {
+        const paint = document.createElement("canvas").getContext("2d");
+        paint.fillStyle = getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
+        return paint.fillStyle;
+    })"""
     for name, ground, least in [*notes, ("head", "paper", 3), ("soft", "ground", 4.5)]:
-        colours = page.evaluate(
-            """(names) => names.map((name) => {
-                const paint = document.createElement("canvas").getContext("2d");
-                paint.fillStyle = getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
-                return paint.fillStyle;
-            })""",
-            [name, ground],
-        )
+        colours = page.evaluate(colour_of, [name, ground])
         rgb = [[int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in colours]
         dark, light = sorted(luminance(rgb) + 0.05)
         assert light / dark >= least, (name, ground)
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    violations = axe.Axe().run(page).response["violations"]
+    assert [(found["id"], [node["html"] for node in found["nodes"]]) for found in violations] == []

@@ -38,8 +38,7 @@ def load(folder):
 
 def test_every_column_of_the_piano_basis_has_its_strongest_partials_at_its_pitch(learnt):
     H, info = load(learnt)
-    assert H.shape == (1025, 60)
-    assert H.dtype == np.float32
+    assert (H.shape, H.dtype) == ((1025, 60), np.float32)
     assert (H >= 0).all()
     np.testing.assert_allclose(H.sum(axis=0, dtype=np.float64), 1, atol=1e-6)
     assert [strongest_series(h) for h in H.T] == list(MIDI)
@@ -74,8 +73,7 @@ def test_three_states_of_a_note_stand_side_by_side_from_attack_to_decay(tmp_path
     np.testing.assert_allclose(H.sum(axis=0, dtype=np.float64), 1, atol=1e-6)
     assert [column["note"] for column in info["columns"]] == ["C3"] * 3 + ["C4"] * 3
     for columns, midi in ((slice(0, 3), 48), (slice(3, 6), 60)):
-        Y = np.abs(recording.stft(recording.load(TEMPLATES[midi], SR)))
-        U, _ = utils.nmf(Y, H[:, columns], 500)
+        U, _ = utils.nmf(np.abs(recording.stft(recording.load(TEMPLATES[midi], SR))), H[:, columns], 500)
         centres = (U * np.arange(U.shape[1])).sum(axis=1) / U.sum(axis=1)
         assert (np.diff(centres) > 0).all()
         assert strongest_series(H[:, columns].sum(axis=1)) == midi
@@ -109,9 +107,7 @@ def test_several_templates_of_a_key_are_one_note_of_several_columns(tmp_path):
 def test_one_note_that_follows_another_is_refused_with_what_is_heard(tmp_path, refused):
     (first, sr), (second, _) = (soundfile.read(TEMPLATES[midi]) for midi in (60, 67))
     gap = 3 * sr // 2  # the first has died away by half
-    y = np.zeros(gap + len(second))
-    y[: min(gap, len(first))] += first[:gap]
-    y[gap:] += second
+    y = np.concatenate([np.pad(first[:gap], (0, max(0, gap - len(first)))), second])
     soundfile.write(tmp_path / "C4.wav", y, sr)
     line = refused(make_init_H, str(tmp_path), "-o", str(tmp_path / "out"))
     assert re.search(r"C4\.wav: got more than one note \(C4, and at 1\.\d s G4\)", line)

@@ -16,11 +16,9 @@ def test_two_notes_a_semitone_apart_come_apart():
     """Damped partials, with a basis of which every column is one frame of one note: H U is exactly |X|."""
     rng, sounds, t = np.random.default_rng(1), [], np.arange(3 * SR // 2) / SR
     for onset, f0 in ((0.1, utils.note_frequency(60)), (0.4, utils.note_frequency(61))):
-        partials = (
-            np.exp(-2 * n * (t - onset)) * np.cos(2 * np.pi * n * f0 * (t - onset) + rng.uniform(0, 2 * np.pi)) / n
-            for n in range(1, 7)
-        )
-        sounds.append(np.where(t >= onset, sum(partials), 0))
+        n, s = np.arange(1, 7)[:, None], t - onset
+        partials = np.exp(-2 * n * s) * np.cos(2 * np.pi * n * f0 * s + rng.uniform(0, 2 * np.pi, n.shape)) / n
+        sounds.append(np.where(s >= 0, partials.sum(axis=0), 0))
     X = np.stack([recording.stft(s, n_fft=N_FFT, hop=HOP) for s in sounds]).astype(np.complex128)  # (2, K, M)
     _, K, M = X.shape
     H, U = np.abs(X).transpose(1, 0, 2).reshape(K, 2 * M) + 1e-9, np.tile(np.eye(M), (2, 1))
@@ -28,8 +26,7 @@ def test_two_notes_a_semitone_apart_come_apart():
     _, smoothed = phase.smoothed_notes(X.sum(axis=0), H, U, rotation, np.repeat([0, 1], M))
     wiener = np.abs(X) ** 2 / (np.abs(X) ** 2).sum(axis=0).clip(1e-30) * X.sum(axis=0)
     for s, *estimates in zip(sounds, smoothed, wiener, strict=True):
-        found = (recording.istft(estimate, len(s), n_fft=N_FFT, hop=HOP) for estimate in estimates)
-        left, of_mask = (level(s - x, s) for x in found)
+        left, of_mask = (level(s - recording.istft(x, len(s), n_fft=N_FFT, hop=HOP), s) for x in estimates)
         assert left < -25
         assert left < of_mask - 3
 
@@ -96,8 +93,7 @@ def test_a_bin_that_stays_faint_is_masked(rng):
 def test_a_rotation_is_measured_from_the_loudest_frame_down_to_a_hundredth_of_its_magnitude():
     """Bin 0 falls by 5 dB a frame; bin 1 sounds late, and turns the other way where all is below -40 dB."""
     m = np.arange(16)
-    level = 10 ** (-(5 * m - 1) / 20)  # none is at -40 dB itself
-    level[0] = 1
+    level = np.minimum(1, 10 ** (-(5 * m - 1) / 20))  # none is at -40 dB itself
     Y = np.zeros((2, 16), complex)
     Y[0] = level * np.exp(0.3j * m)
     Y[1] = 0.05 * level * np.exp(1j * np.where(m < 9, m, -m)) * (m >= 5)
@@ -137,8 +133,7 @@ def test_where_phases_do_not_go_on_the_smoother_is_the_wiener_filter(rng):
     rotation = phase.adapted_rotation(turns(Y, H, U), steady.astype(np.complex64), 1.0)
     _, smoothed = phase.smoothed_notes(Y, H, U, rotation, np.arange(N))
     A = H.T[:, :, None] ** 2 * U[:, None] ** 2
-    masked = A / A.sum(axis=0) * Y
-    for s, x, of_mask in zip(notes, smoothed, masked, strict=True):
+    for s, x, of_mask in zip(notes, smoothed, A / A.sum(axis=0) * Y, strict=True):
         assert level(np.abs(s - x), np.abs(s)) == pytest.approx(level(np.abs(s - of_mask), np.abs(s)), abs=0.05)
 
 
@@ -177,10 +172,9 @@ def test_activations_are_refined_by_sweeps_with_phases_held(rng):
         costs.append(oracle.objective(Y, H, expected, P, weight, 1.2))
     assert pytest.approx(expected, rel=1e-5, abs=1e-6) == U
     assert pytest.approx(model, rel=1e-5, abs=1e-6) == F
-    error, cost = parts[-1].error, parts[-1].cost
-    assert error == pytest.approx(errors, rel=1e-6)
-    assert cost == pytest.approx(costs, rel=1e-6)
-    assert (np.diff(cost) <= 1e-12 * cost[0]).all()
+    assert parts[-1].error == pytest.approx(errors, rel=1e-6)
+    assert parts[-1].cost == pytest.approx(costs, rel=1e-6)
+    assert (np.diff(parts[-1].cost) <= 1e-12 * costs[0]).all()
 
 
 def slow_problem(rng, M, K=6, rho=0.9):
@@ -265,8 +259,7 @@ def test_noise_is_as_loud_as_nmf_finds_it_and_no_list_holds_it_back(rng):
     adapted, start = phase.start(Y, piano, strength=1.0, prior=(unlisted, quiet))
     parts = utils.complex_nmf_blocks(Y, adapted.H, 1, phase_init=start)
     found = np.concatenate([part.noise for part in parts], axis=1)
-    prior = np.concatenate([unlisted, np.zeros((1, 70))]), quiet
-    options = {"loss": 0.5, "solver": "cd", "prior": prior}
+    options = {"loss": 0.5, "solver": "cd", "prior": (np.concatenate([unlisted, np.zeros((1, 70))]), quiet)}
     U, _ = utils.nmf(Y, adapt.with_noise(piano.H), phase.N_SWEEPS, **options)
     level = np.where(U[-1] < utils.SILENT * U.max(axis=0), 0, U[-1])
     assert 0 < np.count_nonzero(level) < len(level)

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import termios
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -15,31 +16,21 @@ from helpers import struck
 
 pytestmark = pytest.mark.same_everywhere("what a terminal shows")
 
-SHOWN_AT_ONCE = (
-    "from piano import cli; import {0}; cli.BAR_AFTER_S = cli.TICK_S = 0.001; raise SystemExit(cli.run({0}.main))"
-)
-
 
 def on_terminal(root, script, arguments):
     """What a command writes on a terminal of its own."""
     ours, its = pty.openpty()
     termios.tcsetwinsize(its, (24, 100))
-    command = [sys.executable, "-c", SHOWN_AT_ONCE.format(script), *map(str, arguments)]
-    with subprocess.Popen(command, cwd=root, stdin=its, stdout=its, stderr=its) as process:
+    at_once = f"cli.BAR_AFTER_S = cli.TICK_S = 0.001; raise SystemExit(cli.run({script}.main))"
+    command = [sys.executable, "-c", f"from piano import cli; import {script}; {at_once}", *map(str, arguments)]
+    with subprocess.Popen(command, cwd=root, stdin=its, stdout=its, stderr=its) as process, open(ours, "rb", 0) as file:
         os.close(its)
         told = b""
-        while part := _read(ours):
-            told += part
-    os.close(ours)
+        with suppress(OSError):  # Linux's way of saying that the other end is closed
+            while part := file.read(4096):
+                told += part
     assert process.returncode == 0
     return told.decode()
-
-
-def _read(terminal):
-    try:
-        return os.read(terminal, 4096)
-    except OSError:  # Linux's way of saying that the other end is closed
-        return b""
 
 
 NAMES = "Reading the recording", "Finding the notes", "Following the notes", "Taking it apart", "Writing the results"

@@ -74,8 +74,7 @@ def test_complex_nmf(phases, problem, n_iter):
         S = H.astype(float) @ U
         size = max(S.max(), np.abs(Y[:, part.frames]).max())
         model += np.sum(S**2)
-        modelled = oracle.model(H.astype(float), U, P[row])
-        np.testing.assert_allclose(F, modelled, rtol=0, atol=16 * eps * size)
+        np.testing.assert_allclose(F, oracle.model(H.astype(float), U, P[row]), rtol=0, atol=16 * eps * size)
     cost, in_double = parts[-1].cost, phases == "mixture"  # whatever the spectrogram's precision
     assert falls(cost, max(2 * utils.cost_scale(Y), model), np.float64 if in_double else Y.dtype)
     for part in parts:
@@ -114,6 +113,7 @@ def test_adapted_basis(problem, strength):
     assert adapted.dtype == H.dtype
     assert np.isfinite(adapted).all()
     assert (adapted >= 0).all()
+    assert not adapted[H == 0].any()
     assert found > 0
     assert strength in ("auto", found)
     np.testing.assert_allclose(adapted.sum(axis=0), H.sum(axis=0), rtol=16 * np.finfo(H.dtype).eps)

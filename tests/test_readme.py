@@ -8,21 +8,22 @@ import sys
 
 import numpy as np
 import pytest
+import separation
 import soundfile
+
+from helpers import ROOT
 
 pytestmark = pytest.mark.same_everywhere("compares words; what is computed, other files test")
 
 
-@pytest.fixture(scope="module")
-def readme(root):
-    return (root / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_three_commands_and_the_python_run_in_the_folder_of_the_code(readme, root, tmp_path):
+def test_the_three_commands_and_the_python_run_in_the_folder_of_the_code(root, tmp_path):
     """All blocks that name their language, from top to bottom, as a reader of a new copy would type them."""
     for path in (*root.glob("*.py"), *(root / name for name in ("piano", "basis_wav_piano", "examples"))):
         (tmp_path / path.name).symlink_to(path)
-    for language, block in re.findall(r"```(python|sh)\n(.*?)```", readme, re.DOTALL):
+    for language, block in re.findall(r"```(python|sh)\n(.*?)```", README, re.DOTALL):
         lines = [[*line.split(), "--quiet"] for line in block.splitlines()] if language == "sh" else [["python", "-"]]
         for _python, *words in lines:
             typed = block if language == "python" else None
@@ -30,7 +31,7 @@ def test_the_three_commands_and_the_python_run_in_the_folder_of_the_code(readme,
 
     Y, P = np.load(tmp_path / "spec.npy"), np.load(tmp_path / "phase_calc.npy", mmap_mode="r")
     assert P.shape == (60, *Y.shape)
-    assert f"{P.nbytes / 1e6:.0f} MB" in readme
+    assert f"{P.nbytes / 1e6:.0f} MB" in README
     left = {path.name for path in tmp_path.iterdir()}
     assert {"cost.npy", "learning_curve_NMF.png", "reconst.npy", "learning_curve_CNMF.png"} <= left
     sound, sr = soundfile.read(tmp_path / "C4.wav")
@@ -39,8 +40,7 @@ def test_the_three_commands_and_the_python_run_in_the_folder_of_the_code(readme,
     assert np.corrcoef(sound, true)[0, 1] > 0.9  # 10 dB are a tenth of the energy wrong
 
 
-def test_its_six_rows_are_those_of_the_benchmark(readme, benchmark):
-    separation = benchmark("separation")
+def test_its_six_rows_are_those_of_the_benchmark():
     medians = separation.read_medians(separation.PAGE.read_text(encoding="utf-8"))
     rows = {
         "`CNMF.py`, recommended": tuple(map(str, separation.RECOMMENDED)),
@@ -52,18 +52,18 @@ def test_its_six_rows_are_those_of_the_benchmark(readme, benchmark):
     }
     for name, row in rows.items():
         cells = " | ".join(f"{value:.1f}" for value in medians[row].values())
-        assert f"| {name} | {cells} |" in readme
-    assert f"all {len(medians)} settings" in " ".join(readme.split())
+        assert f"| {name} | {cells} |" in README
+    assert f"all {len(medians)} settings" in " ".join(README.split())
 
 
-PAGES = "README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("reference", "mathematics", "cluster"))
+def pages():
+    return [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md"]
 
 
-@pytest.mark.parametrize("page", [*PAGES, "benchmarks/README.md"])
-def test_links_lead_somewhere(root, page):
-    text = (root / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
-        assert (root / page).parent.joinpath(target).exists(), target
+def test_links_lead_somewhere():
+    for page in pages():
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def is_there(dotted, modules, home=None):
@@ -83,9 +83,9 @@ def test_code_that_pages_and_docstrings_name_is_there(root):
     paths = [*root.glob("*.py"), *root.glob("piano/*.py")]
     modules = {path.stem: ".".join(path.relative_to(root).with_suffix("").parts) for path in paths}
     of_code = rf"`((?:{'|'.join(modules)})\.(?!(?:py|csv|mid|wav|html|js)`)\w+(?:\.\w+)*)`"
-    for page in (*PAGES, "benchmarks/README.md"):
-        for name in re.findall(of_code, (root / page).read_text(encoding="utf-8")):
-            assert is_there(name, modules), (page, name)
+    for page in pages():
+        for name in re.findall(of_code, page.read_text(encoding="utf-8")):
+            assert is_there(name, modules), (page.name, name)
     for path in paths:
         text, home = path.read_text(encoding="utf-8"), importlib.import_module(modules[path.stem])
         for name in re.findall(r":(?:func|class|meth|mod|attr):`([\w.]+)`|``([A-Z][A-Z_]+)``", text):

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from helpers import struck
+from piano import cli
 
 pytestmark = [pytest.mark.same_everywhere("compares words"), pytest.mark.usefixtures("drawn")]
 
@@ -33,25 +34,12 @@ def tables(root):
     return found
 
 
-def actions_of(script, monkeypatch):
-    """Options of a script by their names."""
-    parsers = []
-
-    def stop(parser, argv=None):
-        parsers.append(parser)
-        raise SystemExit
-
-    with monkeypatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_intermixed_args", stop)
-        with pytest.raises(SystemExit):
-            importlib.import_module(script).main(["x"])
-    return {tuple(action.option_strings): action for action in parsers[0]._actions if action.option_strings}
-
-
 @pytest.mark.parametrize("script", SECTIONS)
-def test_every_option_is_told_with_its_default(script, tables, monkeypatch):
+def test_every_option_is_told_with_its_default(script, tables):
     rows = {tuple(OPTION.findall(row[0])): row for heading in SECTIONS[script] for row in tables[heading]}
-    actions = actions_of(script, monkeypatch)
+    parser = cli.parser("", f"{script}.py")
+    importlib.import_module(script).parse_args(parser, ["x"])
+    actions = {tuple(action.option_strings): action for action in parser._actions if action.option_strings}
     assert sorted(rows) == sorted(actions)
     for names, action in actions.items():
         _, default, meaning = rows[names]
@@ -78,8 +66,8 @@ def test_every_file_of_the_basis_is_told(tables, few):
 def test_every_file_of_a_run_is_told(script, tables, few, tmp_path):
     soundfile.write(tmp_path / "short.wav", struck(76), 22050)
     command = [str(tmp_path / "short.wav"), "3", str(few / "fixed_basis.npy"), "--stems", "--listen", "--quiet"]
-    also = ["--phase"] if script == "CNMF" else []
-    importlib.import_module(script).main([*command, *also, "-o", str(tmp_path / "out")])
+    command += ["--phase"] if script == "CNMF" else []
+    importlib.import_module(script).main([*command, "-o", str(tmp_path / "out")])
     told = files_told(tables, "Files of NMF.py")
     if script == "CNMF":
         told = (told | files_told(tables, "Files of CNMF.py")) - {"learning_curve_NMF.png"}

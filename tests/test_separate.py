@@ -1,7 +1,6 @@
 """Sounds in, sounds out: what comes out adds up to what went in."""
 
 import itertools
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -21,18 +20,10 @@ from helpers import TEMPLATES, chorale, contents, data_of, level, python, with_k
 from piano import basis, listen, notes, recording, results, separate
 from piano.basis import Basis
 
-pytestmark = [
-    pytest.mark.same_everywhere("commands and files; what they compute is in test_phase and test_utils_nmf"),
-    pytest.mark.usefixtures("drawn"),
-]
+pytestmark = [pytest.mark.same_everywhere("what it computes, others test"), pytest.mark.usefixtures("drawn")]
 
 SR = 22050
-
-
-@pytest.fixture(scope="module")
-def chord():
-    """A second and a half of the chorale [shape=(n,)]."""
-    return chorale(1.5).astype(np.float32)
+CHORD = chorale(1.5).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +36,12 @@ def piano(tmp_path_factory, learnt):
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch, piano, chord):
+def folder(tmp_path, monkeypatch, piano):
     """Working folder with a basis, its description, and ``chord.wav``."""
     monkeypatch.chdir(tmp_path)
     for name in ("fixed_basis.npy", "fixed_basis.json"):
         shutil.copyfile(piano / name, name)
-    soundfile.write("chord.wav", chord, SR, subtype="FLOAT")
+    soundfile.write("chord.wav", CHORD, SR, subtype="FLOAT")
     return tmp_path
 
 
@@ -82,7 +73,6 @@ def test_the_mixture_of_an_example_is_the_sum_of_its_stems(root, example):
     folder = root / "examples" / "chorale" / example
     (stems, sr), (mixture, rate) = read_stems(folder / "stems"), soundfile.read(folder / "mixture.flac")
     assert sr == rate == SR
-    assert {len(stem) for stem in stems.values()} == {len(mixture)}
     step = 2.0**-15  # of 16-bit samples, and every file is rounded by at most half of it
     assert np.abs(mixture - sum(stems.values())).max() <= (len(stems) + 1) / 2 * step
     assert np.abs(mixture).max() < 1 - step  # nothing clips
@@ -97,14 +87,14 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize(("script", "options"), COMMANDS.values(), ids=COMMANDS)
-def test_stems_and_residual_sum_to_the_sound(with_patterns, piano, chord, monkeypatch, script, options):
+def test_stems_and_residual_sum_to_the_sound(with_patterns, piano, monkeypatch, script, options):
     """Stems are those of the list; with ``all``, of what is loud enough."""
     monkeypatch.setattr(notes, "played_beyond", None)  # a quiet run does not ask for what it would remark
     shutil.copyfile(piano / "fixed_basis_rotation.npy", "fixed_basis_rotation.npy")
     script.main(["--stems", *options, "chord.wav", "3", "fixed_basis.npy", "--quiet"])
     stems, sr = read_stems(with_patterns / "stems")
     assert sr == SR
-    assert null(chord.astype(np.float64), stems) < -120
+    assert null(CHORD.astype(np.float64), stems) < -120
     assert {soundfile.info(path).subtype for path in (with_patterns / "stems").iterdir()} == {"PCM_24"}
     pitches = {int(name[:3]) for name in set(stems) - {"residual.flac"}}
     assert len(pitches) > 4
@@ -112,9 +102,9 @@ def test_stems_and_residual_sum_to_the_sound(with_patterns, piano, chord, monkey
     assert {"notes.csv", "notes.mid", "notes.wav", "spectrogram.png"} <= {path.name for path in Path().iterdir()}
 
 
-def test_a_stem_is_the_inverse_transform_of_the_masked_mixture_and_quiet_notes_have_none(folder, chord):
+def test_a_stem_is_the_inverse_transform_of_the_masked_mixture_and_quiet_notes_have_none(folder):
     """A note has two states, and an earlier run's stems do not stay."""
-    Y, piano = recording.stft(chord), basis.load("fixed_basis.npy")
+    Y, piano = recording.stft(CHORD), basis.load("fixed_basis.npy")
     H = np.stack([piano.H, piano.H**0.5], axis=2)  # (K, notes, states)
     columns = [column for column in piano.columns for _ in range(2)]
     basis.save("two.npy", replace(piano, H=H.reshape(len(H), -1), columns=columns))
@@ -129,7 +119,7 @@ def test_a_stem_is_the_inverse_transform_of_the_masked_mixture_and_quiet_notes_h
         A = np.einsum("kns,nsm->nkm", H.astype(np.float64), U) ** power
         total = np.maximum(A.sum(axis=0), 1e-300)  # the first frame may be silent
         for l, stem in zip(loud, stems.values(), strict=False):
-            expected = recording.istft(A[l] / total * Y, len(chord))
+            expected = recording.istft(A[l] / total * Y, len(CHORD))
             np.testing.assert_allclose(stem, expected, atol=2e-6)  # steps of 24 bit are 1e-7
     assert not list(folder.glob(".part-*"))
 
@@ -137,36 +127,31 @@ def test_a_stem_is_the_inverse_transform_of_the_masked_mixture_and_quiet_notes_h
 @pytest.mark.parametrize("rate", [44100, 16000])
 def test_stems_at_the_rate_of_a_stereo_recording(folder, rng, rate):
     n = rate // 2 + 1  # the last sample of an odd number is half a sample at 22050 Hz
-    y = 0.1 * rng.standard_normal((n, 2))
-    soundfile.write("stereo.flac", y, rate, subtype="PCM_24")
+    soundfile.write("stereo.flac", 0.1 * rng.standard_normal((n, 2)), rate, subtype="PCM_24")
     NMF.main(["stereo.flac", "3", "fixed_basis.npy", "--stems", "--native-sr"])
     stems, sr = read_stems(folder / "stems")
-    assert sr == rate
-    assert {len(stem) for stem in stems.values()} == {n}
+    assert (sr, {len(stem) for stem in stems.values()}) == (rate, {n})
     assert null(soundfile.read("stereo.flac")[0].mean(axis=1), stems) < -120
 
 
-def test_a_complex_spectrogram_has_stems_too(folder, chord):
-    Y = recording.stft(chord)
-    np.save("spec.npy", Y)
+def test_a_complex_spectrogram_has_stems_too(folder):
+    np.save("spec.npy", Y := recording.stft(CHORD))
     NMF.main(["spec.npy", "5", "fixed_basis.npy", "--stems"])
-    stems, _ = read_stems(folder / "stems")
-    sound = recording.istft(Y, 512 * (Y.shape[1] - 1))
-    assert null(sound.astype(np.float64), stems) < -100  # two inverse transforms in single precision
+    sound = recording.istft(Y, 512 * (Y.shape[1] - 1)).astype(np.float64)
+    assert null(sound, read_stems(folder / "stems")[0]) < -100  # two inverse transforms in single precision
     assert not (folder / "notes.csv").exists()
 
 
 @pytest.mark.parametrize("script", [NMF, CNMF])
-def test_states_of_a_note_are_one_stem_and_without_a_description_stems_are_numbered(folder, chord, script):
-    info, H = json.loads((folder / "fixed_basis.json").read_text()), np.load("fixed_basis.npy")[:, ::3]
-    info["columns"] = [column for column in info["columns"][::3] for _ in range(2)]
-    np.save("two.npy", np.repeat(H, 2, axis=1))
-    (folder / "two.json").write_text(json.dumps(info))
+def test_states_of_a_note_are_one_stem_and_without_a_description_stems_are_numbered(folder, script):
+    piano = basis.load("fixed_basis.npy")
+    H, columns = piano.H[:, ::3], [column for column in piano.columns[::3] for _ in range(2)]
+    basis.save("two.npy", replace(piano, H=np.repeat(H, 2, axis=1), columns=columns))
     np.save("bare.npy", H)
     for name, pattern in (("two.npy", r"\d{3}_[A-G]s?\d\.flac"), ("bare.npy", r"component_\d{3}\.flac")):
         script.main(["chord.wav", "5", name, "--stems", "all", "--top-db", "300", "--sr", "22050"])
         stems, _ = read_stems(folder / "stems")
-        assert null(chord.astype(np.float64), stems) < -120
+        assert null(CHORD.astype(np.float64), stems) < -120
         del stems["residual.flac"]
         assert all(re.fullmatch(pattern, name) for name in stems)
         assert len(stems) <= 10
@@ -177,7 +162,7 @@ def test_what_clipped_stems_lack_is_counted_and_in_the_residual(folder, capsys):
     soundfile.write("loud.wav", loud, SR, subtype="FLOAT")
     NMF.main(["loud.wav", "20", "fixed_basis.npy", "--stems", "--format", "wav", "--quiet", "-o", "floats"])
     assert capsys.readouterr().err == ""
-    stem = read_stems(folder / "floats" / "stems")[0]["060_C4.wav"]
+    stem = soundfile.read("floats/stems/060_C4.wav")[0]
     above, below = (stem > 1).sum(), (stem < -1).sum()
     assert min(above, below) > 100
     NMF.main(["loud.wav", "20", "fixed_basis.npy", "--stems", "--quiet"])
@@ -186,13 +171,12 @@ def test_what_clipped_stems_lack_is_counted_and_in_the_residual(folder, capsys):
     assert loudest.pop("residual.wav") > 1
     assert max(loudest.values()) == pytest.approx(1, abs=1e-6)  # steps of 24 bit
     assert null(loud.astype(np.float64), stems) < -120
-    said = capsys.readouterr().err
-    assert f"{above + below} samples of 060_C4.flac clipped; what they lack is in residual." in said
+    assert f"{above + below} samples of 060_C4.flac clipped; what they lack is in residual." in capsys.readouterr().err
 
 
-def test_what_adding_the_stems_up_gives_is_told_in_db_and_nothing_is_too_soft(folder, chord, capsys):
-    soundfile.write("soft.wav", 0.3 * chord, SR, subtype="FLOAT")  # between the steps of the file's samples
-    soundfile.write("least.wav", 1e-20 * chord, SR, subtype="FLOAT")  # far too soft for FLAC
+def test_what_adding_the_stems_up_gives_is_told_in_db_and_nothing_is_too_soft(folder, capsys):
+    soundfile.write("soft.wav", 0.3 * CHORD, SR, subtype="FLOAT")  # between the steps of the file's samples
+    soundfile.write("least.wav", 1e-20 * CHORD, SR, subtype="FLOAT")  # far too soft for FLAC
     for name, kind in (("soft", "flac"), ("soft", "wav"), ("chord", "flac"), ("least", "flac")):
         NMF.main([f"{name}.wav", "10", "fixed_basis.npy", "--stems", "--format", kind])
         left, said = null(soundfile.read(f"{name}.wav")[0], read_stems(folder / "stems")[0]), capsys.readouterr().err
@@ -379,8 +363,8 @@ def test_a_basis_without_patterns_says_so_and_lists_by_activations(folder, capsy
     assert {int(path.name[:3]) for path in (folder / "stems").glob("0*")} == listed_pitches(folder)
 
 
-def test_what_is_wrong_with_the_level_of_a_sound_is_told_of_the_sound(with_patterns, chord, refused):
-    spoilt = 1e-40 * chord, np.where(np.arange(len(chord)) == 99, 1e38, chord)
+def test_what_is_wrong_with_the_level_of_a_sound_is_told_of_the_sound(with_patterns, refused):
+    spoilt = 1e-40 * CHORD, np.where(np.arange(len(CHORD)) == 99, 1e38, CHORD)
     for y, script in itertools.product(spoilt, (NMF, CNMF)):
         soundfile.write("odd.wav", y, SR, subtype="FLOAT")
         line = refused(script, "odd.wav", "3", "fixed_basis.npy", "--listen", "-o", "out")
@@ -430,19 +414,17 @@ def test_room_for_the_stems_is_looked_for_before_the_work(with_patterns, refused
     assert re.search(r"got 1\.7 MB of free space, expected .* MB, of which .* MB are for", line)
 
 
-def test_the_page_says_what_its_sound_is(folder, chord):
-    soundfile.write("stereo.wav", np.column_stack([chord, 0.5 * chord]), 44100)
-    told = {}
-    for name, options in (("chord", []), ("stereo", []), ("stereo", ["--native-sr"])):
+def test_the_page_says_what_its_sound_is(folder):
+    soundfile.write("stereo.wav", np.column_stack([CHORD, 0.5 * CHORD]), 44100)
+    mixed = "the recording has 44.1 kHz and 2 channels, which are mixed."
+    for name, options, inside, rate in (
+        ("chord", [], "The sound of this page is the recording's: mono, 22.05 kHz.", 22050),
+        ("stereo", [], f"The sound of this page is mono, 22.05 kHz; {mixed}", 22050),
+        ("stereo", ["--native-sr"], f"The sound of this page is mono, 44.1 kHz; {mixed}", 44100),
+    ):
         NMF.main([f"{name}.wav", "3", "fixed_basis.npy", "--listen", "--quiet", "-o", "out", *options])
         page = data_of("out/listen.html")
-        told[name, *options] = page["inside"], page["rate"]
-    mixed = "the recording has 44.1 kHz and 2 channels, which are mixed."
-    assert told == {
-        ("chord",): ("The sound of this page is the recording's: mono, 22.05 kHz.", 22050),
-        ("stereo",): (f"The sound of this page is mono, 22.05 kHz; {mixed}", 22050),
-        ("stereo", "--native-sr"): (f"The sound of this page is mono, 44.1 kHz; {mixed}", 44100),
-    }
+        assert (page["inside"], page["rate"]) == (inside, rate)
 
 
 def test_a_note_that_is_not_heard_in_its_stem_is_doubtful(tmp_path):
@@ -463,9 +445,8 @@ def test_a_note_that_is_not_heard_in_its_stem_is_doubtful(tmp_path):
         for first, peak in places:
             stem[first + 100 : first + 200] = peak
         writer.peaks[midi] = stem.reshape(-1, separate.PEAK_SAMPLES).max(axis=1)
-    doubted = separate.doubt_unheard(listed, writer)
-    assert [note.confidence for note in doubted] == [1, 1, 0, 0, 1]
-    assert [note[:-1] for note in doubted] == [note[:-1] for note in listed]
+    doubted = [note._replace(confidence=sure) for note, sure in zip(listed, (1, 1, 0, 0, 1), strict=True)]
+    assert separate.doubt_unheard(listed, writer) == doubted
 
 
 @pytest.mark.parametrize("script", [NMF, CNMF])
@@ -474,8 +455,7 @@ def test_doubts_about_a_silent_stem_are_everywhere(with_patterns, drawn, monkeyp
     found = [notes.Note("C5", 72, 523.3, 0.2, 1.0, 0.0), notes.Note("E3", 52, 164.8, 0.0, 1.0, 0.0)]
     monkeypatch.setattr(notes, "listed", lambda y, basis, *_, **__: (found, basis))
     H = np.load("fixed_basis.npy")
-    H[:, -1] = 0
-    H[-1, -1] = 1  # at the Nyquist frequency
+    H[:, -1] = np.arange(len(H)) == len(H) - 1  # at the Nyquist frequency
     np.save("fixed_basis.npy", H)
     options = ["--adapt", "none"] if script is CNMF else []
     script.main(["chord.wav", "10", "fixed_basis.npy", "--listen", "--quiet", *options])
@@ -485,26 +465,11 @@ def test_doubts_about_a_silent_stem_are_everywhere(with_patterns, drawn, monkeyp
     assert [text.get_text() for text in legend] == ["listed note", "doubtful note"]
 
 
-@pytest.fixture(scope="module")
-def with_scores(tmp_path_factory, piano, chord):
-    """Folder of the basis, its patterns, a sound, results of it, its spectrogram, and scores of other sounds."""
-    folder = tmp_path_factory.mktemp("scores")
-    for name in ("fixed_basis.npy", "fixed_basis.json", "fixed_basis_patterns.npy"):
-        shutil.copyfile(piano / name, folder / name)
-    soundfile.write(folder / "chord.wav", chord, SR, subtype="FLOAT")
-    command = [str(folder / "chord.wav"), "3", str(folder / "fixed_basis.npy"), "--quiet"]
-    NMF.main([*command, "-o", str(folder / "first")])
-    np.save(folder / "spec.npy", recording.stft(chord))
-    (folder / "bass.csv").write_text("onset,note\n0,A0\n")
-    rows = [f"{0.02 * i:.2f},{midi}" for i, midi in enumerate((49, 51, 56, 58, 61, 63, 68, 70))]
-    (folder / "other.csv").write_text("onset,midi\n" + "\n".join(rows) + "\n")
-    return folder
-
-
-def test_a_list_that_goes_in_comes_out_as_it_was(with_patterns, with_scores, capsys):
+def test_a_list_that_goes_in_comes_out_as_it_was(with_patterns, capsys):
     """But for run.json. One of its notes nobody played, one is listed twice, others lie beyond its end or keys."""
-    rows = (with_scores / "first/notes.csv").read_text().splitlines()
-    silent = min(set(range(60, 72)) - {note.midi for note in notes.read_score(with_scores / "first/notes.csv")})
+    NMF.main(["chord.wav", "3", "fixed_basis.npy", "--quiet"])
+    rows = Path("notes.csv").read_text().splitlines()
+    silent = min(set(range(60, 72)) - listed_pitches(Path()))
     added = [f",{silent},,0.7,0.9,0,1", rows[1], "B4,71,493,60,61,0,1", "A0,21,27.5,0.1,0.2,0,1"]
     Path("edited.csv").write_text("\n".join([*rows, *added]) + "\n")
     NMF.main(["chord.wav", "3", "fixed_basis.npy", "--score", "edited.csv", "--stems", "-o", "second"])
@@ -525,8 +490,10 @@ def test_a_list_that_goes_in_comes_out_as_it_was(with_patterns, with_scores, cap
     assert [row for row in listed if row.split(",")[1] != str(silent)] == rows
 
 
-def test_a_score_in_its_own_time_is_aligned_and_drawn(with_patterns, with_scores, drawn, capsys):
-    first = notes.read_score(with_scores / "first/notes.csv")
+def test_a_score_in_its_own_time_is_aligned_and_drawn(with_patterns, drawn, capsys):
+    NMF.main(["chord.wav", "3", "fixed_basis.npy", "--quiet", "-o", "first"])
+    plain = drawn["activation.png"].get_size_inches()
+    first = notes.read_score("first/notes.csv")
     slower = [note._replace(onset=3 + 1.5 * note.onset, offset=3 + 1.5 * note.offset) for note in first]
     notes.write_midi("score.mid", slower)
     NMF.main(["chord.wav", "3", "fixed_basis.npy", "--score", "score.mid", "-o", "second"])
@@ -536,16 +503,17 @@ def test_a_score_in_its_own_time_is_aligned_and_drawn(with_patterns, with_scores
     second = notes.read_score("second/notes.csv")
     first, second = (sorted((note.midi, note.onset) for note in found) for found in (first, second))
     assert np.max(np.abs(np.array(first) - second)) < 0.06
-    tall = drawn["activation.png"].get_size_inches()
-    NMF.main(["chord.wav", "3", "fixed_basis.npy", "--quiet", "-o", "first"])
-    plain = drawn["activation.png"].get_size_inches()
-    assert tall[0] == plain[0]
-    assert tall[1] > plain[1]
+    wide, tall = drawn["activation.png"].get_size_inches()
+    assert wide == plain[0]
+    assert tall > plain[1]
 
 
-def test_bad_scores_and_pages(with_scores, monkeypatch, refused):
-    monkeypatch.chdir(with_scores)
-    before = {path: path.stat().st_mtime_ns for path in with_scores.rglob("*")}
+def test_bad_scores_and_pages(with_patterns, refused):
+    np.save("spec.npy", recording.stft(CHORD))
+    Path("bass.csv").write_text("onset,note\n0,A0\n")
+    rows = [f"{0.02 * i:.2f},{midi}" for i, midi in enumerate((49, 51, 56, 58, 61, 63, 68, 70))]
+    Path("other.csv").write_text("onset,midi\n" + "\n".join(rows) + "\n")
+    before = {path: path.stat().st_mtime_ns for path in with_patterns.rglob("*")}
     for arguments, message in (
         ("chord.wav --score=", "argument --score: got '', expected the name of a file"),
         ("chord.wav --score none.mid", "none.mid: no such file, expected a list of notes"),
@@ -562,24 +530,24 @@ def test_bad_scores_and_pages(with_scores, monkeypatch, refused):
         ("chord.wav --listen --listen-range 1.49999 9", "expected a part of the recording's 0 to 1.5 s"),
         ("chord.wav --listen --listen-range 1 1.00001", "--listen-range: got 1 to 1.00001 s, expected"),
     ):
-        recording, *options = arguments.split()
-        assert message in refused(NMF, recording, "3", "fixed_basis.npy", "--quiet", *options)
-    assert {path: path.stat().st_mtime_ns for path in with_scores.rglob("*")} == before
+        path, *options = arguments.split()
+        assert message in refused(NMF, path, "3", "fixed_basis.npy", "--quiet", *options)
+    assert {path: path.stat().st_mtime_ns for path in with_patterns.rglob("*")} == before
 
 
 def test_a_run_at_the_recordings_rate_ends_without_a_word_of_soxr(tmp_path):
-    code = (
-        "import gc, numpy as np\n"
-        "from piano import recording, separate\n"
-        "from piano.basis import Basis\n"
-        "from pathlib import Path\n"
-        "Y, y = np.ones((5, 4), np.complex64), np.ones(48, np.float32)\n"
-        "sound = recording.Recording('a', Y, y, 16000, 8000, 8, 8, Path())\n"
-        "with separate.StemWriter(Path('stems'), Basis(np.ones((5, 1))), [0], sound, 'wav') as writer:\n"
-        "    writer.write(lambda note: Y)\n"
-        "writer.itself = writer\n"  # a cycle that nobody collects
-        "del writer\n"
-        "gc.freeze()\n"
-    )
+    code = """if True:
+        import gc, numpy as np
+        from piano import recording, separate
+        from piano.basis import Basis
+        from pathlib import Path
+        Y, y = np.ones((5, 4), np.complex64), np.ones(48, np.float32)
+        sound = recording.Recording('a', Y, y, 16000, 8000, 8, 8, Path())
+        with separate.StemWriter(Path('stems'), Basis(np.ones((5, 1))), [0], sound, 'wav') as writer:
+            writer.write(lambda note: Y)
+        writer.itself = writer  # a cycle that nobody collects
+        del writer
+        gc.freeze()
+    """
     done = python("-c", code, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
