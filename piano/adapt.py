@@ -115,7 +115,7 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
     strength : float or None
         S, where the basis was adapted.
     prior : tuple or None
-        Of the activations, for :func:`utils.nmf`; None without ``notes``, and for silence.
+        Of the activations, for :func:`utils.nmf`; None without ``notes``, and where nothing is heard of the basis.
 
     Raises
     ------
@@ -135,14 +135,17 @@ def adapt_basis(Y, basis, strength="auto", notes=None, *, seed=0, progress=None)
     quiet = QUIET * float(Y.loudness[heard].sum()) / max(len(heard), 1)
     rate = listed_rate(notes, basis, Y.shape[1]) if notes else None
     prior = None if rate is None else (rate, quiet * Y.unit)
+    as_it_is = basis, FIRMEST if strength == "auto" else strength, None
     if not len(heard):
-        return basis, FIRMEST if strength == "auto" else strength, None
+        return as_it_is
 
     frames = heard[blocks.spread(len(heard), ADAPTED_FRAMES)]
     T = np.asfortranarray(H, np.float64) / level  # each column in one piece, as all that is (K, L) here
     fit = _started(Y, T, frames, rate, quiet, seed)
     fit.count = functools.partial(progress, len(frames), n_sweeps * len(frames)) if progress else lambda: None
     N, D = fit.sweep(T)
+    if not N.any():  # all that sounds lies where the basis has nothing
+        return as_it_is
     if described:
         T, N, basis = _as_piano(fit, T, N, D, basis)
     if strength == "auto":
