@@ -844,11 +844,11 @@ def draw_iterations(path, results):
 
 
 def no_places(basis):
-    return np.zeros((len(basis.notes), adapt.N_PARTIALS, 1))
+    return np.zeros((len(basis.notes) * adapt.N_PARTIALS, 1))
 
 
 def no_factors(basis):
-    return no_places(basis), np.zeros((len(basis.notes), len(basis.notes)))
+    return np.zeros((len(basis.notes), 1))
 
 
 def as_masked(*_):
@@ -887,9 +887,9 @@ def left_out():
         "noise": (whole, {(adapt, "with_noise"): noise_of_one_bin}),
         "learning partials where they sound alone": (whole, {(adapt._Fit, "sweep"): every_frame}),
         "silence before a strike": (whole, {(stems_of, "quiet_before"): as_masked}),
-        "places of partials": (whole, {(adapt, "cents_covariance"): no_places}),
+        "places of partials": (whole, {(adapt, "cents_factor"): no_places}),
         "inharmonicity": (whole, {(adapt, "STIFFNESS"): (0, 0, 1e-6)}),
-        "factors of partials": (whole, {(adapt, "level_covariance"): no_factors}),
+        "factors of partials": (whole, {(adapt, "level_factor"): no_factors}),
         "what keys tell of each other's factors": (whole, {(adapt, "NEAR_KEYS"): 0.01}),
         "each note's own deviation, and its rotation": (with_strength[adapt.FIRMEST], {}),
         "rotations of the recording": (whole, {(phase, "adapted_rotation"): templates_rotation}),

@@ -23,8 +23,7 @@ the divergence is that of 0.5, see :func:`utils.nmf`, for spectra err in proport
 counts S s T a note that is heard often is itself soon, and one that is never played keeps its moved template. C and K
 are covariances of Gaussian processes. c is the tuning and, in proportion to what it does to a partial, the logarithm of
 the inharmonicity B of strings, both with a part that is common to all keys, one that is smooth over them [1]_, and one
-of each key alone. g is smooth over the keys for each number of partial, that is, hammers, voicing, microphone and room;
-and how loud a note is.
+of each key alone. g is smooth over the keys for each number of partial: hammers, voicing, microphone and room.
 
 The last line has the list of notes in it: log p(U) = -gamma quiet log(1 + U / quiet), where gamma is ``UNLISTED``
 (1 - p) and p the confidence of the list that a note sounds, zero where it is not listed. There a note must explain more
@@ -63,11 +62,9 @@ UNTOLD = 1e-10  # of the loudest, 200 dB below it: what is softer says nothing o
 UNHEARD = 1e-7  # of a frame's loudest activation, 140 dB below it: what is softer is zero, and takes no more time
 QUIET = 0.02  # of the mean frame that is heard: what is as loud as that is held back half as much
 N_PARTIALS = 40  # of a note; what lies above is taken for the last
-# Standard deviations of the parts of g in nepers, and of c, common to all keys, smooth over them, and of each alone, in
-# cents and nepers of B.
-SHARED, LEVEL = 0.8, 2.0
-TUNING, STIFFNESS = (15.0, 5.0, 3.0), (0.3, 0.3, 0.2)
-NEAR_KEYS, EVEN_KEYS = 4.0, 12.0  # over which g is alike, and c
+LEVEL, NEAR_KEYS = 0.8, 4.0  # standard deviation of g in nepers, and keys over which it is alike
+# The same of c: what is common to all keys, smooth over EVEN_KEYS of them, and of each alone, in cents and nepers of B.
+TUNING, STIFFNESS, EVEN_KEYS = (15.0, 5.0, 3.0), (0.3, 0.3, 0.2), 12.0
 COUNTS = 300.0  # that the average note is worth, in the steps towards c and g
 
 
@@ -251,15 +248,15 @@ def _as_piano(fit, T0, N, D, basis):
     if fit.rate is not None:
         heard &= [fit.rate[l].min() < UNLISTED for l in basis.notes.values()]
     told = heard[:, None] & (partial_frequencies(basis) < basis.sr / 2)
-    of_levels, of_cents = level_covariance(basis), cents_covariance(basis)
+    of_levels, of_cents = level_factor(basis), cents_factor(basis)
     g, cents, T, sources = np.zeros(told.shape), np.zeros(told.shape), T0, (np.log(T0), summed_twice(T0))
     for r in range(N_ROUNDS):
         n, d, n1, d1, n2 = by_partial(N, D, T, cell, basis, heard)
         unit = told * COUNTS * heard.sum() / max(n.sum(), np.finfo(n.dtype).tiny)
         ratio = np.divide(n, d, out=np.zeros_like(n), where=d > 0)
-        steps = (cents, unit * (n1 - ratio * d1), unit * n2, of_cents), (g, unit * (n - d), unit * d, *of_levels)
-        likely, louder = blocks.in_threads(lambda step: newton(*step), steps)
-        cents = cents + FARTHER * (likely - cents)
+        likely = newton(cents.ravel(), (unit * (n1 - ratio * d1)).ravel(), (unit * n2).ravel(), of_cents)
+        louder = newton(g.T, (unit * (n - d)).T, (unit * d).T, of_levels).T
+        cents = cents + FARTHER * (likely.reshape(cents.shape) - cents)
         g = g + np.clip(FARTHER * (louder - g), -3, 3)
         wide = 30 * max(0, 1 - 2 * (r + 1) / N_ROUNDS)  # cents: at first templates meet partials that lie so far away
         T = shaped(sources, places(cents, basis), g, wide, cell, basis)
@@ -267,29 +264,16 @@ def _as_piano(fit, T0, N, D, basis):
     return T, N, replace(basis, rotation=turned(basis, places(cents, basis)))
 
 
-def newton(x, slope, weight, common, own=None):
+def newton(x, slope, weight, A):
     """One step of Newton's method from x towards the most likely value of a Gaussian process, of mean zero.
 
-    x, one value for each partial of each note, and the first derivative of the log-likelihood there, ``slope``, and its
-    second, negated, ``weight``, have shape (notes, N_PARTIALS). Where both are zero nothing is told, and x only
-    follows. The covariance of two partials is the product of what they have in ``common`` [shape=(notes, N_PARTIALS,
-    R)], and ``own`` [shape=(notes, notes)] of their notes besides if they have one number. So there are N_PARTIALS
-    equations with as many unknowns as there are notes, and one with R, in place of one with all of them (Rasmussen and
-    Williams, "Gaussian Processes for Machine Learning", A.3).
+    x [shape=(..., n)] is A z, where A [shape=(n, R)] is a factor of its covariance, A A^T, and z [shape=(..., R)] is
+    standard normal. ``slope`` is the first derivative of the log-likelihood at x, and ``weight`` its second, negated;
+    both have the shape of x. Where both are zero nothing is told, and x only follows the others.
     """
-    heard = weight.any(axis=1)
-    x, slope, weight = (each[heard].T[..., None] for each in (x, slope, weight))  # (N_PARTIALS, notes, 1)
-    common = common[..., common[heard].any(axis=(0, 1))].transpose(1, 0, 2)
-    of_heard = common[:, heard]
-    told = np.concatenate([weight * x + slope, weight * of_heard], axis=2)
-    if own is not None:
-        told = np.linalg.solve(np.eye(heard.sum()) + weight * own[np.ix_(heard, heard)], told)
-    of_all = np.tensordot(of_heard, told, ((0, 1), (0, 1)))
-    height = np.linalg.solve(np.eye(len(of_all)) + of_all[:, 1:], of_all[:, 0])
-    likely = common @ height
-    if own is not None:
-        likely += (told[..., 0] - told[..., 1:] @ height) @ own[heard]
-    return likely.T
+    right = (weight * x + slope) @ A
+    z = np.linalg.solve(np.eye(A.shape[1]) + A.T @ (weight[..., None] * A), right[..., None])
+    return z[..., 0] @ A.T
 
 
 def partial_frequencies(basis):
@@ -319,15 +303,14 @@ def by_partial(N, D, T, cell, basis, heard):
     return sums
 
 
-def level_covariance(basis):
-    """Covariance of the log factors g, see the top, in the two parts that :func:`newton` takes."""
+def level_factor(basis):
+    """Factor of the covariance of the log factors g, see the top, of one number of partial [shape=(notes, notes)]."""
     keys = np.array(list(basis.notes))
-    of_note = np.broadcast_to(LEVEL * np.eye(len(keys))[:, None], (len(keys), N_PARTIALS, len(keys)))
-    return of_note, SHARED**2 * np.exp(-np.abs(np.subtract.outer(keys, keys)) / NEAR_KEYS)
+    return LEVEL * np.linalg.cholesky(np.exp(-np.abs(np.subtract.outer(keys, keys)) / NEAR_KEYS))
 
 
-def cents_covariance(basis):
-    """Covariance of the cents c, the part that partials have in common."""
+def cents_factor(basis):
+    """Factor of the covariance of the cents c [shape=(notes N_PARTIALS, 2 notes)]."""
     keys, n = np.array(list(basis.notes)), np.arange(1, N_PARTIALS + 1)
     B = pitch.inharmonicity(440 * 2 ** ((keys[:, None] - 69) / 12), 0.0)
     stiff = 600 / np.log(2) * (B * n**2 / (1 + B * n**2) - B / (1 + B))  # cents that a neper of B is worth
@@ -336,9 +319,7 @@ def cents_covariance(basis):
         np.linalg.cholesky(common**2 + smooth**2 * near + own**2 * np.eye(len(keys)))
         for common, smooth, own in (TUNING, STIFFNESS)
     )
-    return np.concatenate(
-        [np.broadcast_to(tuning[:, None], (*stiff.shape, len(keys))), stiff[..., None] * of_B[:, None]], axis=2
-    )
+    return np.hstack([tuning.repeat(len(n), axis=0), stiff.reshape(-1, 1) * of_B.repeat(len(n), axis=0)])
 
 
 def places(cents, basis):

@@ -257,14 +257,16 @@ def test_the_prior_is_of_the_list_and_of_the_mean_frame_that_is_heard(strings_ap
     assert adapt.adapt_basis(V, basis, 1.0)[2] is None
 
 
-def covariances_of(basis):
-    """Covariances of the module's equations, entry by entry: of levels and of cents."""
-    keys, f = list(basis.notes), adapt.partial_frequencies(basis)
-    partials = [(key, n) for key in range(len(keys)) for n in range(adapt.N_PARTIALS)]
-    K, C = np.zeros((2, len(partials), len(partials)))
+def test_factors_are_those_of_the_equations_covariances(monkeypatch):
+    monkeypatch.setattr(adapt, "N_PARTIALS", 7)
+    basis = described(spectra())
+    keys, f = np.array(list(basis.notes)), adapt.partial_frequencies(basis)
+    apart, near = np.subtract.outer(keys, keys), np.exp(-((np.subtract.outer(keys, keys) / 12) ** 2) / 2)
+    partials = [(key, n) for key in range(len(keys)) for n in range(7)]
+    C = np.zeros((len(partials), len(partials)))
 
-    def parts(of, likeness, same_key):
-        return of[0] ** 2 + of[1] ** 2 * likeness + of[2] ** 2 * same_key
+    def parts(of, key, other):
+        return of[0] ** 2 + of[1] ** 2 * near[key, other] + of[2] ** 2 * (key == other)
 
     def stiffness(key, n):  # derivative of the n-th partial's cents to the logarithm of B, f_1 being as it is
         higher, lower = (np.log2(pitch.partial(n + 1, f[key, 0], log_b)) for log_b in (1e-5, -1e-5))
@@ -272,46 +274,30 @@ def covariances_of(basis):
 
     for i, (key, n) in enumerate(partials):
         for j, (other, m) in enumerate(partials):
-            semitones = keys[key] - keys[other]
-            K[i, j] = adapt.LEVEL**2 * (key == other) + adapt.SHARED**2 * np.exp(-abs(semitones) / 4) * (n == m)
-            near = np.exp(-((semitones / 12) ** 2) / 2)
-            C[i, j] = parts(adapt.TUNING, near, key == other)
-            C[i, j] += parts(adapt.STIFFNESS, near, key == other) * stiffness(key, n) * stiffness(other, m)
-    return K, C
+            C[i, j] = parts(adapt.TUNING, key, other)
+            C[i, j] += parts(adapt.STIFFNESS, key, other) * stiffness(key, n) * stiffness(other, m)
+    for A, expected in (
+        (adapt.level_factor(basis), adapt.LEVEL**2 * np.exp(-abs(apart) / 4)),
+        (adapt.cents_factor(basis), C),
+    ):
+        np.testing.assert_allclose(A @ A.T, expected, rtol=1e-6)  # of a numerical derivative
 
 
-def whole(common, own=None):
-    """The covariance of all partials, from its two parts."""
-    n_notes, n, _ = common.shape
-    of_one_number = 0 if own is None else np.kron(own, np.eye(n))
-    return of_one_number + np.einsum("inr,jmr->injm", common, common).reshape(2 * [n_notes * n])
-
-
-def test_covariances_are_those_of_the_equations(monkeypatch):
-    monkeypatch.setattr(adapt, "N_PARTIALS", 7)
-    basis = described(spectra())
-    K, C = covariances_of(basis)
-    np.testing.assert_allclose(whole(*adapt.level_covariance(basis)), K, rtol=1e-12)
-    np.testing.assert_allclose(whole(adapt.cents_covariance(basis)), C, rtol=1e-6)  # a numerical derivative
-
-
-@pytest.mark.parametrize("alike", [True, False])  # partials of one number, in several notes
-def test_steps_end_at_the_most_likely_values(rng, alike):
-    told = rng.random((4, 10)) < 0.7
-    own, common = rng.normal(0, 1, (4, 4)), rng.normal(0, 0.5, (4, 10, 6))
-    parts = (common, own @ own.T / 4 + np.eye(4)) if alike else (rng.normal(0, 0.5, (4, 10, 60)),)
+def test_steps_end_at_the_most_likely_values(rng):
+    told = rng.random((3, 12)) < 0.7
+    A = rng.normal(0, 0.5, (12, 15))
     D = rng.uniform(3, 30, told.shape) * told
     N, x = D * np.exp(rng.normal(0, 0.7, D.shape)), np.zeros(told.shape)
     for _ in range(60):
-        x = adapt.newton(x, N - D * np.exp(x), D * np.exp(x), *parts)
-    C = whole(*parts)
-    inverse = np.linalg.inv(C[np.ix_(told.ravel(), told.ravel())])
+        x = adapt.newton(x, N - D * np.exp(x), D * np.exp(x), A)
+    for found, n, d, which in zip(x, N, D, told, strict=True):  # each row by itself
+        C = A @ A.T
+        inverse = np.linalg.inv(C[np.ix_(which, which)])
 
-    def cost(x):
-        mean = D[told] * np.exp(x)
-        return np.sum(mean - N[told] * x) + x @ inverse @ x / 2, mean - N[told] + inverse @ x
+        def cost(y, n=n[which], d=d[which], inverse=inverse):
+            return np.sum(d * np.exp(y) - n * y) + y @ inverse @ y / 2, d * np.exp(y) - n + inverse @ y
 
-    options = {"maxiter": 5000, "ftol": 1e-15, "gtol": 1e-9}
-    best = minimize(cost, np.zeros(told.sum()), jac=True, method="L-BFGS-B", options=options).x
-    np.testing.assert_allclose(x[told], best, atol=1e-5)
-    np.testing.assert_allclose(x.ravel(), C[:, told.ravel()] @ inverse @ best, atol=1e-5)  # the others follow
+        options = {"maxiter": 5000, "ftol": 1e-15, "gtol": 1e-9}
+        best = minimize(cost, np.zeros(which.sum()), jac=True, method="L-BFGS-B", options=options).x
+        np.testing.assert_allclose(found[which], best, atol=1e-5)
+        np.testing.assert_allclose(found, C[:, which] @ inverse @ best, atol=1e-5)  # the others follow
