@@ -271,8 +271,10 @@ def newton(x, slope, weight, A):
     standard normal. ``slope`` is the first derivative of the log-likelihood at x, and ``weight`` its second, negated;
     both have the shape of x. Where both are zero nothing is told, and x only follows the others.
     """
-    right = (weight * x + slope) @ A
-    z = np.linalg.solve(np.eye(A.shape[1]) + A.T @ (weight[..., None] * A), right[..., None])
+    told = weight.reshape(-1, len(A)).any(axis=0)  # the others take no time
+    x, slope, weight, of_told = x[..., told], slope[..., told], weight[..., told], A[told]
+    inverse = np.eye(A.shape[1]) + of_told.T @ (weight[..., None] * of_told)  # of what is left unknown of z
+    z = np.linalg.solve(inverse, ((weight * x + slope) @ of_told)[..., None])
     return z[..., 0] @ A.T
 
 
