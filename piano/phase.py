@@ -123,10 +123,12 @@ def start(Y, basis, seed=0, strength=None, prior=None, *, progress=None, map=Non
     if strength is not None:
         slices = list(blocks.frame_slices(Y.shape[1], BLOCK))
         some = [_with_context(Y, U, slices[i]) for i in blocks.spread(len(slices), N_BLOCKS)]
-        turns = sum(blocks.each(functools.partial(_turns, H=H, note_of=note_of), some, map))  # summed as they come:
-        rotation[:, :-1] = adapted_rotation(turns, rotation[:, :-1], strength)  # those of a block are large
-        work = functools.partial(_energies, H=H, rotation=rotation, note_of=note_of)
-        energies = sum(blocks.each(work, some, map))
+
+        def told(function, **options):  # summed as they come: those of a block are large
+            return sum(blocks.each(functools.partial(function, H=H, note_of=note_of, **options), some, map))
+
+        rotation[:, :-1] = adapted_rotation(told(_turns), rotation[:, :-1], strength)
+        energies = told(_energies, rotation=rotation)
         energies[0, -1] = energies[1, -1]  # noise stays white
         H, U = with_energies(H, U, *energies.transpose(0, 2, 1))
         rotation = rotation[:, basis.note_of]
