@@ -32,7 +32,7 @@ def files(tmp_path_factory, root, learnt):
     return folder
 
 
-WHOLE = "CNMF.py song.flac 9 fixed_basis.npy --stems"  # under every kernel: all that a sound goes through
+WHOLE = "CNMF.py song.flac 9 fixed_basis.npy --stems --listen"  # under every kernel: all that a sound goes through
 MORE = [
     "NMF.py spec.npy 4 basis.npy --notes --sr 22050 --stems",
     "make_init_H.py notes --states 2",
