@@ -170,6 +170,7 @@ def true_masks(Y, basis, truth, *, mask):
     """The notes' shares of Y by their true magnitudes: every note its own basis, one frame at a time."""
     for m in range(Y.shape[1]):
         A = np.stack([np.abs(X[:, m]) for X in truth.values()], axis=1)  # (K, notes)
+        A = np.maximum(A, np.finfo(A.dtype).tiny)  # of silence all have the same share
         ones = np.ones((len(truth), 1), A.dtype)
         (of_note,) = masked_notes(Y[:, m : m + 1], Basis(A), ones, mask=mask)
         yield list(map(of_note, range(len(truth))))
