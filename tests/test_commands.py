@@ -78,7 +78,8 @@ def test_a_command_says_what_ended_it_and_its_curve_ends_there(files, capsys, dr
     error = np.sum(np.abs(left) ** 2) / np.sum(np.abs(Y) ** 2)
     told = re.search(r"leaves out has (\S+) % of the recording's energy", said)
     assert float(told[1]) / 100 == pytest.approx(error, rel=0.06)  # it is told in two digits
-    assert error < 0.2 or reason != "threshold"
+    if reason == "threshold":
+        assert error < 0.2
     assert len(drawn[f"learning_curve_{script.__name__}.png"].axes[0].lines[0].get_xdata()) == len(cost)
 
 
@@ -200,7 +201,8 @@ def test_without_rotations_notes_get_the_phases_of_the_recording(files, capsys):
     assert (said[0], said.count(remark)) == (remark, 1)
     Y, P = np.load("spec.npy"), array(files / "out", "phase_calc")
     np.testing.assert_allclose(P, np.tile(Y / np.abs(Y), (L, 1, 1)), atol=1e-6)
-    assert (record("out")["phase_init"], record("out")["adapted_with"] > 0) == ("mixture", True)
+    assert record("out")["phase_init"] == "mixture"
+    assert record("out")["adapted_with"] > 0
     CNMF.main([*command, "-o", "asked", "--phase-init", "mixture"])
     assert remark not in capsys.readouterr().err
     assert contents(files / "asked") == contents(files / "out")
@@ -255,7 +257,8 @@ def test_the_basis_is_written_with_its_picture(tmp_path, monkeypatch, drawn, cap
     assert "3 notes, B3 to C#4, 3 columns" in capsys.readouterr().err
     axes, colour_bar = drawn["fixed_basis_spectrogram.png"].axes
     assert axes.get_yscale() == "log"
-    assert ("Hz" in axes.get_ylabel(), "dB" in colour_bar.get_ylabel()) == (True, True)
+    assert "Hz" in axes.get_ylabel()
+    assert "dB" in colour_bar.get_ylabel()
     assert [label.get_text() for label in axes.get_xticklabels()] == ["B3", "C4", "C#4"]
 
 

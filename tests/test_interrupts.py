@@ -78,10 +78,8 @@ def test_every_loop_heeds_it(files, tmp_path, command):
 def test_imports_end_without_a_traceback(files, root, tmp_path, script, delay):
     arguments = ["spec.npy", NEVER, "basis.npy"] if script != "make_init_H.py" else [str(root / "basis_wav_piano")]
     with started(root / script, *arguments, "-o", tmp_path, "--quiet", cwd=files) as process:
-        maps = Path(
-            f"/proc/{process.pid}/maps"
-        )  # which tells that Python itself is up, and what a script imports first
-        wait_for(lambda: process.poll() is not None or "numpy" in maps.read_text())
+        maps = Path(f"/proc/{process.pid}/maps")
+        wait_for(lambda: process.poll() is not None or "numpy" in maps.read_text())  # what a script imports first
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
         message = process.communicate(timeout=60)[1]

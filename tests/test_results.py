@@ -165,10 +165,13 @@ def replaced_by_mine(name):
 
 def linked(name, target):
     """A preparation that leaves a link in the place of ``name``, which is moved where it is there."""
-    return lambda folder: (
-        (folder / name).exists() and (folder / name).rename(folder / target),
-        (folder / name).symlink_to(target),
-    )
+
+    def link(folder):
+        if (folder / name).exists():
+            (folder / name).rename(folder / target)
+        (folder / name).symlink_to(target)
+
+    return link
 
 
 MINES = {

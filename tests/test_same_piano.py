@@ -66,7 +66,8 @@ def test_what_one_recording_tells_of_a_key_serves_the_others(pianos, tmp_path, r
         found, alone = (folder / name / "basis_calc.npy" for folder in (tmp_path, tmp_path / "alone"))
         left = unexplained(pianos, found, keys)
         assert left < 0.87 * unexplained(pianos, given, keys)  # .75 to .85
-        assert name == keys or left < 0.97 * unexplained(pianos, alone, keys)  # .92 and .95
+        if name != keys:
+            assert left < 0.97 * unexplained(pianos, alone, keys)  # .92 and .95
         assert patterns_apart(found, basis.load(true), keys) < 0.26 * patterns_apart(given, basis.load(true), keys)
     assert [file["file"] for file in record(tmp_path / "high")["inputs"]][:3] == ["high.wav", "broken.wav", "low.wav"]
 
